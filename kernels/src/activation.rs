@@ -1,0 +1,98 @@
+//! Activation functions, element by element.
+//!
+//! "gelu" names two functions that differ by up to 4.7e-4, so neither is called that here: [`Activation::GeluErf`]
+//! is the definition by the normal distribution, `x/2 (1 + erf(x / sqrt 2))`, and [`Activation::GeluTanh`] its
+//! approximation `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))` (Hendrycks and Gimpel, arXiv:1606.08415).
+//!
+//! Every function is within `2^-22 |x|` of its definition; NaN gives NaN and infinities give the limits.
+
+use crate::ctx::Ctx;
+use crate::elem::Elem;
+use crate::isa::{Kernel, LANES, Simd};
+use crate::math::{erfc_lanes, exp_lanes, tanh_lanes};
+use crate::mem;
+
+/// What is applied to each element of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Activation {
+    /// x
+    #[default]
+    Identity,
+    /// max(x, 0); NaN stays NaN
+    Relu,
+    /// x times the normal distribution function: the exact gelu
+    GeluErf,
+    /// The tanh approximation of gelu
+    GeluTanh,
+    /// x times sigmoid(x), also called swish
+    Silu,
+    /// x times sigmoid(1.702 x)
+    QuickGelu,
+    /// tanh(x)
+    Tanh,
+}
+
+/// Applies `activation` to every element of `x` in place.
+pub fn activate<T: Elem>(ctx: &Ctx, activation: Activation, x: &mut [T]) {
+    ctx.run(Activate { activation, x });
+}
+
+struct Activate<'a, T> {
+    activation: Activation,
+    x: &'a mut [T],
+}
+
+impl<T: Elem> Kernel for Activate<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for at in (0..self.x.len()).step_by(LANES) {
+            let x = mem::load(s, self.x, at);
+            mem::store(s, self.x, at, self.activation.eval(s, x));
+        }
+    }
+}
+
+impl Activation {
+    /// The function in every lane.
+    #[inline(always)]
+    pub(crate) fn eval<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        match self {
+            Activation::Identity => x,
+            Activation::Relu => s.max(s.splat(0.0), x),
+            Activation::GeluErf => gelu_erf(s, x),
+            Activation::GeluTanh => gelu_tanh(s, x),
+            Activation::Silu => x_sigmoid(s, x, x),
+            Activation::QuickGelu => x_sigmoid(s, x, s.mul(x, s.splat(1.702))),
+            Activation::Tanh => tanh_lanes(s, x),
+        }
+    }
+}
+
+/// `max(x, 0) - |x| erfc(|x| / sqrt 2) / 2`: the definition without the cancellation of `1 + erf` on the
+/// negative side, and without a branch.
+#[inline(always)]
+fn gelu_erf<S: Simd>(s: S, x: S::F32) -> S::F32 {
+    // Beyond 16 the tail is zero; the cap keeps infinity times zero out.
+    let a = s.min(s.splat(16.0), s.abs(x));
+    let tail = erfc_lanes(s, s.mul(a, s.splat(core::f32::consts::FRAC_1_SQRT_2)));
+    s.sub(s.max(x, s.splat(0.0)), s.mul(s.mul(a, s.splat(0.5)), tail))
+}
+
+/// `x sigmoid(2u)`, since `(1 + tanh u) / 2 = sigmoid(2u)`.
+#[inline(always)]
+fn gelu_tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
+    const TWICE: f32 = 1.595_769_2; // 2 sqrt(2/pi)
+    let cubic = s.mul_add(s.mul(x, x), s.splat(0.044715 * TWICE), s.splat(TWICE));
+    x_sigmoid(s, x, s.mul(x, cubic))
+}
+
+/// `x / (1 + e^-u)`. Where `u` is so low that the exponential overflows, the result is zero.
+#[inline(always)]
+fn x_sigmoid<S: Simd>(s: S, x: S::F32, u: S::F32) -> S::F32 {
+    let e = exp_lanes(s, s.sub(s.splat(0.0), u));
+    let x = s.max(s.splat(-1e30), x); // -inf / inf would be NaN
+    s.div(x, s.add(s.splat(1.0), e))
+}

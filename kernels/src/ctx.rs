@@ -1,0 +1,108 @@
+//! The execution context: which instructions, which threads, which precision. A value, never global state.
+
+use rayon::ThreadPool;
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+use crate::error::Result;
+use crate::isa::{Isa, Kernel};
+use crate::level::Level;
+
+/// How matrix products treat their operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// Operands are widened to f32 exactly; nothing is rounded before the product.
+    #[default]
+    Strict,
+    /// Both operands of a matrix product are rounded once to bfloat16 (nearest, ties to even); products are
+    /// accumulated in f32. Everything outside the products stays as in [`Precision::Strict`].
+    Bf16,
+}
+
+/// What every kernel call is given: the level, the caller's threads (if any) and the precision.
+#[derive(Debug, Clone, Copy)]
+pub struct Ctx<'p> {
+    isa: Isa,
+    pool: Option<&'p ThreadPool>,
+    precision: Precision,
+}
+
+impl Ctx<'static> {
+    /// A context on the calling thread alone, in [`Precision::Strict`].
+    ///
+    /// # Errors
+    /// [`crate::Error::UnsupportedLevel`] when this processor cannot run `level`.
+    pub fn new(level: Level) -> Result<Ctx<'static>> {
+        let level = level.require()?;
+        // `require` has just answered that the level can be constructed.
+        let isa = Isa::new(level).unwrap_or(Isa::SCALAR);
+        Ok(Ctx { isa, pool: None, precision: Precision::Strict })
+    }
+
+    /// The context of [`Level::from_env`].
+    ///
+    /// # Errors
+    /// As [`Level::from_env`].
+    pub fn from_env() -> Result<Ctx<'static>> {
+        Ctx::new(Level::from_env()?)
+    }
+}
+
+impl<'p> Ctx<'p> {
+    /// The same context with the caller's thread pool; `None` keeps all work on the calling thread.
+    pub fn with_pool(self, pool: Option<&ThreadPool>) -> Ctx<'_> {
+        Ctx { isa: self.isa, pool, precision: self.precision }
+    }
+
+    /// The same context with another precision.
+    pub fn with_precision(self, precision: Precision) -> Ctx<'p> {
+        Ctx { precision, ..self }
+    }
+
+    /// The instruction-set level.
+    pub fn level(&self) -> Level {
+        self.isa.level()
+    }
+
+    /// The precision of matrix products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// How many threads share the work: 1 without a pool.
+    pub fn threads(&self) -> usize {
+        self.pool.map_or(1, ThreadPool::current_num_threads)
+    }
+
+    /// Runs `work` inside the pool, so that the calls within find themselves already there: one entry for a
+    /// whole forward pass instead of one for each product.
+    pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
+    /// Runs a kernel body with this context's instructions.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(&self, kernel: K) -> K::Output {
+        self.isa.dispatch(kernel)
+    }
+
+    /// Cuts `scratch` into pieces of `piece` elements and runs `task` on each with its number, on the pool
+    /// when there is one. Tasks must not depend on their order.
+    pub(crate) fn for_each_piece(
+        &self,
+        scratch: &mut [f32],
+        piece: usize,
+        task: impl Fn(usize, &mut [f32]) + Sync + Send,
+    ) {
+        match self.pool {
+            Some(pool) if scratch.len() > piece => pool.install(|| {
+                let pieces = scratch.par_chunks_exact_mut(piece).enumerate().with_max_len(1);
+                pieces.for_each(|(i, piece)| task(i, piece));
+            }),
+            _ => scratch.chunks_exact_mut(piece).enumerate().for_each(|(i, piece)| task(i, piece)),
+        }
+    }
+}

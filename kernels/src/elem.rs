@@ -1,0 +1,72 @@
+//! Storage types: f32, bf16 and f16 in memory, f32 in registers.
+//!
+//! Widening is exact. Rounding on store is to nearest, ties to even, with gradual underflow; a NaN stays a NaN
+//! (quiet), and a value beyond the largest finite one becomes infinity.
+
+pub use half::{bf16, f16};
+
+use crate::isa::Simd;
+use crate::view::{AnyMatRef, MatRef};
+
+/// An element type that matrices and vectors may be stored in. Sealed: f32, [`bf16`] and [`f16`].
+pub trait Elem: private::Storage {}
+
+impl Elem for f32 {}
+impl Elem for bf16 {}
+impl Elem for f16 {}
+
+pub(crate) mod private {
+    use super::{AnyMatRef, MatRef, Simd, bf16, f16};
+
+    /// How 16 elements move between memory and a register.
+    pub trait Storage: Copy + Default + Send + Sync + core::fmt::Debug + 'static {
+        /// Whether storing a value and loading it again gives the same value.
+        const EXACT: bool;
+        /// Whether every value of the type is a bf16.
+        const IS_BF16: bool;
+
+        /// The matrix with its storage type as a value.
+        fn any(matrix: MatRef<'_, Self>) -> AnyMatRef<'_>;
+
+        /// Widens 16 elements.
+        ///
+        /// # Safety
+        /// 16 elements must be readable at `from`; no alignment beyond the element's is needed.
+        unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F32;
+
+        /// Rounds and stores 16 elements.
+        ///
+        /// # Safety
+        /// 16 elements must be writable at `to`; no alignment beyond the element's is needed.
+        unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::F32);
+    }
+
+    macro_rules! storage {
+        ($t:ty, $variant:ident, $bits:ty, $exact:literal, $bf16:literal, $load:ident, $store:ident) => {
+            impl Storage for $t {
+                const EXACT: bool = $exact;
+                const IS_BF16: bool = $bf16;
+
+                fn any(matrix: MatRef<'_, Self>) -> AnyMatRef<'_> {
+                    AnyMatRef::$variant(matrix)
+                }
+
+                #[inline(always)]
+                unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F32 {
+                    // SAFETY: the caller's contract is the operation's; the cast keeps size and alignment.
+                    unsafe { s.$load(from.cast::<$bits>()) }
+                }
+
+                #[inline(always)]
+                unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::F32) {
+                    // SAFETY: the caller's contract is the operation's; the cast keeps size and alignment.
+                    unsafe { s.$store(to.cast::<$bits>(), v) }
+                }
+            }
+        };
+    }
+
+    storage!(f32, F32, f32, true, false, load, store);
+    storage!(bf16, Bf16, u16, false, true, load_bf16, store_bf16);
+    storage!(f16, F16, u16, false, false, load_f16, store_f16);
+}

@@ -1,0 +1,191 @@
+//! The loops around the register tile, and the tile itself.
+
+use core::ops::Range;
+
+use super::blocking::{Blocking, K_BLOCK, STAGE_STRIDE};
+use super::pack::{pack_direct, pack_transposed, stage_rows};
+use super::{Gemm, Layout, epilogue, rounds};
+use crate::ctx::Precision;
+use crate::elem::Elem;
+use crate::isa::{Kernel, LANES, Simd};
+use crate::view::{AnyMatRef, MatMut, any};
+
+/// One thread's rectangle of the output.
+pub(super) struct Task<'a, 'b, A, C> {
+    pub(super) op: &'a Gemm<'b, A, C>,
+    pub(super) precision: Precision,
+    pub(super) blocking: &'a Blocking,
+    pub(super) x: Range<usize>,
+    pub(super) v: Range<usize>,
+    pub(super) out: MatMut<'a, C>,
+    pub(super) scratch: &'a mut [f32],
+}
+
+impl<A: Elem, C: Elem> Kernel for Task<'_, '_, A, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let blocking = self.blocking;
+        let (packed, rest) = self.scratch.split_at_mut(blocking.packed_len());
+        let (stage, tile) = rest.split_at_mut(blocking.stage_len());
+        for v in steps(self.v.clone(), blocking.lanes) {
+            pack(s, self.op, self.precision, v.clone(), packed);
+            for x in steps(self.x.clone(), blocking.strip) {
+                let tile = Tile { x: x.clone(), v: v.clone(), stride: blocking.lanes, sums: &mut *tile };
+                let tile = multiply(s, self.op, self.precision, packed, stage, tile);
+                let at = (x.start - self.x.start, v.start - self.v.start);
+                epilogue::finish(s, self.op, tile, &mut self.out, at);
+            }
+        }
+    }
+}
+
+/// The sums of one strip: row `x`, lane `v` at `(x - x.start) * stride + v - v.start`.
+pub(super) struct Tile<'a> {
+    pub(super) x: Range<usize>,
+    pub(super) v: Range<usize>,
+    pub(super) stride: usize,
+    pub(super) sums: &'a mut [f32],
+}
+
+/// `range` in steps of at most `step`.
+#[inline(always)]
+fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(step).map(move |start| start..(start + step).min(end))
+}
+
+/// The panels of `lanes`: their lanes, whole vectors each, at most `width` of them.
+#[inline(always)]
+fn panels(lanes: Range<usize>, width: usize) -> impl Iterator<Item = Range<usize>> {
+    steps(lanes, width).map(|panel| panel.start..panel.start + panel.len().next_multiple_of(LANES))
+}
+
+/// Packs the lanes `v` of the vector operand, panel after panel.
+#[inline(always)]
+fn pack<S: Simd, A: Elem, C: Elem>(
+    s: S,
+    op: &Gemm<'_, A, C>,
+    precision: Precision,
+    v: Range<usize>,
+    packed: &mut [f32],
+) {
+    let mut rest = packed;
+    for panel in panels(v, S::TILE_VECTORS * LANES) {
+        let to;
+        (to, rest) = rest.split_at_mut(panel.len() * op.a.cols());
+        match op.weights.layout {
+            Layout::Nk => pack_transposed(s, op.a, panel, rounds(precision, A::IS_BF16), to),
+            Layout::Kn => {
+                let round = rounds(precision, matches!(op.weights.matrix, AnyMatRef::Bf16(_)));
+                any!(AnyMatRef, op.weights.matrix, w => pack_direct(s, w, panel, round, to));
+            }
+        }
+    }
+}
+
+/// Computes the sums of one strip: stages a few rows of X, a block of k at a time, and runs them against every
+/// panel.
+#[inline(always)]
+fn multiply<'t, S: Simd, A: Elem, C: Elem>(
+    s: S,
+    op: &Gemm<'_, A, C>,
+    precision: Precision,
+    packed: &[f32],
+    stage: &mut [f32],
+    tile: Tile<'t>,
+) -> Tile<'t> {
+    let depth = op.a.cols();
+    if depth == 0 {
+        tile.sums.fill(0.0);
+    }
+    for (i, rows) in steps(tile.x.clone(), S::TILE_ROWS).enumerate() {
+        for k in steps(0..depth, K_BLOCK) {
+            match op.weights.layout {
+                Layout::Nk => {
+                    let round = rounds(precision, matches!(op.weights.matrix, AnyMatRef::Bf16(_)));
+                    any!(AnyMatRef, op.weights.matrix, w => stage_rows(s, w, rows.clone(), k.clone(), round, stage));
+                }
+                Layout::Kn => {
+                    stage_rows(s, op.a, rows.clone(), k.clone(), rounds(precision, A::IS_BF16), stage)
+                }
+            }
+            let mut start = 0;
+            for panel in panels(tile.v.clone(), S::TILE_VECTORS * LANES) {
+                let width = panel.len();
+                let v = &packed[start + k.start * width..start + k.end * width];
+                let at = i * S::TILE_ROWS * tile.stride + panel.start - tile.v.start;
+                let block = Block { depth: k.len(), first: k.start == 0, stride: tile.stride };
+                if width == LANES {
+                    block.run::<S, 1>(s, stage, v, &mut tile.sums[at..]);
+                } else {
+                    block.run::<S, 2>(s, stage, v, &mut tile.sums[at..]);
+                }
+                start += width * depth;
+            }
+        }
+    }
+    tile
+}
+
+/// One call of the register tile.
+struct Block {
+    depth: usize,
+    /// Whether the sums start here, or are added to those of earlier blocks.
+    first: bool,
+    stride: usize,
+}
+
+impl Block {
+    /// `sums[r][j] (+)= sum over k of stage[r][k] * v[k][j]`
+    #[inline(always)]
+    fn run<S: Simd, const V: usize>(&self, s: S, stage: &[f32], v: &[f32], sums: &mut [f32]) {
+        match S::TILE_ROWS {
+            12 => self.tile::<S, 12, V>(s, stage, v, sums),
+            6 => self.tile::<S, 6, V>(s, stage, v, sums),
+            _ => self.tile::<S, 3, V>(s, stage, v, sums),
+        }
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        &self,
+        s: S,
+        stage: &[f32],
+        v: &[f32],
+        sums: &mut [f32],
+    ) {
+        const { assert!(R * V <= 24) };
+        assert!(stage.len() >= R * STAGE_STRIDE && self.depth <= K_BLOCK);
+        assert!(v.len() >= self.depth * V * LANES);
+        assert!(sums.len() >= (R - 1) * self.stride + V * LANES);
+        let mut acc = [[s.splat(0.0); V]; R];
+        let (mut x, mut v) = (stage.as_ptr(), v.as_ptr());
+        for _ in 0..self.depth {
+            // SAFETY: the assertions above: `depth` steps of V vectors stay inside `v`, and `depth` elements
+            // of R rows inside `stage`.
+            unsafe {
+                let lanes: [S::F32; V] = core::array::from_fn(|j| s.load(v.add(j * LANES)));
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let x = s.splat(*x.add(r * STAGE_STRIDE));
+                    for (acc, lanes) in acc.iter_mut().zip(lanes) {
+                        *acc = s.mul_add(x, lanes, *acc);
+                    }
+                }
+                v = v.add(V * LANES);
+                x = x.add(1);
+            }
+        }
+        for (r, acc) in acc.iter().enumerate() {
+            for (j, acc) in acc.iter().enumerate() {
+                // SAFETY: the assertion above on the length of `sums`.
+                unsafe {
+                    let to = sums.as_mut_ptr().add(r * self.stride + j * LANES);
+                    let sum = if self.first { *acc } else { s.add(s.load(to), *acc) };
+                    s.store(to, sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The vector vocabulary: what one instruction-set level must offer, and nothing an operation could build.
+//!
+//! Every level presents the same 16-lane f32 vector ([`Simd::F32`]), whatever its registers: one AVX-512
+//! register, two AVX2 registers, four NEON registers, an array. An operation is therefore written once, sums in
+//! one order, and gives the same bits on AVX2, AVX-512 and NEON. [`scalar`] rounds after each multiplication,
+//! since a fused multiply-add without hardware is a slow library call, and so differs from them in the last bits.
+//!
+//! A value of a level's token type is the proof that the processor has its instructions: tokens come only from
+//! [`Isa::new`], which asks the processor. [`Isa::dispatch`] is the one place where code crosses into
+//! `#[target_feature]`; everything below it must be `#[inline(always)]`, or the compiler falls back to calls
+//! and plain SSE (the codegen test guards this).
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use crate::level::Level;
+
+/// Lanes of [`Simd::F32`] at every level.
+pub(crate) const LANES: usize = 16;
+
+/// The operations of one level on vectors of 16 f32 lanes.
+///
+/// The `load*` and `store*` functions share one contract: 16 elements must be readable or writable at the
+/// pointer, which needs no more than the element's own alignment.
+pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
+    /// 16 lanes of f32.
+    type F32: Copy;
+    /// 16 truth values.
+    type Mask: Copy;
+
+    /// Rows of the register tile of a matrix product.
+    const TILE_ROWS: usize;
+    /// 16-lane vectors in each row of that tile.
+    const TILE_VECTORS: usize;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F32;
+
+    /// Loads 16 f32.
+    ///
+    /// # Safety
+    /// The contract of the trait.
+    unsafe fn load(self, from: *const f32) -> Self::F32;
+    /// Loads 16 bf16, widened exactly.
+    ///
+    /// # Safety
+    /// The contract of the trait.
+    unsafe fn load_bf16(self, from: *const u16) -> Self::F32;
+    /// Loads 16 f16, widened exactly.
+    ///
+    /// # Safety
+    /// The contract of the trait.
+    unsafe fn load_f16(self, from: *const u16) -> Self::F32;
+    /// Stores 16 f32.
+    ///
+    /// # Safety
+    /// The contract of the trait.
+    unsafe fn store(self, to: *mut f32, v: Self::F32);
+    /// Stores 16 bf16, rounded to nearest even.
+    ///
+    /// # Safety
+    /// The contract of the trait.
+    unsafe fn store_bf16(self, to: *mut u16, v: Self::F32);
+    /// Stores 16 f16, rounded to nearest even.
+    ///
+    /// # Safety
+    /// The contract of the trait.
+    unsafe fn store_f16(self, to: *mut u16, v: Self::F32);
+
+    /// `a + b`
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a - b`
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b`
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a / b`, correctly rounded
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b + c`, rounded once (twice on [`Level::Scalar`])
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `a > b ? a : b`: the second operand where either is NaN.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a < b ? a : b`: the second operand where either is NaN.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `|a|`
+    fn abs(self, a: Self::F32) -> Self::F32;
+    /// `magnitude` with the sign of `sign`; the magnitude must be non-negative or NaN.
+    fn with_sign(self, magnitude: Self::F32, sign: Self::F32) -> Self::F32;
+    /// `a < b`, false where either is NaN.
+    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `mask ? a : b`
+    fn select(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The bits of each lane shifted left by 23: turns `2^23 + 127 + n` into `2^n` for `-126 <= n <= 127`.
+    fn shift_into_exponent(self, a: Self::F32) -> Self::F32;
+    /// `a * 2^n` for integral `n` in `-252..=254`, rounded once: also into the subnormal range.
+    #[inline(always)]
+    fn scale(self, a: Self::F32, n: Self::F32) -> Self::F32 {
+        // In two steps, each a power of two that f32 can hold; the first cannot round.
+        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+        const BIAS: f32 = 8_388_735.0; // 2^23 + 127
+        let half = self.sub(self.mul_add(n, self.splat(0.5), self.splat(ROUND)), self.splat(ROUND));
+        let rest = self.sub(n, half);
+        let first = self.shift_into_exponent(self.add(half, self.splat(BIAS)));
+        let second = self.shift_into_exponent(self.add(rest, self.splat(BIAS)));
+        self.mul(self.mul(a, first), second)
+    }
+    /// Rounds to the nearest bf16, ties to even, and widens again; NaN stays NaN.
+    fn round_to_bf16(self, a: Self::F32) -> Self::F32;
+    /// The sum of all lanes: halves added (8, 4, 2, 1).
+    fn sum(self, a: Self::F32) -> f32;
+    /// The largest lane, by [`Simd::max`] of halves.
+    fn largest(self, a: Self::F32) -> f32;
+    /// The transpose of a 16 x 16 block.
+    fn transpose(self, rows: [Self::F32; LANES]) -> [Self::F32; LANES];
+}
+
+/// An operation's body, written once for every level.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+    /// The body. Implementations must be `#[inline(always)]`.
+    fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// A level with the proof that it can run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Isa {
+    Scalar(scalar::Scalar),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Amx(avx512::Avx512, amx::Amx),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
+}
+
+impl Isa {
+    pub(crate) const SCALAR: Isa = Isa::Scalar(scalar::Scalar);
+
+    /// The tokens of `level`, if this processor has them.
+    pub(crate) fn new(level: Level) -> Option<Isa> {
+        match level {
+            Level::Scalar => Some(Isa::SCALAR),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::Avx2::try_new().map(Isa::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::Avx512::try_new().map(Isa::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => Some(Isa::Amx(avx512::Avx512::try_new()?, amx::Amx::try_new()?)),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => neon::Neon::try_new().map(Isa::Neon),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        }
+    }
+
+    pub(crate) fn level(self) -> Level {
+        match self {
+            Isa::Scalar(_) => Level::Scalar,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => Level::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => Level::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(..) => Level::Amx,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => Level::Neon,
+        }
+    }
+
+    /// Runs `kernel` compiled for this level.
+    pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Isa::Scalar(s) => kernel.run(s),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(s) => s.vectorize(Entry { s, kernel }),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(s) | Isa::Amx(s, _) => s.vectorize(Entry { s, kernel }),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(s) => s.vectorize(Entry { s, kernel }),
+        }
+    }
+}
+
+/// A kernel with its token, in the form that pulp's `vectorize` calls.
+struct Entry<S, K> {
+    s: S,
+    kernel: K,
+}
+
+impl<S: Simd, K: Kernel> pulp::NullaryFnOnce for Entry<S, K> {
+    type Output = K::Output;
+
+    #[inline(always)]
+    fn call(self) -> K::Output {
+        self.kernel.run(self.s)
+    }
+}

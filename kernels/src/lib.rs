@@ -1,0 +1,30 @@
+//! SIMD kernels for transformer inference on the CPU.
+
+pub mod activation;
+pub mod attention;
+pub mod ctx;
+pub mod elem;
+pub mod embed;
+pub mod error;
+pub mod gemm;
+mod isa;
+pub mod level;
+pub mod math;
+mod mem;
+pub mod norm;
+pub mod scratch;
+pub mod softmax;
+pub mod view;
+
+pub use activation::{Activation, activate};
+pub use attention::{Attention, Span, attention, attention_scratch_len};
+pub use ctx::{Ctx, Precision};
+pub use elem::{Elem, bf16, f16};
+pub use embed::{Accumulate, EmbedRows, embed_rows};
+pub use error::{Error, Result};
+pub use gemm::{Gemm, Layout, Weights, gemm, gemm_scratch_len};
+pub use level::Level;
+pub use norm::{NormRows, layer_norm_rows, rms_norm_rows};
+pub use scratch::Scratch;
+pub use softmax::{Mask, SoftmaxRows, softmax_rows};
+pub use view::{AnyMatMut, AnyMatRef, AnySlice, MatMut, MatRef};

@@ -1,0 +1,172 @@
+//! exp, erf and tanh on vectors, with bounds that a test checks over every f32.
+//!
+//! | function | error bound, in units in the last place | special values |
+//! |---|---|---|
+//! | [`exp`] | 1 | NaN to NaN, +inf to +inf, -inf to 0; overflow above 88.72, gradual underflow |
+//! | [`tanh`] | 2 | NaN to NaN, +-inf to +-1, keeps the sign of zero |
+//! | [`erf`] | 2 | NaN to NaN, +-inf to +-1, keeps the sign of zero |
+//!
+//! The bounds hold at the fused levels; [`Level::Scalar`](crate::Level::Scalar) rounds between multiplication
+//! and addition, and stays within 2, 3 and 3. The method is the usual one: reduce the argument, evaluate a
+//! minimax polynomial, scale back. The coefficients come from `scripts/fit_polynomials.py`.
+
+use core::marker::PhantomData;
+
+use crate::ctx::Ctx;
+use crate::error::{Result, check};
+use crate::isa::{Kernel, LANES, Simd};
+use crate::mem;
+
+/// `y[i] = e^x[i]`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the lengths differ.
+pub fn exp(ctx: &Ctx, x: &[f32], y: &mut [f32]) -> Result<()> {
+    map::<Exp>(ctx, "exp", x, y)
+}
+
+/// `y[i] = tanh(x[i])`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the lengths differ.
+pub fn tanh(ctx: &Ctx, x: &[f32], y: &mut [f32]) -> Result<()> {
+    map::<Tanh>(ctx, "tanh", x, y)
+}
+
+/// `y[i] = erf(x[i])`, the error function: `2 / sqrt(pi)` times the integral of `e^(-t * t)` from 0 to `x[i]`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the lengths differ.
+pub fn erf(ctx: &Ctx, x: &[f32], y: &mut [f32]) -> Result<()> {
+    map::<Erf>(ctx, "erf", x, y)
+}
+
+/// e^x in every lane.
+#[inline(always)]
+pub(crate) fn exp_lanes<S: Simd>(s: S, x: S::F32) -> S::F32 {
+    /// (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, in r.
+    const EXP: [f32; 5] = [0.0013939538, 0.008368822, 0.041666415, 0.1666652, 0.5];
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
+    const LN2_HIGH: f32 = 0.693_359_4; // ten bits, so that n * LN2_HIGH is exact
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Beyond these the result is infinite or zero anyway. NaN passes: it is the second operand.
+    let x = s.min(s.splat(89.0), s.max(s.splat(-104.0), x));
+    let n = s.sub(s.mul_add(x, s.splat(core::f32::consts::LOG2_E), s.splat(ROUND)), s.splat(ROUND));
+    let r = s.mul_add(n, s.splat(-LN2_HIGH), x);
+    let r = s.mul_add(n, s.splat(-LN2_LOW), r);
+    let y = s.mul_add(polynomial(s, r, EXP), s.mul(r, r), r);
+    s.scale(s.add(y, s.splat(1.0)), n)
+}
+
+/// tanh(x) in every lane.
+#[inline(always)]
+pub(crate) fn tanh_lanes<S: Simd>(s: S, x: S::F32) -> S::F32 {
+    /// (tanh(x) - x) / x^3 on |x| <= 0.625, in x^2.
+    const TANH: [f32; 6] = [0.0021576358, -0.008195086, 0.02170875, -0.053948462, 0.13333222, -0.3333333];
+    let a = s.abs(x);
+    let square = s.mul(x, x);
+    let near = s.mul_add(s.mul(square, polynomial(s, square, TANH)), x, x);
+    let far = s.add(exp_lanes(s, s.add(a, a)), s.splat(1.0));
+    let far = s.sub(s.splat(1.0), s.div(s.splat(2.0), far));
+    s.select(s.lt(a, s.splat(0.625)), near, s.with_sign(far, x))
+}
+
+/// erf(x) in every lane.
+#[inline(always)]
+pub(crate) fn erf_lanes<S: Simd>(s: S, x: S::F32) -> S::F32 {
+    /// erf(x) / x - 1 on |x| <= 1, in x^2.
+    const ERF: [f32; 8] = [
+        -1.3859049e-6,
+        8.375915e-5,
+        -0.0008088099,
+        0.0051941527,
+        -0.026856078,
+        0.11283628,
+        -0.3761263,
+        0.12837917,
+    ];
+    let a = s.abs(x);
+    let near = s.mul_add(polynomial(s, s.mul(x, x), ERF), x, x);
+    let far = s.sub(s.splat(1.0), erfc_lanes(s, a));
+    s.select(s.lt(a, s.splat(1.0)), near, s.with_sign(far, x))
+}
+
+/// 1 - erf(z) for z >= 0, with a small relative error also where it is tiny; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn erfc_lanes<S: Simd>(s: S, z: S::F32) -> S::F32 {
+    /// e^(z^2) erfc(z) / t with t = 1 / (1 + 0.375 z), z >= 0, in t.
+    const ERFC: [f32; 10] = [
+        0.0050950516,
+        0.033900157,
+        -0.22240205,
+        0.34588087,
+        -0.15750298,
+        0.23514727,
+        0.13483407,
+        0.20245886,
+        0.21099295,
+        0.21159583,
+    ];
+    let z = s.min(s.splat(12.0), z);
+    let t = s.div(s.splat(1.0), s.mul_add(z, s.splat(0.375), s.splat(1.0)));
+    // z^2 rounds, and the exponential would magnify that: take the rounding error off again.
+    let square = s.mul(z, z);
+    let negated = s.sub(s.splat(0.0), square);
+    let lost = s.mul_add(z, z, negated);
+    let e = exp_lanes(s, negated);
+    let e = s.sub(e, s.mul(e, lost));
+    s.mul(e, s.mul(t, polynomial(s, t, ERFC)))
+}
+
+/// A polynomial by Horner's rule, highest coefficient first.
+#[inline(always)]
+fn polynomial<S: Simd, const N: usize>(s: S, x: S::F32, coefficients: [f32; N]) -> S::F32 {
+    let mut y = s.splat(coefficients[0]);
+    for c in &coefficients[1..] {
+        y = s.mul_add(y, x, s.splat(*c));
+    }
+    y
+}
+
+/// A function of one vector.
+trait Unary {
+    fn eval<S: Simd>(s: S, x: S::F32) -> S::F32;
+}
+
+macro_rules! unary {
+    ($name:ident, $lanes:ident) => {
+        struct $name;
+        impl Unary for $name {
+            #[inline(always)]
+            fn eval<S: Simd>(s: S, x: S::F32) -> S::F32 {
+                $lanes(s, x)
+            }
+        }
+    };
+}
+unary!(Exp, exp_lanes);
+unary!(Tanh, tanh_lanes);
+unary!(Erf, erf_lanes);
+
+struct Map<'a, U> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+    function: PhantomData<U>,
+}
+
+impl<U: Unary> Kernel for Map<'_, U> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for at in (0..self.x.len()).step_by(LANES) {
+            mem::store(s, self.y, at, U::eval(s, mem::load(s, self.x, at)));
+        }
+    }
+}
+
+fn map<U: Unary>(ctx: &Ctx, operation: &'static str, x: &[f32], y: &mut [f32]) -> Result<()> {
+    check(operation, "length of the output", x.len(), y.len())?;
+    ctx.run(Map::<U> { x, y, function: PhantomData });
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Row-wise softmax with scale, additive bias and mask in one call.
+//!
+//! `y[i][j] = e^(t[i][j] - max_j t[i][j]) / sum_j e^(...)` with `t = scale * x + bias` over the visible columns.
+//! Three passes over a row that stays in the first-level cache: maximum, exponentials and their sum, division.
+//! All arithmetic is f32, sums are kept in 16 lanes and added in a fixed order, so a row's result depends on
+//! nothing but that row.
+//!
+//! A masked column gets exactly 0. A row without a visible column is all zeros. A NaN or +inf among the visible
+//! columns makes the row's visible columns NaN; -inf gives 0 (a row of nothing but -inf gives NaN, as 0/0 does).
+
+use crate::ctx::Ctx;
+use crate::elem::Elem;
+use crate::error::{Result, check};
+use crate::isa::{Kernel, LANES, Simd};
+use crate::math::exp_lanes;
+use crate::mem;
+use crate::view::{MatMut, MatRef};
+
+/// Which columns a row may see.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Mask<'a> {
+    /// Every column.
+    #[default]
+    None,
+    /// The columns that are `true`, the same for every row.
+    Columns(&'a [bool]),
+    /// Row `i` sees the columns `0 ..= first + i`: queries that start at position `first` of the keys.
+    Causal {
+        /// The last column that row 0 sees.
+        first: usize,
+    },
+    /// The columns that are `true` in the row's own row of a matrix of the same shape.
+    Rows(MatRef<'a, bool>),
+}
+
+/// Operands of [`softmax_rows`].
+#[derive(Debug)]
+pub struct SoftmaxRows<'a, T> {
+    /// Scores in, probabilities out.
+    pub x: MatMut<'a, T>,
+    /// Multiplies the scores before the bias is added.
+    pub scale: f32,
+    /// Added to the scaled scores, of the same shape.
+    pub bias: Option<MatRef<'a, f32>>,
+    /// Which columns count.
+    pub mask: Mask<'a>,
+}
+
+/// Replaces every row of `x` by its softmax.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when bias or mask have another shape than `x`.
+pub fn softmax_rows<T: Elem>(ctx: &Ctx, op: SoftmaxRows<'_, T>) -> Result<()> {
+    const NAME: &str = "softmax_rows";
+    let (rows, cols) = (op.x.rows(), op.x.cols());
+    if let Some(bias) = &op.bias {
+        check(NAME, "rows of the bias", rows, bias.rows())?;
+        check(NAME, "columns of the bias", cols, bias.cols())?;
+    }
+    match op.mask {
+        Mask::None | Mask::Causal { .. } => {}
+        Mask::Columns(mask) => check(NAME, "length of the mask", cols, mask.len())?,
+        Mask::Rows(mask) => {
+            check(NAME, "rows of the mask", rows, mask.rows())?;
+            check(NAME, "columns of the mask", cols, mask.cols())?;
+        }
+    }
+    ctx.run(op);
+    Ok(())
+}
+
+impl<T: Elem> Kernel for SoftmaxRows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        for i in 0..self.x.rows() {
+            let bias = self.bias.as_ref().map(|bias| bias.row(i));
+            let (visible, mask) = match self.mask {
+                Mask::None => (self.x.cols(), None),
+                Mask::Causal { first } => {
+                    (first.saturating_add(i).saturating_add(1).min(self.x.cols()), None)
+                }
+                Mask::Columns(mask) => (self.x.cols(), Some(mask)),
+                Mask::Rows(mask) => (self.x.cols(), Some(mask.row(i))),
+            };
+            let (row, hidden) = self.x.row_mut(i).split_at_mut(visible);
+            softmax_row(s, row, self.scale, bias, mask);
+            hidden.fill(T::default());
+        }
+    }
+}
+
+/// Softmax of one row over the columns whose `mask` is true.
+#[inline(always)]
+fn softmax_row<S: Simd, T: Elem>(
+    s: S,
+    row: &mut [T],
+    scale: f32,
+    bias: Option<&[f32]>,
+    mask: Option<&[bool]>,
+) {
+    let (zero, lowest, scale) = (s.splat(0.0), s.splat(f32::NEG_INFINITY), s.splat(scale));
+    let mut largest = lowest;
+    for at in (0..row.len()).step_by(LANES) {
+        let seen = seen(s, row.len(), mask, at);
+        largest = s.max(s.select(seen, score(s, row, scale, bias, at), lowest), largest);
+    }
+    let largest = s.splat(s.largest(largest));
+    let mut sum = zero;
+    for at in (0..row.len()).step_by(LANES) {
+        let seen = seen(s, row.len(), mask, at);
+        let e = s.select(seen, exp_lanes(s, s.sub(score(s, row, scale, bias, at), largest)), zero);
+        sum = s.add(sum, e);
+        if T::EXACT {
+            mem::store(s, row, at, e);
+        }
+    }
+    let inverse = s.splat(1.0 / s.sum(sum));
+    for at in (0..row.len()).step_by(LANES) {
+        let e = if T::EXACT {
+            mem::load(s, row, at)
+        } else {
+            // Storing the exponentials would round them twice.
+            exp_lanes(s, s.sub(score(s, row, scale, bias, at), largest))
+        };
+        let seen = seen(s, row.len(), mask, at);
+        mem::store(s, row, at, s.select(seen, s.mul(e, inverse), zero));
+    }
+}
+
+/// `scale * x + bias` at 16 columns.
+#[inline(always)]
+fn score<S: Simd, T: Elem>(s: S, row: &[T], scale: S::F32, bias: Option<&[f32]>, at: usize) -> S::F32 {
+    let x = s.mul(mem::load(s, row, at), scale);
+    if let Some(bias) = bias { s.add(x, mem::load(s, bias, at)) } else { x }
+}
+
+/// Which of the lanes `at .. at + 16` are columns that count.
+#[inline(always)]
+fn seen<S: Simd>(s: S, len: usize, mask: Option<&[bool]>, at: usize) -> S::Mask {
+    let mut lanes = [0.0; LANES];
+    match mask {
+        Some(mask) => {
+            for (lane, seen) in lanes.iter_mut().zip(&mask[at..len]) {
+                *lane = f32::from(u8::from(*seen));
+            }
+        }
+        None if at + LANES <= len => lanes = [1.0; LANES],
+        None => lanes[..len - at].fill(1.0),
+    }
+    s.lt(s.splat(0.0), mem::load(s, &lanes, 0))
+}
