@@ -12,6 +12,7 @@ pub mod level;
 pub mod math;
 mod mem;
 pub mod norm;
+pub mod probe;
 pub mod scratch;
 pub mod softmax;
 pub mod view;

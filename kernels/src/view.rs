@@ -79,6 +79,13 @@ fn check_view(len: usize, rows: usize, cols: usize, row_stride: usize, overlap: 
     if end.is_some_and(|end| end <= len) { Ok(()) } else { Err(error) }
 }
 
+impl<T> Default for MatRef<'_, T> {
+    /// The matrix without elements.
+    fn default() -> Self {
+        Self { data: &[], rows: 0, cols: 0, row_stride: 0 }
+    }
+}
+
 impl<'a, T> MatRef<'a, T> {
     /// A `rows x cols` matrix packed without gaps.
     ///
@@ -126,6 +133,14 @@ impl<'a, T> MatRef<'a, T> {
     pub(crate) fn packed(data: &'a [T], rows: usize, cols: usize) -> Self {
         assert!(data.len() == rows * cols);
         Self { data, rows, cols, row_stride: cols }
+    }
+
+    /// The given rows.
+    ///
+    /// # Panics
+    /// When the range is outside the matrix.
+    pub fn rows_range(&self, rows: Range<usize>) -> MatRef<'a, T> {
+        self.block(rows, 0..self.cols)
     }
 
     /// The block of the given rows and columns.
