@@ -1,1 +1,23 @@
-//! Under construction.
+//! Transformers on the CPU: five backbones on hand-written SIMD kernels, with weights used where they lie.
+
+mod backbone;
+pub mod bert;
+mod config;
+mod error;
+mod layers;
+mod pooling;
+mod session;
+mod tokens;
+mod weights;
+
+pub use backbone::Backbone;
+pub use bert::{BertBackbone, BertConfig, BertInputs, BertOutput};
+pub use config::DtypePolicy;
+pub use error::{Error, Result};
+pub use layers::Embedding;
+pub use pooling::{Pooling, normalize};
+pub use session::{Model, Plan, SequenceOutput, Session};
+pub use tokens::Tokens;
+
+pub use rachis_kernels as kernels;
+pub use rachis_loader as loader;

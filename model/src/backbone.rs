@@ -1,0 +1,64 @@
+//! Any of the backbones, as a preset's configuration names it.
+
+use std::path::Path;
+
+use rachis_loader::{Access, ConfigSource, Preset};
+
+use crate::bert::BertBackbone;
+use crate::config::DtypePolicy;
+use crate::error::{Error, Result};
+
+/// A backbone whose class is inferred from the preset.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Backbone {
+    /// See [`BertBackbone`].
+    Bert(BertBackbone),
+}
+
+impl Backbone {
+    /// The model in a preset directory, its weights memory-mapped.
+    ///
+    /// The files must not be truncated or written in place while the model lives; see [`Access::Map`], and
+    /// [`Backbone::load`] for presets opened otherwise.
+    ///
+    /// # Errors
+    /// A file that is missing or malformed, an architecture this crate does not have, a weight that is missing
+    /// or misshapen.
+    pub fn from_preset(dir: impl AsRef<Path>) -> Result<Backbone> {
+        Backbone::load(&Preset::open(dir, Access::Map)?)
+    }
+
+    /// The model in an opened preset, which it shares rather than copies.
+    ///
+    /// # Errors
+    /// As [`Backbone::from_preset`].
+    pub fn load(preset: &Preset) -> Result<Backbone> {
+        let name = match preset.config().source() {
+            ConfigSource::HuggingFace { model_type } => model_type,
+            ConfigSource::Keras { class_name } => class_name,
+        };
+        match name.as_str() {
+            "bert" | "BertBackbone" => BertBackbone::load(preset).map(Backbone::Bert),
+            other => Err(Error::Architecture {
+                path: preset.dir().to_owned(),
+                found: other.to_owned(),
+                expected: "one of: bert",
+            }),
+        }
+    }
+
+    /// The class, by KerasHub's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Backbone::Bert(_) => "BertBackbone",
+        }
+    }
+
+    /// The dtype policy that the preset states.
+    pub fn dtype(&self) -> DtypePolicy {
+        match self {
+            Backbone::Bert(model) => model.dtype(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! BERT's configuration, by KerasHub's names.
+
+use rachis_kernels::Activation;
+use rachis_loader::{ConfigSource, Preset};
+
+use crate::config::{activation, field, within};
+use crate::error::{Error, Result};
+
+/// The arguments of a [`BertBackbone`](super::BertBackbone).
+#[derive(Debug, Clone, PartialEq)]
+pub struct BertConfig {
+    /// Rows of the token table.
+    pub vocabulary_size: usize,
+    /// Number of transformer layers.
+    pub num_layers: usize,
+    /// Attention heads of a layer; must divide `hidden_dim`.
+    pub num_heads: usize,
+    /// Width of a token's vector.
+    pub hidden_dim: usize,
+    /// Width between the two dense layers of a feed-forward block.
+    pub intermediate_dim: usize,
+    /// Dropout rate in training; inference has none.
+    pub dropout: f32,
+    /// Rows of the position table.
+    pub max_sequence_length: usize,
+    /// Rows of the segment table.
+    pub num_segments: usize,
+    /// Between the dense layers: Hugging Face's `hidden_act`; the tanh form of gelu in KerasHub.
+    pub activation: Activation,
+    /// Added to the variance in every layer normalisation.
+    pub layer_norm_epsilon: f32,
+}
+
+impl Default for BertConfig {
+    /// BERT base, uncased English, with KerasHub's defaults.
+    fn default() -> Self {
+        BertConfig {
+            vocabulary_size: 30_522,
+            num_layers: 12,
+            num_heads: 12,
+            hidden_dim: 768,
+            intermediate_dim: 3072,
+            dropout: 0.1,
+            max_sequence_length: 512,
+            num_segments: 2,
+            activation: Activation::GeluTanh,
+            layer_norm_epsilon: 1e-12,
+        }
+    }
+}
+
+/// What [`BertConfig::validate`] accepts at most: far beyond any model, far below any overflow.
+const LARGEST_DIM: usize = 1 << 20;
+const LARGEST_TABLE: usize = 1 << 24;
+const MOST_LAYERS: usize = 1 << 12;
+
+impl BertConfig {
+    /// The configuration of a preset, from Hugging Face's names or KerasHub's.
+    ///
+    /// # Errors
+    /// A field that is missing, malformed or absurd; a preset of another architecture.
+    pub fn from_preset(preset: &Preset) -> Result<BertConfig> {
+        let config = preset.config();
+        let other = |found: &str| Error::Architecture {
+            path: preset.dir().to_owned(),
+            found: found.to_owned(),
+            expected: "BertBackbone",
+        };
+        let defaults = BertConfig::default();
+        let parsed = match config.source() {
+            ConfigSource::HuggingFace { model_type } if model_type == "bert" => BertConfig {
+                vocabulary_size: config.usize("vocab_size")?,
+                num_layers: config.usize("num_hidden_layers")?,
+                num_heads: config.usize("num_attention_heads")?,
+                hidden_dim: config.usize("hidden_size")?,
+                intermediate_dim: config.usize("intermediate_size")?,
+                dropout: config.opt_f32("hidden_dropout_prob")?.unwrap_or(defaults.dropout),
+                max_sequence_length: config.usize("max_position_embeddings")?,
+                num_segments: config.opt_usize("type_vocab_size")?.unwrap_or(defaults.num_segments),
+                activation: activation(config.opt_str("hidden_act")?.unwrap_or("gelu"))?,
+                layer_norm_epsilon: config.opt_f32("layer_norm_eps")?.unwrap_or(defaults.layer_norm_epsilon),
+            },
+            ConfigSource::Keras { class_name } if class_name == "BertBackbone" => BertConfig {
+                vocabulary_size: config.usize("vocabulary_size")?,
+                num_layers: config.usize("num_layers")?,
+                num_heads: config.usize("num_heads")?,
+                hidden_dim: config.usize("hidden_dim")?,
+                intermediate_dim: config.usize("intermediate_dim")?,
+                dropout: config.opt_f32("dropout")?.unwrap_or(defaults.dropout),
+                max_sequence_length: config
+                    .opt_usize("max_sequence_length")?
+                    .unwrap_or(defaults.max_sequence_length),
+                num_segments: config.opt_usize("num_segments")?.unwrap_or(defaults.num_segments),
+                ..defaults
+            },
+            ConfigSource::HuggingFace { model_type } => return Err(other(model_type)),
+            ConfigSource::Keras { class_name } => return Err(other(class_name)),
+        };
+        parsed.validate()?;
+        Ok(parsed)
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first field that no model can have.
+    pub fn validate(&self) -> Result<()> {
+        within("vocabulary_size", self.vocabulary_size, LARGEST_TABLE)?;
+        within("num_layers", self.num_layers, MOST_LAYERS)?;
+        within("hidden_dim", self.hidden_dim, LARGEST_DIM)?;
+        within("num_heads", self.num_heads, self.hidden_dim)?;
+        within("intermediate_dim", self.intermediate_dim, LARGEST_DIM)?;
+        within("max_sequence_length", self.max_sequence_length, LARGEST_TABLE)?;
+        within("num_segments", self.num_segments, LARGEST_TABLE)?;
+        if !self.hidden_dim.is_multiple_of(self.num_heads) {
+            return Err(field(
+                "num_heads",
+                self.num_heads,
+                format!("a divisor of hidden_dim {}", self.hidden_dim),
+            ));
+        }
+        if !(self.layer_norm_epsilon.is_finite() && self.layer_norm_epsilon >= 0.0) {
+            return Err(field(
+                "layer_norm_epsilon",
+                self.layer_norm_epsilon,
+                "a finite number, not negative",
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.dropout) {
+            return Err(field("dropout", self.dropout, "0 to 1"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Flags, and what several subcommands make of them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use rachis::kernels::{Ctx, Level};
+use rachis::loader::{Access, Preset};
+use rachis::{Backbone, DtypePolicy};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::Result;
+
+/// Where `scripts/minilm` puts the default model of `embed`.
+const DEFAULT_MODEL: &str = "models/all-MiniLM-L6-v2";
+
+#[derive(Debug, Parser)]
+#[command(name = "rachis", version, about = "Transformers on the CPU", disable_help_subcommand = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sentence embeddings of texts
+    Embed(EmbedArgs),
+    /// One forward pass on tensors
+    Run(RunArgs),
+    /// Latency, cold start and memory of a model
+    Bench(BenchArgs),
+    /// What a model directory holds, without reading weights
+    Inspect(InspectArgs),
+    /// All of inspect's checks, and every weight finite
+    Verify(InspectArgs),
+}
+
+/// How to run a model.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Precision of computation; the file's own by default
+    #[arg(long)]
+    pub dtype: Option<Dtype>,
+    /// Threads that share the work
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+    /// Instruction-set level: scalar, avx2, avx512, amx or neon; the best by default
+    #[arg(long, value_name = "LEVEL")]
+    pub isa: Option<String>,
+    /// One JSON object on standard output, nothing else there
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Dtype {
+    Float32,
+    Bfloat16,
+    Float16,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PoolingName {
+    Cls,
+    Mean,
+    Last,
+    Max,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct EmbedArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// How token vectors become one; the model's own way by default
+    #[arg(long)]
+    pub pooling: Option<PoolingName>,
+    /// Texts; a single "-" reads one text a line from standard input
+    #[arg(required = true, value_name = "TEXT")]
+    pub texts: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Input tensors by KerasHub's names
+    #[arg(long, value_name = "IN.safetensors")]
+    pub input: PathBuf,
+    /// Where the outputs go
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub output: PathBuf,
+    /// Also the logits of the heads that the file has
+    #[arg(long)]
+    pub logits: bool,
+    /// Also every layer's hidden states
+    #[arg(long)]
+    pub layers: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// What to time: encode:BATCH,SEQ
+    #[arg(long, value_name = "WORK")]
+    pub work: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// One JSON object on standard output, nothing else there
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A failure that is the command line's fault: exit status 2.
+#[derive(Debug)]
+pub struct BadUsage(pub String);
+
+impl fmt::Display for BadUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadUsage {}
+
+impl Common {
+    /// The threads asked for; none for one, which runs on the calling thread.
+    pub fn pool(&self) -> Result<Option<ThreadPool>> {
+        let build = || ThreadPoolBuilder::new().num_threads(usize::from(self.threads)).build();
+        Ok(if self.threads > 1 { Some(build()?) } else { None })
+    }
+
+    /// The context of these flags for a model whose own policy is `dtype`.
+    pub fn ctx<'p>(&self, pool: Option<&'p ThreadPool>, dtype: DtypePolicy) -> Result<Ctx<'p>> {
+        let level = match &self.isa {
+            Some(name) => name
+                .parse::<Level>()
+                .and_then(Level::require)
+                .map_err(|error| BadUsage(format!("--isa: {error}")))?,
+            None => Level::from_env()?,
+        };
+        Ok(Ctx::new(level)?.with_pool(pool).with_precision(self.policy(dtype).precision()))
+    }
+
+    /// The policy asked for, or the model's own.
+    pub fn policy(&self, own: DtypePolicy) -> DtypePolicy {
+        match self.dtype {
+            None => own,
+            Some(Dtype::Float32) => DtypePolicy::Float32,
+            Some(Dtype::Bfloat16) => DtypePolicy::Bfloat16,
+            Some(Dtype::Float16) => DtypePolicy::Float16,
+        }
+    }
+
+    /// The model directory asked for.
+    pub fn model(&self) -> Result<&Path> {
+        Ok(self.model.as_deref().ok_or_else(|| BadUsage("--model is missing".to_owned()))?)
+    }
+
+    /// The model directory asked for, or the one that `scripts/minilm` brings.
+    pub fn model_or_default(&self) -> Result<PathBuf> {
+        if let Some(model) = &self.model {
+            return Ok(model.clone());
+        }
+        // Cargo says where this package lies when it runs the binary, so the default works from any directory.
+        let package =
+            std::env::var_os("CARGO_MANIFEST_DIR").map(|dir| Path::new(&dir).join("..").join(DEFAULT_MODEL));
+        let places = [Some(PathBuf::from(DEFAULT_MODEL)), package];
+        places.into_iter().flatten().find(|place| place.is_dir()).ok_or_else(|| {
+            format!(
+                "{DEFAULT_MODEL} is not there: run scripts/minilm to bring it, or name a model with --model"
+            )
+            .into()
+        })
+    }
+}
+
+/// A preset and the model in it.
+pub fn open(dir: &Path) -> Result<(Preset, Backbone)> {
+    let preset = Preset::open(dir, Access::Map)?;
+    let model = Backbone::load(&preset)?;
+    Ok((preset, model))
+}

@@ -1,0 +1,89 @@
+//! `inspect` and `verify`: what a model directory holds, and whether its weights are numbers.
+
+use rachis::Backbone;
+use rachis::loader::{Access, Data, Preset, Tensor};
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::args::InspectArgs;
+
+pub fn inspect(args: &InspectArgs) -> Result<()> {
+    report(args, false)
+}
+
+pub fn verify(args: &InspectArgs) -> Result<()> {
+    report(args, true)
+}
+
+fn report(args: &InspectArgs, verify: bool) -> Result<()> {
+    let preset = Preset::open(&args.model, Access::Map)?;
+    // Building the model checks the configuration and every weight's name and shape; it reads no weights.
+    let model = Backbone::load(&preset)?;
+    let parameters: usize =
+        preset.tensors().iter().map(|tensor| tensor.shape().iter().product::<usize>()).sum();
+    let mut summary = json!({
+        "architecture": model.name(),
+        "dtype": model.dtype().name(),
+        "parameters": parameters,
+        "files": preset.files().iter().map(|file| json!({ "name": file.name, "bytes": file.len })).collect::<Vec<_>>(),
+        "bytes_mapped": preset.bytes_mapped(),
+        "bytes_copied": preset.bytes_copied(),
+        "tensors": preset.tensors().iter().map(describe).collect::<Vec<_>>(),
+    });
+    let bad = if verify { preset.tensors().iter().filter_map(not_finite).collect() } else { Vec::new() };
+    if verify {
+        summary["not_finite"] = bad.clone().into();
+    }
+    if args.json {
+        println!("{summary}");
+    } else {
+        print(&summary);
+    }
+    match bad.first() {
+        Some(first) => {
+            Err(format!("weight {} has {} values that are not finite", first["name"], first["count"]).into())
+        }
+        None => Ok(()),
+    }
+}
+
+fn describe(tensor: &Tensor) -> Value {
+    json!({
+        "name": tensor.name(),
+        "dtype": tensor.dtype().to_string(),
+        "shape": tensor.shape(),
+        "bytes": tensor.byte_len(),
+        "copied": tensor.copied(),
+    })
+}
+
+/// The tensor's name and the count of its values that are NaN or infinite, if there are any.
+fn not_finite(tensor: &Tensor) -> Option<Value> {
+    let count = match tensor.data() {
+        Data::F32(data) => data.iter().filter(|x| !x.is_finite()).count(),
+        Data::Bf16(data) => data.iter().filter(|x| !x.is_finite()).count(),
+        Data::F16(data) => data.iter().filter(|x| !x.is_finite()).count(),
+        _ => 0,
+    };
+    (count > 0).then(|| json!({ "name": tensor.name(), "count": count }))
+}
+
+fn print(summary: &Value) {
+    for key in ["architecture", "dtype", "parameters", "bytes_mapped", "bytes_copied"] {
+        println!("{key:>14}  {}", plain(&summary[key]));
+    }
+    for file in summary["files"].as_array().into_iter().flatten() {
+        println!("{:>14}  {} ({} bytes)", "file", plain(&file["name"]), file["bytes"]);
+    }
+    println!();
+    for tensor in summary["tensors"].as_array().into_iter().flatten() {
+        let copied = if tensor["copied"] == true { "copied" } else { "mapped" };
+        let (dtype, name, shape) = (plain(&tensor["dtype"]), plain(&tensor["name"]), &tensor["shape"]);
+        println!("{dtype:>6}  {copied}  {:>12} bytes  {name} {shape}", tensor["bytes"]);
+    }
+}
+
+/// A value without the quotes of JSON strings.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

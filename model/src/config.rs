@@ -1,0 +1,81 @@
+//! What configurations have in common: field checks, activation names, dtype policies.
+
+use rachis_kernels::{Activation, Precision};
+use rachis_loader::Config;
+
+use crate::error::{Error, Result};
+
+/// The precision that a preset asks for or a caller chooses: KerasHub's dtype policy of computation. Weights
+/// stay stored as they are, and softmax and layer normalisation stay in float32, under every policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DtypePolicy {
+    /// Products of float32 operands.
+    #[default]
+    Float32,
+    /// Products of operands rounded to bfloat16, summed in float32.
+    Bfloat16,
+    /// Weights stored as float16 are widened exactly; activations stay in float32, which is at least as
+    /// accurate as float16 throughout.
+    Float16,
+}
+
+impl DtypePolicy {
+    /// The policy of this name: `float32`, `bfloat16`, `float16`, `mixed_bfloat16` or `mixed_float16`.
+    pub fn from_name(name: &str) -> Option<DtypePolicy> {
+        match name {
+            "float32" => Some(DtypePolicy::Float32),
+            "bfloat16" | "mixed_bfloat16" => Some(DtypePolicy::Bfloat16),
+            "float16" | "mixed_float16" => Some(DtypePolicy::Float16),
+            _ => None,
+        }
+    }
+
+    /// The name of the policy.
+    pub fn name(self) -> &'static str {
+        match self {
+            DtypePolicy::Float32 => "float32",
+            DtypePolicy::Bfloat16 => "bfloat16",
+            DtypePolicy::Float16 => "float16",
+        }
+    }
+
+    /// How matrix products run under the policy.
+    pub fn precision(self) -> Precision {
+        match self {
+            DtypePolicy::Bfloat16 => Precision::Bf16,
+            DtypePolicy::Float32 | DtypePolicy::Float16 => Precision::Strict,
+        }
+    }
+
+    /// The policy that a preset's configuration states; float32 when it states none.
+    pub(crate) fn of(config: &Config) -> Result<DtypePolicy> {
+        match config.dtype()? {
+            None => Ok(DtypePolicy::Float32),
+            Some(name) => DtypePolicy::from_name(name)
+                .ok_or_else(|| field("dtype", name, "float32, bfloat16 or float16")),
+        }
+    }
+}
+
+/// The activation that Hugging Face calls `name`.
+pub(crate) fn activation(name: &str) -> Result<Activation> {
+    match name {
+        "gelu" => Ok(Activation::GeluErf),
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
+        "relu" => Ok(Activation::Relu),
+        "silu" | "swish" => Ok(Activation::Silu),
+        "quick_gelu" => Ok(Activation::QuickGelu),
+        "tanh" => Ok(Activation::Tanh),
+        _ => Err(field("activation", name, "one of gelu, gelu_new, relu, silu, quick_gelu, tanh")),
+    }
+}
+
+/// [`Error::Config`] from anything printable.
+pub(crate) fn field(field: &'static str, found: impl ToString, expected: impl ToString) -> Error {
+    Error::Config { field, found: found.to_string(), expected: expected.to_string() }
+}
+
+/// Checks that a size is at least 1 and at most `most`.
+pub(crate) fn within(name: &'static str, value: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&value) { Ok(()) } else { Err(field(name, value, format!("1 to {most}"))) }
+}

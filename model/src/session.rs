@@ -1,0 +1,143 @@
+//! The working memory of one stream of requests.
+
+use rachis_kernels::{Ctx, MatRef, Scratch};
+
+use crate::error::Result;
+use crate::tokens::Rows;
+
+/// What a forward pass keeps between calls: the context it runs in and its working memory.
+///
+/// A model is shared and read only; each thread that runs it has a session of its own. Memory grows to what the
+/// largest request needs and is then reused: after [`Session::reserve`] for a size, requests up to that size
+/// allocate nothing.
+#[derive(Debug)]
+pub struct Session<'p> {
+    pub(crate) ctx: Ctx<'p>,
+    pub(crate) work: Workspace,
+}
+
+/// The buffers of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Workspace {
+    /// Activations between kernels.
+    pub(crate) hidden: Scratch,
+    /// What kernels need within a call.
+    pub(crate) scratch: Scratch,
+    pub(crate) rows: Rows,
+    /// Segment ids of the rows.
+    pub(crate) segments: Vec<u32>,
+}
+
+/// The working memory that a model needs for requests up to some size, in elements of f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Activations between kernels.
+    pub(crate) hidden: usize,
+    /// Scratch within kernels.
+    pub(crate) scratch: usize,
+}
+
+impl Plan {
+    /// Bytes of activations and kernel scratch.
+    pub fn bytes(&self) -> usize {
+        let line = |len: usize| len.div_ceil(16).saturating_mul(64);
+        line(self.hidden).saturating_add(line(self.scratch))
+    }
+}
+
+/// A model that runs in a [`Session`].
+pub trait Model {
+    /// The working memory for `batch` sequences of up to `seq` tokens in the given context.
+    ///
+    /// # Errors
+    /// When the size is beyond the model's limits.
+    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan>;
+}
+
+impl<'p> Session<'p> {
+    /// A session without working memory yet.
+    pub fn new(ctx: Ctx<'p>) -> Session<'p> {
+        Session { ctx, work: Workspace::default() }
+    }
+
+    /// The context that requests run in.
+    pub fn ctx(&self) -> &Ctx<'p> {
+        &self.ctx
+    }
+
+    /// Allocates what requests of up to `batch` sequences of up to `seq` tokens need.
+    ///
+    /// # Errors
+    /// When the size is beyond the model's limits.
+    pub fn reserve(&mut self, model: &impl Model, batch: usize, seq: usize) -> Result<()> {
+        let plan = model.plan(&self.ctx, batch, seq)?;
+        self.work.hidden.reserve(plan.hidden);
+        self.work.scratch.reserve(plan.scratch);
+        self.work.rows.reserve(batch, seq);
+        let segments = batch.saturating_mul(seq).saturating_sub(self.work.segments.len());
+        self.work.segments.reserve(segments);
+        Ok(())
+    }
+
+    /// Bytes of activations and kernel scratch held now.
+    pub fn workspace_bytes(&self) -> usize {
+        self.work.hidden.bytes() + self.work.scratch.bytes()
+    }
+}
+
+/// A vector for every real token of a batch, as rows behind one another.
+#[derive(Debug, Clone, Copy)]
+pub struct SequenceOutput<'s> {
+    pub(crate) data: MatRef<'s, f32>,
+    pub(crate) rows: &'s Rows,
+}
+
+impl<'s> SequenceOutput<'s> {
+    /// Number of sequences.
+    pub fn batch(&self) -> usize {
+        self.rows.spans.len()
+    }
+
+    /// Width of a vector.
+    pub fn hidden_dim(&self) -> usize {
+        self.data.cols()
+    }
+
+    /// The vectors of sequence `i`, one row for each real token in order.
+    ///
+    /// # Panics
+    /// When `i >= batch`.
+    pub fn sequence(&self, i: usize) -> MatRef<'s, f32> {
+        let span = &self.rows.spans[i];
+        self.data.rows_range(span.keys.clone())
+    }
+
+    /// The positions in their sequence of the tokens of sequence `i`.
+    ///
+    /// # Panics
+    /// When `i >= batch`.
+    pub fn positions(&self, i: usize) -> &'s [u32] {
+        &self.rows.positions[self.rows.spans[i].keys.clone()]
+    }
+
+    /// Scatters the vectors to where their tokens stand in the caller's ids: `out` is `[ids, width]`, which for
+    /// a padded batch is `[batch, seq, width]`. Rows of padding become zero.
+    ///
+    /// # Errors
+    /// When `out` has another length than ids times width.
+    pub fn write_padded(&self, out: &mut [f32]) -> Result<()> {
+        let width = self.hidden_dim();
+        let expected = self.rows.total.saturating_mul(width);
+        if out.len() != expected {
+            return Err(crate::error::request("length of the output", out.len(), expected));
+        }
+        out.fill(0.0);
+        for span in &self.rows.spans {
+            for row in span.keys.clone() {
+                let at = self.rows.source[row] as usize * width;
+                out[at..at + width].copy_from_slice(self.data.row(row));
+            }
+        }
+        Ok(())
+    }
+}

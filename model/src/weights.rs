@@ -1,0 +1,188 @@
+//! Where a model's weights come from: a preset's tensors by name, or random numbers of the same shapes.
+
+use std::cell::RefCell;
+
+use rachis_kernels::{AnyMatRef, AnySlice, MatRef};
+use rachis_loader::{Data, Preset, Tensor};
+
+use crate::error::{Error, Result};
+
+/// A float tensor of a known shape, in place in its file or owned.
+#[derive(Debug, Clone)]
+pub(crate) struct Weight(Tensor);
+
+impl Weight {
+    /// The storage as a vector.
+    pub(crate) fn slice(&self) -> AnySlice<'_> {
+        match self.0.data() {
+            Data::F32(data) => AnySlice::F32(data),
+            Data::Bf16(data) => AnySlice::Bf16(data),
+            Data::F16(data) => AnySlice::F16(data),
+            // `Weight::new` accepts nothing else.
+            _ => AnySlice::F32(&[]),
+        }
+    }
+
+    /// The tensor as a matrix: its first dimension by all others.
+    pub(crate) fn matrix(&self) -> AnyMatRef<'_> {
+        let rows = self.0.shape().first().copied().unwrap_or(0);
+        let cols = |len: usize| len.checked_div(rows).unwrap_or(0);
+        // The loader has checked that the data has as many elements as the shape says.
+        let empty = AnyMatRef::F32(MatRef::default());
+        match self.slice() {
+            AnySlice::F32(data) => MatRef::new(data, rows, cols(data.len())).map_or(empty, AnyMatRef::F32),
+            AnySlice::Bf16(data) => MatRef::new(data, rows, cols(data.len())).map_or(empty, AnyMatRef::Bf16),
+            AnySlice::F16(data) => MatRef::new(data, rows, cols(data.len())).map_or(empty, AnyMatRef::F16),
+        }
+    }
+
+    fn new(tensor: Tensor, shape: &[usize]) -> Result<Weight> {
+        let name = tensor.name().to_owned();
+        if tensor.shape() != shape {
+            let found = tensor.shape().to_vec();
+            return Err(Error::WeightShape { name, expected: shape.to_vec(), found });
+        }
+        match tensor.data() {
+            Data::F32(_) | Data::Bf16(_) | Data::F16(_) => Ok(Weight(tensor)),
+            _ => Err(Error::WeightDtype { name, found: tensor.dtype().to_string() }),
+        }
+    }
+}
+
+/// How a weight starts in a randomly initialised model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Init {
+    /// Normal with this standard deviation, cut off at two of them.
+    TruncatedNormal(f32),
+    Zeros,
+    Ones,
+}
+
+impl Init {
+    /// KerasHub's initialiser of kernels and embeddings.
+    pub(crate) const KERNEL: Init = Init::TruncatedNormal(0.02);
+}
+
+/// Where weights come from.
+#[derive(Debug)]
+pub(crate) enum Source<'p> {
+    Preset(&'p Preset),
+    Random(RefCell<Random>),
+}
+
+impl Source<'_> {
+    pub(crate) fn random(seed: u64) -> Source<'static> {
+        Source::Random(RefCell::new(Random { state: seed }))
+    }
+
+    /// The scope of `prefix`.
+    pub(crate) fn scope(&self, prefix: &str) -> Scope<'_> {
+        Scope { source: self, path: prefix.to_owned() }
+    }
+
+    /// The first of `prefixes` under which the preset has a tensor called `name`; the first of all when it
+    /// has none, so that the error names what was expected.
+    pub(crate) fn prefix<'s>(&self, prefixes: &[&'s str], name: &str) -> &'s str {
+        let has = |prefix: &&&str| match self {
+            Source::Preset(preset) => preset.tensor(&format!("{prefix}{name}")).is_some(),
+            Source::Random(_) => true,
+        };
+        prefixes.iter().find(has).or(prefixes.first()).copied().unwrap_or("")
+    }
+}
+
+/// A prefix of weight names.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope<'s> {
+    source: &'s Source<'s>,
+    path: String,
+}
+
+impl<'s> Scope<'s> {
+    /// The scope `name` within this one.
+    pub(crate) fn at(&self, name: impl std::fmt::Display) -> Scope<'s> {
+        Scope { source: self.source, path: format!("{}{name}.", self.path) }
+    }
+
+    /// Whether the preset has this weight; random models have all.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        match self.source {
+            Source::Preset(preset) => preset.tensor(&format!("{}{name}", self.path)).is_some(),
+            Source::Random(_) => true,
+        }
+    }
+
+    /// The weight `name`, which must have `shape`.
+    pub(crate) fn weight(&self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
+        self.any_of(&[name], shape, init)
+    }
+
+    /// The first weight of several names that the preset has.
+    pub(crate) fn any_of(&self, names: &[&str], shape: &[usize], init: Init) -> Result<Weight> {
+        let full = |name: &&str| format!("{}{name}", self.path);
+        match self.source {
+            Source::Preset(preset) => {
+                let tensor = names.iter().find_map(|name| preset.tensor(&full(name)));
+                let missing = || Error::MissingWeight { name: names.first().map(full).unwrap_or_default() };
+                Weight::new(tensor.ok_or_else(missing)?.clone(), shape)
+            }
+            Source::Random(random) => {
+                let name = names.first().map(full).unwrap_or_default();
+                let len = shape.iter().try_fold(1usize, |len, dim| len.checked_mul(*dim));
+                let len = len.filter(|len| *len <= MOST_RANDOM_ELEMENTS).ok_or_else(|| Error::Config {
+                    field: "size of the model",
+                    found: format!("{shape:?} for weight {name}"),
+                    expected: format!("at most {MOST_RANDOM_ELEMENTS} elements in one weight"),
+                })?;
+                let data = random.borrow_mut().fill(len, init);
+                Weight::new(Tensor::from_f32(name, shape, data)?, shape)
+            }
+        }
+    }
+}
+
+/// The most elements that one random weight may have: a guard against allocating what a typing error asks for.
+const MOST_RANDOM_ELEMENTS: usize = 1 << 32;
+
+/// SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014): small, and the same
+/// numbers for the same seed in every version of this crate.
+#[derive(Debug)]
+pub(crate) struct Random {
+    state: u64,
+}
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in (0, 1].
+    fn uniform(&mut self) -> f32 {
+        ((self.next() >> 40) + 1) as f32 * (1.0 / (1u32 << 24) as f32)
+    }
+
+    /// Standard normal (Box and Muller), redrawn beyond two standard deviations.
+    fn truncated_normal(&mut self) -> f32 {
+        loop {
+            let radius = (-2.0 * self.uniform().ln()).sqrt();
+            let x = radius * (core::f32::consts::TAU * self.uniform()).cos();
+            if x.abs() <= 2.0 {
+                return x;
+            }
+        }
+    }
+
+    fn fill(&mut self, len: usize, init: Init) -> Vec<f32> {
+        match init {
+            Init::Zeros => vec![0.0; len],
+            Init::Ones => vec![1.0; len],
+            Init::TruncatedNormal(deviation) => {
+                (0..len).map(|_| deviation * self.truncated_normal()).collect()
+            }
+        }
+    }
+}
