@@ -1,0 +1,121 @@
+//! Requests and configurations that do not fit: a typed error that names the part at fault, before any compute.
+
+use rachis::kernels::{Ctx, Level};
+use rachis::{BertBackbone, BertConfig, BertInputs, Error, Model, Session, Tokens};
+
+fn tiny() -> BertConfig {
+    BertConfig {
+        vocabulary_size: 10,
+        num_layers: 1,
+        num_heads: 2,
+        hidden_dim: 8,
+        intermediate_dim: 16,
+        max_sequence_length: 6,
+        ..BertConfig::default()
+    }
+}
+
+fn refused(tokens: Tokens<'_>, segment_ids: Option<&[u32]>, expected: &str) {
+    let model = BertBackbone::random(tiny(), 1).unwrap();
+    let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+    let error = model.forward(&mut session, BertInputs { tokens, segment_ids }).unwrap_err();
+    assert!(matches!(error, Error::Request { .. }), "{error:?}");
+    assert_eq!(error.to_string(), expected);
+    // The session is as good as before.
+    let good = BertInputs { tokens: Tokens::padded(&[1, 2], 1, 2), segment_ids: None };
+    assert!(model.forward(&mut session, good).is_ok());
+}
+
+#[test]
+fn requests() {
+    refused(Tokens::padded(&[1, 10], 1, 2), None, "token id of sequence 0 is 10, expected less than 10");
+    refused(
+        Tokens::padded(&[u32::MAX], 1, 1),
+        None,
+        "token id of sequence 0 is 4294967295, expected less than 10",
+    );
+    refused(Tokens::padded(&[1; 7], 1, 7), None, "length of sequence 0 is 7, expected at most 6");
+    refused(Tokens::padded(&[], 0, 5), None, "batch is 0, expected at least one sequence");
+    refused(Tokens::padded(&[], 2, 0), None, "number of real tokens of sequence 0 is 0, expected at least 1");
+    refused(
+        Tokens::padded(&[], usize::MAX, 0),
+        None,
+        "number of real tokens of sequence 0 is 0, expected at least 1",
+    );
+    refused(Tokens::padded(&[1, 2, 3], 2, 2), None, "length of token_ids is 3, expected 4");
+    refused(
+        Tokens::padded(&[1], usize::MAX, 2),
+        None,
+        "length of token_ids is 1, expected 18446744073709551615",
+    );
+    refused(Tokens::ragged(&[], &[]), None, "batch is 0, expected at least one sequence");
+    refused(
+        Tokens::ragged(&[1, 2], &[2, 0]),
+        None,
+        "number of real tokens of sequence 1 is 0, expected at least 1",
+    );
+    refused(Tokens::ragged(&[1, 2], &[1, 2]), None, "length of token_ids is 2, expected 3");
+    refused(
+        Tokens::ragged(&[1], &[usize::MAX, 2]),
+        None,
+        "length of token_ids is 1, expected 18446744073709551615",
+    );
+    let mask = [1, 1, 0, 0];
+    let all_padding = "number of real tokens of sequence 1 is 0, expected at least 1";
+    refused(Tokens::with_mask(&[1, 2, 3, 4], 2, 2, &mask), None, all_padding);
+    refused(Tokens::with_mask(&[1, 2], 1, 2, &[1]), None, "length of padding_mask is 1, expected 2");
+    refused(
+        Tokens::with_mask(&[1, 2], 1, 2, &[1, 2]),
+        None,
+        "padding_mask of sequence 0 is 2, expected 0 or 1",
+    );
+    refused(Tokens::padded(&[1, 2], 1, 2), Some(&[0]), "length of segment_ids is 1, expected 2");
+    refused(Tokens::padded(&[1, 2], 1, 2), Some(&[0, 2]), "segment id is 2, expected less than 2");
+}
+
+#[test]
+fn ids_of_padding_are_not_looked_at() {
+    let model = BertBackbone::random(tiny(), 1).unwrap();
+    let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+    let tokens = Tokens::with_mask(&[1, 999], 1, 2, &[1, 0]);
+    let output = model.forward(&mut session, BertInputs { tokens, segment_ids: None }).unwrap();
+    let mut padded = [f32::NAN; 16];
+    output.sequence_output.write_padded(&mut padded).unwrap();
+    assert!(padded[..8].iter().any(|x| *x != 0.0) && padded[8..].iter().all(|x| *x == 0.0));
+    assert!(output.sequence_output.write_padded(&mut [0.0; 15]).is_err());
+}
+
+#[test]
+fn plans_beyond_the_model_are_refused() {
+    let model = BertBackbone::random(tiny(), 1).unwrap();
+    let ctx = Ctx::new(Level::detect()).unwrap();
+    assert!(model.plan(&ctx, 3, 6).is_ok());
+    assert!(model.plan(&ctx, 1, 7).is_err());
+    assert!(model.plan(&ctx, usize::MAX, 6).is_err());
+}
+
+#[test]
+fn configurations() {
+    let refused = |change: fn(&mut BertConfig), expected: &str| {
+        let mut config = tiny();
+        change(&mut config);
+        let error = BertBackbone::random(config, 1).unwrap_err();
+        assert!(matches!(error, Error::Config { .. }), "{error:?}");
+        assert_eq!(error.to_string(), expected);
+    };
+    refused(|c| c.num_heads = 0, "config: num_heads is 0, expected 1 to 8");
+    refused(|c| c.num_heads = 3, "config: num_heads is 3, expected a divisor of hidden_dim 8");
+    refused(|c| c.num_layers = 1 << 60, "config: num_layers is 1152921504606846976, expected 1 to 4096");
+    refused(|c| c.hidden_dim = 0, "config: hidden_dim is 0, expected 1 to 1048576");
+    refused(
+        |c| c.hidden_dim = usize::MAX,
+        "config: hidden_dim is 18446744073709551615, expected 1 to 1048576",
+    );
+    refused(|c| c.vocabulary_size = 0, "config: vocabulary_size is 0, expected 1 to 16777216");
+    refused(|c| c.intermediate_dim = 0, "config: intermediate_dim is 0, expected 1 to 1048576");
+    refused(|c| c.max_sequence_length = 0, "config: max_sequence_length is 0, expected 1 to 16777216");
+    refused(|c| c.num_segments = 0, "config: num_segments is 0, expected 1 to 16777216");
+    refused(|c| c.dropout = f32::NAN, "config: dropout is NaN, expected 0 to 1");
+    let epsilon = "config: layer_norm_epsilon is NaN, expected a finite number, not negative";
+    refused(|c| c.layer_norm_epsilon = f32::NAN, epsilon);
+}
