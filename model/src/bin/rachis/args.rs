@@ -15,7 +15,13 @@ use crate::Result;
 const DEFAULT_MODEL: &str = "models/all-MiniLM-L6-v2";
 
 #[derive(Debug, Parser)]
-#[command(name = "rachis", version, about = "Transformers on the CPU", disable_help_subcommand = true)]
+#[command(
+    name = "rachis",
+    version,
+    about = "Transformers on the CPU",
+    disable_help_subcommand = true,
+    arg_required_else_help = false
+)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,

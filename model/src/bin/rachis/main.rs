@@ -21,9 +21,10 @@ fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => {
-            // clap explains over several lines; the first says what is wrong.
+            // clap explains in paragraphs; the first says what is wrong.
             let text = error.to_string();
-            eprintln!("{}", text.lines().next().unwrap_or("error: bad usage"));
+            let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            eprintln!("{}", first.join(" "));
             return ExitCode::from(2);
         }
         Err(help) => {

@@ -1,0 +1,82 @@
+//! Weights in several files: `model.safetensors.index.json` says which tensor lies in which.
+//!
+//! The index is believed in nothing. Shard names are plain file names of the preset directory (see `dir`); the
+//! index and the shards must agree on every tensor, in both directions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::dir::{Dir, Name, read_limited};
+use crate::error::{Error, Result, clip};
+use crate::json::{self, Object, UniqueMap};
+use crate::map::{Access, Region};
+use crate::safetensors;
+use crate::tensor::Tensor;
+
+/// The largest index, in bytes. That of a model of 671 billion parameters has nine million.
+const MAX_INDEX: u64 = 16 << 20;
+
+/// The most shards. The same model has 163.
+const MAX_SHARDS: usize = 4096;
+
+/// A weight file and its tensors.
+pub(crate) type Weights = (Arc<Region>, Vec<Tensor>);
+
+/// Opens every shard that the index at `path` names.
+pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) -> Result<Vec<Weights>> {
+    let text = read_limited(path, MAX_INDEX)?;
+    let Object(Index { weight_map: UniqueMap(places) }) =
+        json::parse(index, "an object with a weight_map", &text)?;
+
+    let mut by_shard: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (tensor, shard) in &places {
+        by_shard.entry(shard).or_default().push(tensor);
+    }
+    if by_shard.len() > MAX_SHARDS {
+        return Err(Error::TooManyShards {
+            file: index.to_owned(),
+            limit: MAX_SHARDS,
+            found: by_shard.len(),
+        });
+    }
+    // All names before any file: nothing is opened on behalf of an index that is refused.
+    let mut paths = Vec::new();
+    for shard in by_shard.keys() {
+        let path = dir.contained(shard, Name::File)?;
+        let missing = || Error::MissingFile { dir: dir.path().to_owned(), expected: clip(shard) };
+        paths.push(path.ok_or_else(missing)?);
+    }
+
+    let mut opened = Vec::new();
+    for ((shard, expected), path) in by_shard.iter().zip(paths) {
+        let region = Arc::new(Region::open(&path, *shard, access)?);
+        let tensors = safetensors::parse(&region)?;
+        let has = |name: &&&str| tensors.binary_search_by(|tensor| tensor.name().cmp(name)).is_ok();
+        if let Some(tensor) = expected.iter().find(|name| !has(name)) {
+            return Err(Error::NotInShard { shard: clip(shard), tensor: clip(tensor) });
+        }
+        opened.push((region, tensors));
+    }
+    for (region, tensors) in &opened {
+        tensors.iter().try_for_each(|tensor| check_place(&places, region.name(), tensor.name()))?;
+    }
+    Ok(opened)
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: UniqueMap<String>,
+}
+
+/// Checks that `tensor`, found in `shard`, is there according to the index. All shards have the tensors that
+/// the index places in them by now, so that one placed elsewhere is there twice.
+fn check_place(places: &BTreeMap<String, String>, shard: &str, tensor: &str) -> Result<()> {
+    match places.get(tensor) {
+        Some(place) if place == shard => Ok(()),
+        Some(place) => Err(Error::Duplicate { file: clip(shard), tensor: clip(tensor), other: clip(place) }),
+        None => Err(Error::NotInIndex { shard: clip(shard), tensor: clip(tensor) }),
+    }
+}

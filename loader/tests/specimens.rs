@@ -1,0 +1,241 @@
+//! Every committed specimen of a wrong file leads to its own typed error, in little memory, by both accesses.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{count, entries, preset, specimens};
+use rachis_loader::{Access, Error, Preset, Region, safetensors};
+
+/// The variant of an error, and its message, which must be one line of bounded length.
+fn describe(error: &Error) -> (String, String) {
+    let (debug, message) = (format!("{error:?}"), error.to_string());
+    assert!(!message.contains('\n') && message.len() < 2000, "{message:?}");
+    (debug.split([' ', '(', '{']).next().unwrap_or_default().to_owned(), message)
+}
+
+/// Opens a directory both ways, and returns what both say.
+fn refused(dir: &Path) -> (String, String) {
+    let [mapped, read] = [Access::Map, Access::Read].map(|access| {
+        let (result, count) = count(|| Preset::open(dir, access).expect_err(&format!("{dir:?}")));
+        assert!(count.peak < 1 << 20, "{dir:?}: {count:?}");
+        describe(&result)
+    });
+    assert_eq!(mapped, read);
+    mapped
+}
+
+/// Checks all specimens of a kind against a table of name, variant and a part of the message.
+fn check(kind: &str, table: &[(&str, &str, &str)], refuse: impl Fn(&Path) -> (String, String)) {
+    let mut expected: Vec<&str> = table.iter().map(|(name, ..)| *name).collect();
+    expected.sort();
+    let paths = entries(&specimens(kind));
+    let found: Vec<_> = paths.iter().map(|path| path.file_stem().unwrap().to_str().unwrap()).collect();
+    assert_eq!(expected, found, "the table and the files");
+
+    for (name, variant, part) in table {
+        let path = paths.iter().find(|path| path.file_stem().unwrap() == *name).unwrap();
+        let (found, message) = refuse(path);
+        assert!(found == *variant && message.contains(part), "{kind}/{name}: {found}: {message}");
+    }
+}
+
+#[test]
+fn safetensors_files() {
+    #[rustfmt::skip]
+    let table = [
+        ("empty", "Truncated", "at least 8 bytes for its header, found 0"),
+        ("cut_in_length", "Truncated", "at least 8 bytes for its header, found 4"),
+        ("cut_after_length", "Truncated", "found 8"),
+        ("cut_in_header", "Truncated", "found 20"),
+        ("header_longer_than_file", "Truncated", "at least 1008 bytes"),
+        ("header_length_at_limit", "Truncated", "at least 100000008 bytes"),
+        ("header_length_over_limit", "HeaderTooLarge", "at most 100000000 bytes, found one of 100000001"),
+        ("header_length_2_63", "HeaderTooLarge", "found one of 9223372036854775808"),
+        ("header_length_2_64", "HeaderTooLarge", "found one of 18446744073709551615"),
+        ("header_empty", "Header", "first byte"),
+        ("header_not_utf8", "Header", "invalid utf-8"),
+        ("header_not_json", "Entry", "expected value"),
+        ("header_cut_json", "Entry", "EOF"),
+        ("header_array", "Header", "first byte"),
+        ("header_after_space", "Header", "first byte"),
+        ("header_then_more", "Header", "trailing characters"),
+        ("header_deep", "Header", "__metadata__: invalid type: map, expected a string"),
+        ("metadata_not_object", "Header", "__metadata__: invalid type: string"),
+        ("metadata_not_text", "Header", "__metadata__: invalid type: integer"),
+        ("metadata_twice", "Header", "__metadata__: this key twice"),
+        ("metadata_key_twice", "Header", "the key \"a\" twice"),
+        ("entry_not_object", "Entry", "tensor \"a\": expected dtype, shape and data_offsets"),
+        ("entry_array", "Entry", "invalid type: sequence, expected an object"),
+        ("entry_deep", "Entry", "invalid type: sequence"),
+        ("entry_without_dtype", "Entry", "missing field `dtype`"),
+        ("entry_without_shape", "Entry", "missing field `shape`"),
+        ("entry_without_offsets", "Entry", "missing field `data_offsets`"),
+        ("entry_field_twice", "Entry", "duplicate field `dtype`"),
+        ("entry_unknown_field", "Entry", "unknown field `strides`"),
+        ("dtype_unknown", "Entry", "unknown variant `Q4_0`"),
+        ("shape_negative", "Entry", "invalid value: integer `-1`"),
+        ("shape_fraction", "Entry", "invalid type: floating point"),
+        ("shape_beyond_u64", "Entry", "invalid type: floating point"),
+        ("offsets_one", "Entry", "invalid length 1"),
+        ("offsets_three", "Entry", "trailing characters"),
+        ("offsets_negative", "Entry", "invalid value: integer `-4`"),
+        ("name_twice", "Duplicate", "expected \"a\" once"),
+        ("name_twice_same_place", "Duplicate", "expected \"a\" once"),
+        ("name_twice_escaped", "Duplicate", "expected \"a\" once"),
+        ("offsets_reversed", "Offsets", "within 4 bytes of data, found 4 to 0"),
+        ("offsets_beyond_end", "Offsets", "within 4 bytes of data, found 0 to 8"),
+        ("offsets_2_63", "Offsets", "found 9223372036854775808 to 9223372036854775812"),
+        ("overlap", "NotContiguous", "tensor \"b\": expected to begin where the one before it ends, 8, found 4"),
+        ("overlap_whole", "NotContiguous", "ends, 8, found 0"),
+        ("hole", "NotContiguous", "ends, 4, found 8"),
+        ("hole_at_start", "NotContiguous", "ends, 0, found 4"),
+        ("trailing_byte", "TrailingBytes", "data section of 5 bytes, found them end at 4"),
+        ("trailing_without_tensors", "TrailingBytes", "data section of 22 bytes, found them end at 0"),
+        ("shape_overflow", "ShapeOverflow", "[4294967296, 4294967296]"),
+        ("shape_overflow_in_bits", "ShapeOverflow", "[576460752303423488]"),
+        ("shape_overflow_beside_0", "ShapeOverflow", "[0, 1099511627776, 1099511627776]"),
+        ("shape_overflow_many_dims", "ShapeOverflow", "[2, 2,"),
+        ("shape_bomb", "DataLength", "expected 4398046511104 bytes of F32, found 4 bytes"),
+        ("shape_larger_than_data", "DataLength", "expected 8 bytes of F32, found 4 bytes"),
+        ("shape_smaller_than_data", "DataLength", "expected 4 bytes of F32, found 8 bytes"),
+        ("dtype_of_another_size", "DataLength", "expected 4 bytes of F16, found 8 bytes"),
+        ("dtype_of_half_a_byte", "DataLength", "expected whole bytes of F4, not 4 bits"),
+    ];
+    check("safetensors", &table, |path| {
+        let bytes = fs::read(path).unwrap();
+        let dir = preset(&[("model.safetensors", &bytes)]);
+        let (variant, message) = refused(dir.path());
+        assert!(message.contains("model.safetensors"), "{message}");
+        let in_memory =
+            Preset::from_bytes(common::CONFIG.as_bytes(), Region::from_vec("model.safetensors", bytes));
+        assert_eq!(describe(&in_memory.unwrap_err()), (variant.clone(), message.clone()));
+        (variant, message)
+    });
+}
+
+#[test]
+fn configs() {
+    #[rustfmt::skip]
+    let table = [
+        ("empty", "Malformed", "EOF"),
+        ("not_json", "Malformed", "\"config.json\": expected a JSON object"),
+        ("cut", "Malformed", "EOF"),
+        ("array", "Malformed", "invalid type: sequence"),
+        ("text", "Malformed", "invalid type: string"),
+        ("then_more", "Malformed", "trailing characters"),
+        ("deep", "Malformed", "recursion limit exceeded"),
+        ("not_utf8", "Malformed", "invalid unicode"),
+        ("nan", "Malformed", "expected value"),
+        ("number_overflow", "Malformed", "number out of range"),
+        ("model_type_missing", "Field", "\"model_type\": expected a string, found nothing"),
+        ("model_type_null", "Field", "\"model_type\": expected a string, found null"),
+        ("model_type_number", "Field", "\"model_type\": expected a string, found 7"),
+        ("keras_name_number", "Field", "\"registered_name\": expected a string, found 7"),
+        ("keras_without_config", "Field", "\"config\": expected an object, found nothing"),
+        ("keras_config_array", "Field", "\"config\": expected an object, found an array of 0"),
+    ];
+    check("config", &table, |path| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(path, dir.path().join("config.json")).unwrap();
+        refused(dir.path())
+    });
+}
+
+#[test]
+fn indices() {
+    #[rustfmt::skip]
+    let table = [
+        ("not_json", "Malformed", "\"model.safetensors.index.json\": expected an object with a weight_map"),
+        ("array", "Malformed", "invalid type: sequence, expected an object"),
+        ("without_map", "Malformed", "missing field `weight_map`"),
+        ("map_is_array", "Malformed", "invalid type: sequence"),
+        ("map_twice", "Malformed", "duplicate field `weight_map`"),
+        ("shard_is_number", "Malformed", "invalid type: integer"),
+        ("tensor_twice", "Malformed", "the key \"a\" twice"),
+        ("deep_then_more", "Malformed", "trailing characters"),
+        ("name_parent", "OutsideDirectory", "\"../tensor_missing/one.safetensors\": expected a plain file name"),
+        ("name_through_itself", "OutsideDirectory", "expected a plain file name"),
+        ("name_absolute", "OutsideDirectory", "\"/etc/passwd\": expected a plain file name"),
+        ("name_drive", "OutsideDirectory", "expected a plain file name"),
+        ("name_backslash", "OutsideDirectory", "expected a plain file name"),
+        ("name_dot", "OutsideDirectory", "expected a plain file name"),
+        ("name_dot_dot", "OutsideDirectory", "expected a plain file name"),
+        ("name_empty", "OutsideDirectory", "expected a plain file name"),
+        ("name_nul", "OutsideDirectory", "expected a plain file name"),
+        ("name_long", "OutsideDirectory", "expected a plain file name"),
+        ("name_in_subdirectory", "OutsideDirectory", "expected a plain file name"),
+        ("shard_missing", "MissingFile", "expected two.safetensors, found no such file"),
+        ("shard_is_index", "HeaderTooLarge", "\"model.safetensors.index.json\""),
+        ("shard_corrupt", "Offsets", "\"two.safetensors\": tensor \"b\""),
+        ("tensor_missing", "NotInShard", "\"one.safetensors\": expected tensor \"c\""),
+        ("tensor_elsewhere", "NotInShard", "\"one.safetensors\": expected tensor \"b\""),
+        ("tensor_unlisted", "NotInIndex", "\"one.safetensors\": expected only the tensors that the index places there, found \"b\""),
+        ("tensor_in_two_shards", "Duplicate", "\"two.safetensors\": expected \"a\" once, found it again in \"one.safetensors\""),
+    ];
+    check("index", &table, |path| {
+        let names: Vec<_> = entries(path)
+            .iter()
+            .filter(|path| path.is_file())
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect();
+        let dir = preset(&[]);
+        for name in names {
+            fs::copy(path.join(&name), dir.path().join(&name)).unwrap();
+        }
+        refused(dir.path())
+    });
+}
+
+#[test]
+fn unusual_files_work() {
+    let paths = entries(&specimens("safetensors_good"));
+    assert_eq!(paths.len(), 8);
+    for path in paths {
+        let bytes = fs::read(&path).unwrap();
+        for access in [Access::Map, Access::Read] {
+            let dir = preset(&[("model.safetensors", &bytes)]);
+            let preset = Preset::open(dir.path(), access).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+            same_as_reference(&bytes, preset.tensors());
+        }
+    }
+}
+
+/// No prefix of a file, and no file with one byte of its header changed, panics; what is accepted, the format's
+/// own crate accepts, with the same tensors.
+#[test]
+fn damaged_files_never_panic() {
+    for path in entries(&specimens("safetensors_good")) {
+        let bytes = fs::read(path).unwrap();
+        let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        for len in 0..bytes.len() {
+            assert!(parse(bytes.get(..len).unwrap()).is_err(), "a prefix of {len} bytes");
+        }
+        for at in 0..header {
+            for change in [0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                *damaged.get_mut(at).unwrap() ^= change;
+                if let Ok(tensors) = parse(&damaged) {
+                    same_as_reference(&damaged, &tensors);
+                }
+            }
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> rachis_loader::Result<Vec<rachis_loader::Tensor>> {
+    safetensors::parse(&Arc::new(Region::from_vec("damaged", bytes.to_vec())))
+}
+
+fn same_as_reference(bytes: &[u8], tensors: &[rachis_loader::Tensor]) {
+    let reference = ::safetensors::SafeTensors::deserialize(bytes).expect("the reference accepts it too");
+    assert_eq!(reference.len(), tensors.len());
+    for tensor in tensors {
+        let expected = reference.tensor(tensor.name()).unwrap();
+        assert_eq!((tensor.shape(), tensor.bytes()), (expected.shape(), expected.data()));
+        assert_eq!(tensor.dtype().to_string(), expected.dtype().to_string());
+        assert_eq!(tensor.dtype().bits(), expected.dtype().bitsize());
+    }
+}

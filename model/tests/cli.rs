@@ -1,0 +1,253 @@
+//! The command line as scripts use it: what it prints, what it refuses, and the real MiniLM from text.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use rachis::kernels::{Ctx, Level};
+use rachis::{Backbone, Model};
+use rachis_testkit::for_each_level;
+use rachis_testkit::goldens::{Goldens, Limits, fixture, relative_error};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::Value;
+
+fn rachis(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rachis"))
+        .args(arguments)
+        .env_remove("RACHIS_ISA")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Standard output of a run that must succeed.
+fn succeed(arguments: &[&str]) -> String {
+    let output = rachis(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let text = succeed(arguments);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+}
+
+/// A run that must fail with this status and one line on standard error that holds `part`.
+fn fail(arguments: &[&str], status: i32, part: &str) {
+    let output = rachis(arguments);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+    assert!(output.stdout.is_empty(), "{arguments:?} printed something");
+    assert!(text.contains(part) && text.trim_end().lines().count() == 1, "{arguments:?}: {text}");
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The real model, which `scripts/minilm` brings.
+fn minilm() -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/all-MiniLM-L6-v2");
+    assert!(dir.join("model.safetensors").is_file(), "run scripts/minilm first: it brings {}", dir.display());
+    dir
+}
+
+/// The texts of the golden embeddings.
+fn texts() -> Vec<String> {
+    let text = std::fs::read_to_string(fixture("minilm/minilm.json")).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    json["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+/// The largest difference of any component from the golden embeddings.
+fn difference(report: &Value) -> f64 {
+    let goldens = Goldens::read("minilm/minilm.safetensors");
+    let expected = goldens.float("embeddings");
+    let rows = report["embeddings"].as_array().unwrap();
+    assert_eq!(rows.len(), expected.shape[0]);
+    let got = rows.iter().flat_map(|row| row.as_array().unwrap()).map(|x| x.as_f64().unwrap());
+    let got: Vec<f64> = got.collect();
+    assert_eq!(got.len(), expected.data.len());
+    got.iter().zip(&expected.data).map(|(got, expected)| (got - expected).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn minilm_embeddings_from_text_at_every_level() {
+    let (model, texts) = (minilm(), texts());
+    for_each_level(Level::supported(), |level| {
+        let mut arguments = vec!["embed", "--json", "--model", path(&model), "--isa", level.name()];
+        arguments.extend(texts.iter().map(String::as_str));
+        let worst = difference(&json(&arguments));
+        assert!(worst <= 2e-6, "{level}: {worst:e}");
+    });
+}
+
+#[test]
+fn minilm_from_vocabulary_alone_and_from_standard_input() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"] {
+        std::fs::copy(minilm().join(name), dir.path().join(name)).unwrap();
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rachis"))
+        .args(["embed", "--json", "--threads", "2", "--model", path(dir.path()), "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(texts().join("\n").as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let worst = difference(&serde_json::from_slice(&output.stdout).unwrap());
+    assert!(worst <= 2e-6, "{worst:e}");
+}
+
+#[test]
+fn minilm_table_of_similarities() {
+    let table = succeed(&["embed", "--model", path(&minilm()), "a cat", "a cat", "the stock market"]);
+    let rows: Vec<Vec<f64>> = table
+        .lines()
+        .skip_while(|line| !line.starts_with("cosine"))
+        .skip(2)
+        .map(|line| line.split_whitespace().skip(1).map(|x| x.parse().unwrap()).collect())
+        .collect();
+    assert_eq!(rows.len(), 3);
+    assert!(rows[0][1] == 1.0 && rows[0][2] < 0.5 && rows[2][2] == 1.0, "{table}");
+    let cls = json(&["embed", "--json", "--pooling", "cls", "--model", path(&minilm()), "a cat"]);
+    let mean = json(&["embed", "--json", "--model", path(&minilm()), "a cat"]);
+    assert_ne!(cls, mean);
+}
+
+#[test]
+fn minilm_inspection_and_memory() {
+    let model = minilm();
+    let report = json(&["inspect", "--json", "--model", path(&model)]);
+    assert_eq!(report["bytes_copied"], 0);
+    assert_eq!(report["architecture"], "BertBackbone");
+    let mapped = report["bytes_mapped"].as_u64().unwrap();
+    assert!(mapped > 90_000_000, "{mapped}");
+    assert_eq!(json(&["verify", "--json", "--model", path(&model)])["not_finite"], serde_json::json!([]));
+
+    let bench = json(&["bench", "--json", "--model", path(&model), "--work", "encode:1,128"]);
+    for key in ["engine", "model", "work", "threads", "dtype", "isa", "cold_ms", "p50", "p99", "min", "n"] {
+        assert!(!bench[key].is_null(), "bench has no {key}");
+    }
+    assert_eq!(bench["bytes_copied"], 0);
+    if cfg!(target_os = "linux") {
+        let Backbone::Bert(bert) = Backbone::from_preset(&model).unwrap() else { panic!("not a BERT") };
+        let workspace = bert.plan(&Ctx::new(Level::detect()).unwrap(), 1, 128).unwrap().bytes();
+        let limit = (mapped as f64 + workspace as f64) / 1048576.0 + 20.0;
+        assert!(bench["rss_mib"].as_f64().unwrap() <= limit, "{} MiB of {limit}", bench["rss_mib"]);
+    }
+}
+
+#[test]
+fn run_computes_what_the_goldens_say() {
+    let goldens = Goldens::read("bert_gelu/goldens.safetensors");
+    let limits = Limits::read();
+    let dir = tempfile::tempdir().unwrap();
+    let (input, output) = (dir.path().join("in.safetensors"), dir.path().join("out.safetensors"));
+    let names =
+        [("token_ids", "input_ids"), ("segment_ids", "token_type_ids"), ("padding_mask", "attention_mask")];
+    for wide in [false, true] {
+        let tensors = names.map(|(ours, theirs)| {
+            let array = goldens.input("rpad_s13", theirs).unwrap();
+            let bytes: Vec<u8> = if wide {
+                array.data.iter().flat_map(|x| i64::from(*x).to_le_bytes()).collect()
+            } else {
+                array.data.iter().flat_map(|x| x.to_le_bytes()).collect()
+            };
+            (ours, array.shape.clone(), bytes)
+        });
+        let dtype = if wide { Dtype::I64 } else { Dtype::I32 };
+        let views = tensors
+            .iter()
+            .map(|(name, shape, bytes)| (*name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+        safetensors::serialize_to_file(views, None, &input).unwrap();
+        let model = fixture("bert_gelu/hf");
+        let (from, to) = (path(&input), path(&output));
+        let mut arguments = vec!["run", "--model", path(&model), "--input", from, "--output", to];
+        succeed(&arguments);
+        arguments.extend(["--logits", "--layers"]);
+        succeed(&arguments);
+    }
+    let bytes = std::fs::read(&output).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for tensor in ["sequence_output", "pooled_output", "mlm_logits", "nsp_logits", "hs.0", "hs.1", "hs.2"] {
+        let name = tensor.replace("hs.", "hidden_states.");
+        let view = file.tensor(&name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let expected = goldens.expected("rpad_s13", tensor);
+        assert_eq!((view.dtype(), view.shape()), (Dtype::F32, expected.shape.as_slice()), "{name}");
+        let got: Vec<f32> =
+            view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let pooled = tensor == "pooled_output" || tensor == "nsp_logits";
+        let valid = &goldens.valid("rpad_s13", if pooled { "pooled" } else { "seq" }).data;
+        let error = relative_error(&got, expected, valid);
+        assert!(error <= limits.float32("bert", tensor), "{name}: {error:e}");
+        if !pooled {
+            let padding =
+                got.chunks(*expected.shape.last().unwrap()).zip(valid).filter(|(_, valid)| **valid == 0);
+            assert!(padding.flat_map(|(row, _)| row).all(|x| *x == 0.0), "{name}: rows of padding are zero");
+        }
+    }
+}
+
+#[test]
+fn bad_usage_is_status_2_and_one_line() {
+    let tiny = fixture("bert_tanh/hf");
+    let tiny = path(&tiny);
+    fail(&[], 2, "subcommand");
+    fail(&["embed"], 2, "TEXT");
+    fail(&["frobnicate"], 2, "frobnicate");
+    fail(&["inspect"], 2, "--model");
+    fail(&["bench", "--model", tiny, "--work", "encode:1"], 2, "encode:1");
+    fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--isa", "sse9"], 2, "sse9");
+    fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--dtype", "int8"], 2, "int8");
+    fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--threads", "0"], 2, "0");
+    let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+    fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--isa", foreign], 2, "not supported");
+    assert!(succeed(&["--help"]).contains("embed"));
+}
+
+#[test]
+fn failures_are_status_1_and_name_the_thing() {
+    let tiny = fixture("bert_tanh/hf");
+    let tiny = path(&tiny);
+    fail(&["inspect", "--model", "no/such/place"], 1, "no/such/place");
+    fail(&["embed", "--model", tiny, "hello"], 1, "tokenizer.json");
+    fail(&["bench", "--model", tiny, "--work", "encode:1,41"], 1, "at most 40");
+    fail(&["bench", "--model", tiny, "--work", "encode:0,4"], 1, "batch");
+    fail(
+        &["run", "--model", tiny, "--input", "absent.safetensors", "--output", "x"],
+        1,
+        "absent.safetensors",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("in.safetensors");
+    let output = dir.path().join("out.safetensors");
+    let run = |name: &str, shape: Vec<usize>, values: &[i32], part: &str| {
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::I32, shape, &bytes).unwrap();
+        safetensors::serialize_to_file([(name, view)], None, &input).unwrap();
+        fail(&["run", "--model", tiny, "--input", path(&input), "--output", path(&output)], 1, part);
+        assert!(!output.exists(), "a failure leaves no output");
+    };
+    run("token_ids", vec![1, 2], &[1, 97], "97");
+    run("token_ids", vec![1, 2], &[1, -1], "-1");
+    run("token_ids", vec![2], &[1, 1], "token_ids");
+    run("token_idz", vec![1, 2], &[1, 1], "token_idz");
+}
+
+#[test]
+fn verify_finds_what_is_not_a_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = fixture("bert_tanh/hf");
+    std::fs::copy(source.join("config.json"), dir.path().join("config.json")).unwrap();
+    let mut bytes = std::fs::read(source.join("model.safetensors")).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+    let output = rachis(&["verify", "--json", "--model", path(dir.path())]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 values that are not finite"));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["not_finite"].as_array().unwrap().len(), 1);
+}
