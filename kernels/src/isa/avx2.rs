@@ -1,7 +1,7 @@
 //! Level `Avx2`: two 256-bit registers a vector, low lanes first.
 
 use core::arch::x86_64::{
-    __m128i, __m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _mm256_cvtph_ps,
+    __m128i, __m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _mm256_cvtph_ps,
     _mm256_cvtps_ph,
 };
 
@@ -132,7 +132,12 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16, v: V) {
         // SAFETY: the token holds F16C.
-        let bits = unsafe { v.map(|half| _mm256_cvtps_ph::<_MM_FROUND_NO_EXC>(half)) };
+        let bits = unsafe {
+            [
+                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0]),
+                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]),
+            ]
+        };
         // SAFETY: the trait's contract: 16 elements of 2 bytes are writable; the write is unaligned.
         unsafe { to.cast::<[__m128i; 2]>().write_unaligned(bits) }
     }

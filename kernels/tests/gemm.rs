@@ -1,0 +1,285 @@
+//! Matrix products against the f64 oracle, at every level: every storage type, both layouts, every edge size,
+//! unaligned and strided, with every epilogue, and with the values that hurt.
+
+mod common;
+
+use common::gemm_case::{Case, Operands, check_case};
+use common::{Element, at_every_level, for_each_type, view, view_mut};
+use rachis_kernels::{
+    Activation, AnyMatRef, AnySlice, Ctx, Error, Gemm, Layout, MatMut, MatRef, Precision, Scratch, Weights,
+    bf16, f16, gemm, gemm_scratch_len,
+};
+use rachis_testkit::shapes::{self, GemmShape};
+use rachis_testkit::{Grid, Kind, Rng, oracle};
+
+const LAYOUTS: [Layout; 2] = [Layout::Nk, Layout::Kn];
+
+/// Multiplications in a list of shapes.
+const BUDGET: u64 = 20_000_000;
+
+/// A few shapes: one element, one tile and a bit, two blocks of k and a bit.
+const FEW: [GemmShape; 4] = [
+    GemmShape { m: 1, n: 1, k: 1 },
+    GemmShape { m: 7, n: 33, k: 35 },
+    GemmShape { m: 17, n: 5, k: 270 },
+    GemmShape { m: 33, n: 49, k: 16 },
+];
+
+#[test]
+fn every_shape_obeys_the_bound() {
+    let kinds = [
+        [Kind::Uniform, Kind::Uniform],
+        [Kind::Cancelling, Kind::NearOne],
+        [Kind::WideRange, Kind::WideRange],
+        [Kind::Subnormal, Kind::Uniform],
+        [Kind::NearOne, Kind::Subnormal],
+        [Kind::Zero, Kind::WideRange],
+    ];
+    let cases = shapes::gemm(BUDGET).into_iter().enumerate().map(|(i, shape)| Case {
+        layout: LAYOUTS[i % 2],
+        gaps: [[0; 4], [1, 2, 3, 5]][i / 2 % 2],
+        kinds: kinds[i % kinds.len()],
+        seed: i as u64,
+        ..Case::new(shape, Layout::Nk)
+    });
+    let both = cases.flat_map(|case| LAYOUTS.map(|layout| Case { layout, ..case }));
+    let products: Vec<_> = both
+        .map(|case| {
+            let operands = Operands::<f32, f32, f32>::new(case);
+            let oracle = operands.oracle();
+            (operands, oracle)
+        })
+        .collect();
+    let mut scratch = Scratch::new();
+    at_every_level(|ctx| {
+        let mut worst = 0.0f64;
+        for (operands, oracle) in &products {
+            worst = worst.max(operands.check(ctx, &mut scratch, oracle));
+        }
+        println!("{}: {} products, at most {worst:.3} of the bound", ctx.level(), products.len());
+    });
+}
+
+/// Every combination of the storage types of activations, weights and results.
+#[test]
+fn every_combination_of_types_obeys_the_bound() {
+    fn with_a<A: Element>(ctx: &Ctx, case: Case) {
+        fn with_w<A: Element, W: Element>(ctx: &Ctx, case: Case) {
+            check_case::<A, W, f32>(ctx, case);
+            check_case::<A, W, bf16>(ctx, case);
+            check_case::<A, W, f16>(ctx, case);
+        }
+        with_w::<A, f32>(ctx, case);
+        with_w::<A, bf16>(ctx, case);
+        with_w::<A, f16>(ctx, case);
+    }
+    at_every_level(|ctx| {
+        for shape in FEW {
+            for layout in LAYOUTS {
+                for precision in [Precision::Strict, Precision::Bf16] {
+                    let plain = Case { precision, gaps: [3, 1, 0, 7], ..Case::new(shape, layout) };
+                    let full =
+                        Case { bias: true, activation: oracle::Activation::Silu, residual: true, ..plain };
+                    let wide = Case { kinds: [Kind::WideRange; 2], seed: 9, ..plain };
+                    for case in [plain, full, wide] {
+                        for_each_type!(with_a(ctx, case));
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_epilogue_obeys_the_bound() {
+    at_every_level(|ctx| {
+        for shape in FEW {
+            for layout in LAYOUTS {
+                for activation in oracle::Activation::ALL {
+                    for (bias, residual) in [(false, false), (true, false), (false, true), (true, true)] {
+                        let case = Case {
+                            bias,
+                            activation,
+                            residual,
+                            gaps: [0, 1, 2, 3],
+                            kinds: [Kind::Uniform, Kind::NearOne],
+                            seed: shape.work(),
+                            ..Case::new(shape, layout)
+                        };
+                        check_case::<f32, f32, f32>(ctx, case);
+                        check_case::<bf16, f16, bf16>(ctx, case);
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn reduced_precision_rounds_operands_once_and_nothing_else() {
+    at_every_level(|ctx| {
+        for shape in shapes::gemm(0) {
+            for layout in LAYOUTS {
+                let case = Case {
+                    precision: Precision::Bf16,
+                    bias: true,
+                    residual: true,
+                    gaps: [1; 4],
+                    seed: shape.work(),
+                    ..Case::new(shape, layout)
+                };
+                check_case::<f32, f32, f32>(ctx, case);
+            }
+        }
+    });
+}
+
+/// NaN and infinity come out exactly where the exact arithmetic has them, and nowhere else.
+#[test]
+fn special_values_propagate() {
+    at_every_level(|ctx| {
+        for shape in shapes::gemm(0) {
+            for layout in LAYOUTS {
+                for precision in [Precision::Strict, Precision::Bf16] {
+                    let case = Case {
+                        precision,
+                        specials: true,
+                        bias: true,
+                        activation: oracle::Activation::ALL[shape.m % 7],
+                        residual: true,
+                        gaps: [2, 0, 1, 1],
+                        seed: shape.work(),
+                        ..Case::new(shape, layout)
+                    };
+                    check_case::<f32, f32, f32>(ctx, case);
+                    check_case::<bf16, bf16, f16>(ctx, case);
+                }
+            }
+        }
+    });
+}
+
+/// Scratch that holds NaN from an earlier call must not show.
+#[test]
+fn left_over_scratch_does_not_show() {
+    at_every_level(|ctx| {
+        let mut scratch = Scratch::new();
+        for shape in FEW {
+            for layout in LAYOUTS {
+                let operands =
+                    Operands::<f32, f32, f32>::new(Case { bias: true, ..Case::new(shape, layout) });
+                scratch.take(1 << 20).fill(f32::NAN);
+                operands.check(ctx, &mut scratch, &operands.oracle());
+            }
+        }
+    });
+}
+
+/// A product over no k is the epilogue of zero; one without rows or columns is nothing at all.
+#[test]
+fn empty_dimensions_are_allowed() {
+    at_every_level(|ctx| {
+        for layout in LAYOUTS {
+            for (m, n, k) in [(0, 5, 3), (5, 0, 3), (0, 0, 0), (0, 0, 300), (3, 20, 0), (1, 1, 0)] {
+                for (bias, residual) in [(false, false), (true, true)] {
+                    let case = Case {
+                        bias,
+                        residual,
+                        gaps: [1, 1, 1, 1],
+                        activation: oracle::Activation::Relu,
+                        ..Case::new(GemmShape { m, n, k }, layout)
+                    };
+                    // Bias and residual in f32, so the result is exact.
+                    let operands = Operands::<f32, f32, f32>::new(case);
+                    let mut scratch = Scratch::new();
+                    scratch.take(1 << 16).fill(f32::NAN);
+                    operands.check(ctx, &mut scratch, &operands.oracle());
+                }
+            }
+        }
+    });
+}
+
+/// One weight row, or one activation row, shared by all: a stride of zero is a broadcast.
+#[test]
+fn a_row_stride_of_zero_repeats_a_row() {
+    at_every_level(|ctx| {
+        let mut rng = Rng::new(4);
+        let row: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (1, 40), 0);
+        let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (9, 40), 3);
+        let repeated = Grid::new(&row.values().repeat(21), (21, 40), 0);
+        let shared = MatRef::with_stride(row.slice(), 21, 40, 0).unwrap();
+        let product = |a: MatRef<'_, f32>, w: MatRef<'_, f32>| {
+            let mut out = Grid::<f32>::new(&vec![0.0; a.rows() * w.rows()], (a.rows(), w.rows()), 1);
+            let weights = Weights { matrix: w.into(), layout: Layout::Nk };
+            gemm(ctx, &mut Scratch::new(), Gemm::product(a, weights, view_mut(&mut out))).unwrap();
+            out.values()
+        };
+        assert_eq!(product(view(&a), shared), product(view(&a), view(&repeated)));
+        assert_eq!(product(shared, view(&a)), product(view(&repeated), view(&a)));
+    });
+}
+
+#[test]
+fn operands_that_disagree_are_refused_and_nothing_is_written() {
+    let data = [1.0f32; 64];
+    let refused =
+        |a: (usize, usize), w: (usize, usize), out: (usize, usize), bias, residual: (usize, usize)| {
+            let mut written = [7.0f32; 64];
+            for layout in LAYOUTS {
+                let (rows, cols) = if layout == Layout::Nk { w } else { (w.1, w.0) };
+                let op = Gemm {
+                    bias: Some(AnySlice::F32(&data[..bias])),
+                    residual: Some(MatRef::new(&data, residual.0, residual.1).unwrap()),
+                    activation: Activation::Tanh,
+                    ..Gemm::product(
+                        MatRef::new(&data, a.0, a.1).unwrap(),
+                        Weights { matrix: AnyMatRef::F32(MatRef::new(&data, rows, cols).unwrap()), layout },
+                        MatMut::new(&mut written, out.0, out.1).unwrap(),
+                    )
+                };
+                let error = gemm(&Ctx::from_env().unwrap(), &mut Scratch::new(), op).unwrap_err();
+                assert!(matches!(error, Error::Shape { operation: "gemm", .. }), "{error}");
+            }
+            assert_eq!(written, [7.0; 64]);
+        };
+    let (m, n, k) = (3, 4, 5);
+    refused((m, k), (n, k + 1), (m, n), n, (m, n));
+    refused((m, k), (n, k - 1), (m, n), n, (m, n));
+    refused((m, k), (n, k), (m + 1, n), n, (m, n));
+    refused((m, k), (n, k), (m, n + 1), n, (m, n));
+    refused((m, k), (n, k), (m, n), n - 1, (m, n));
+    refused((m, k), (n, k), (m, n), n + 1, (m, n));
+    refused((m, k), (n, k), (m, n), n, (m + 1, n));
+    refused((m, k), (n, k), (m, n), n, (m, n - 1));
+    refused((0, k), (0, k + 1), (0, 0), 0, (0, 0));
+}
+
+/// A second product of the same shape finds its scratch, and `gemm_scratch_len` knew how much.
+#[test]
+fn scratch_is_known_before_the_call_and_kept() {
+    at_every_level(|ctx| {
+        for shape in FEW {
+            for layout in LAYOUTS {
+                let operands = Operands::<f32, f32, f32>::new(Case::new(shape, layout));
+                let mut scratch = Scratch::new();
+                scratch.reserve(gemm_scratch_len(ctx, layout, shape.m, shape.n, shape.k));
+                let before = scratch.bytes();
+                operands.run(ctx, &mut scratch);
+                assert_eq!(scratch.bytes(), before);
+            }
+        }
+    });
+}
+
+#[test]
+fn types_convert_as_the_oracle_assumes() {
+    // The oracle's rounding of operands and the kernel's must be the same rounding.
+    for x in [1.003_906_3f32, 1.011_718_8, -3.4e38, 1e-40] {
+        assert_eq!(
+            f64::from(bf16::from_f32(x).to_f32()),
+            <bf16 as rachis_testkit::Storage>::nearest(x.into())
+        );
+        assert_eq!(f64::from(f16::from_f32(x).to_f32()), <f16 as rachis_testkit::Storage>::nearest(x.into()));
+    }
+}

@@ -1,0 +1,179 @@
+//! What the numeric contract of matrix products promises bit for bit: an output element depends on its row of
+//! activations and its column of weights, and on nothing else.
+
+mod common;
+
+use common::{Element, at_every_level, bits, is_scalar, view, view_mut};
+use rachis_kernels::{
+    Activation, Ctx, Gemm, Layout, Level, MatRef, Precision, Scratch, Weights, bf16, f16, gemm,
+};
+use rachis_testkit::{Grid, Kind, Rng, Storage, shapes};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+const LAYOUTS: [Layout; 2] = [Layout::Nk, Layout::Kn];
+
+/// `out = gelu(a * w + bias) + a residual`, from `w` given as `[N, K]`, stored as `W` in `layout`.
+struct Model<W> {
+    weights: Grid<W>,
+    layout: Layout,
+    bias: Vec<f32>,
+}
+
+impl<W: Element> Model<W> {
+    fn new(w: &Grid<W>, layout: Layout) -> Model<W> {
+        let (n, k) = (w.rows(), w.cols());
+        let weights = match layout {
+            Layout::Nk => Grid::new(&w.values(), (n, k), 2),
+            Layout::Kn => {
+                let turned: Vec<W> = (0..k).flat_map(|i| (0..n).map(move |j| w.at(j, i))).collect();
+                Grid::new(&turned, (k, n), 1)
+            }
+        };
+        Model { weights, layout, bias: (0..n).map(|j| j as f32 * 0.01).collect() }
+    }
+
+    fn run(&self, ctx: &Ctx, a: MatRef<'_, f32>) -> Vec<u32> {
+        let (m, n) = (a.rows(), self.bias.len());
+        let mut out = Grid::<f32>::new(&vec![0.0; m * n], (m, n), 3);
+        let weights = Weights { matrix: W::matrix(view(&self.weights)), layout: self.layout };
+        let op = Gemm {
+            bias: Some(self.bias.as_slice().into()),
+            activation: Activation::GeluErf,
+            residual: a.columns(0, n).ok(),
+            ..Gemm::product(a, weights, view_mut(&mut out))
+        };
+        gemm(ctx, &mut Scratch::new(), op).unwrap();
+        bits(&out.values())
+    }
+}
+
+fn pool(threads: usize) -> ThreadPool {
+    ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+}
+
+/// Each row of a batch of any size has the bits that it has alone.
+#[test]
+fn a_row_does_not_depend_on_its_batch() {
+    let (most, n, k) = (300, 33, 41);
+    let mut rng = Rng::new(11);
+    let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (most, k), 1);
+    let w: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (n, k), 0);
+    at_every_level(|ctx| {
+        for layout in LAYOUTS {
+            for precision in [Precision::Strict, Precision::Bf16] {
+                let ctx = ctx.with_precision(precision);
+                let model = Model::new(&w, layout);
+                let alone: Vec<u32> =
+                    (0..most).flat_map(|i| model.run(&ctx, view(&a).rows_range(i..i + 1))).collect();
+                for m in 1..=most {
+                    let batch = model.run(&ctx, view(&a).rows_range(0..m));
+                    assert!(batch == alone[..m * n], "{} {layout:?} {precision:?} batch of {m}", ctx.level());
+                }
+            }
+        }
+    });
+}
+
+/// Threads cut the output, never a sum.
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    let (most, n, k) = (300, 130, 300);
+    let mut rng = Rng::new(12);
+    let a: Grid<f32> = Grid::random(&mut rng, Kind::Cancelling, (most, k), 0);
+    let w: Grid<f32> = Grid::random(&mut rng, Kind::NearOne, (n, k), 0);
+    let pools = [1, 2, 3].map(pool);
+    at_every_level(|ctx| {
+        for layout in LAYOUTS {
+            let model = Model::new(&w, layout);
+            let alone: Vec<u32> =
+                (0..most).flat_map(|i| model.run(ctx, view(&a).rows_range(i..i + 1))).collect();
+            for m in [1, 2, 27, 54, 71, 105, 150, 211, 300] {
+                for pool in &pools {
+                    let ctx = ctx.with_pool(Some(pool));
+                    let batch = model.run(&ctx, view(&a).rows_range(0..m));
+                    let threads = ctx.threads();
+                    assert!(batch == alone[..m * n], "{} {layout:?} {m} rows {threads} threads", ctx.level());
+                    let entered = ctx.enter(|| model.run(&ctx, view(&a).rows_range(0..m)));
+                    assert!(entered == batch, "inside the pool");
+                }
+            }
+        }
+    });
+}
+
+/// A column has the same bits wherever it stands among how many others.
+#[test]
+fn bits_do_not_depend_on_the_position() {
+    let (m, n, k) = (14, 70, 259);
+    let mut rng = Rng::new(13);
+    let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (m, k), 0);
+    let w: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (n, k), 0);
+    at_every_level(|ctx| {
+        for layout in LAYOUTS {
+            let plain = |first: usize, count: usize| {
+                let some = Grid::new(&w.values()[first * k..(first + count) * k], (count, k), 0);
+                let model = Model { bias: vec![0.5; count], ..Model::new(&some, layout) };
+                let a = Grid::new(&a.values(), (m, k), 0);
+                let mut out = Grid::<f32>::new(&vec![0.0; m * count], (m, count), 0);
+                let weights = Weights { matrix: view(&model.weights).into(), layout };
+                let op = Gemm {
+                    bias: Some(model.bias.as_slice().into()),
+                    ..Gemm::product(view(&a), weights, view_mut(&mut out))
+                };
+                gemm(ctx, &mut Scratch::new(), op).unwrap();
+                out
+            };
+            let all = plain(0, n);
+            for (first, count) in [(0, 1), (1, 1), (69, 1), (3, 16), (5, 33), (15, 48), (38, 32)] {
+                let some = plain(first, count);
+                for i in 0..m {
+                    assert_eq!(
+                        bits(some.row(i)),
+                        bits(&all.row(i)[first..first + count]),
+                        "{layout:?} {first}"
+                    );
+                }
+            }
+        }
+    });
+}
+
+/// The layout and the storage type of the weights do not show in the result, and neither do the levels: all
+/// that fuse agree.
+#[test]
+fn bits_do_not_depend_on_layout_storage_or_level() {
+    let mut reference: Option<(Level, Vec<Vec<u32>>)> = None;
+    at_every_level(|ctx| {
+        let mut all = Vec::new();
+        for shape in shapes::gemm(0) {
+            let mut rng = Rng::new(shape.work());
+            let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (shape.m, shape.k), 1);
+            all.extend(same_for_layout_and_storage::<bf16>(ctx, &a, shape.n));
+            all.extend(same_for_layout_and_storage::<f16>(ctx, &a, shape.n));
+        }
+        if is_scalar(ctx) {
+            return;
+        }
+        match &reference {
+            None => reference = Some((ctx.level(), all)),
+            Some((level, reference)) => assert!(*reference == all, "{level} and {} differ", ctx.level()),
+        }
+    });
+}
+
+fn same_for_layout_and_storage<H: Element>(ctx: &Ctx, a: &Grid<f32>, n: usize) -> [Vec<u32>; 2] {
+    let mut rng = Rng::new(n as u64);
+    let half: Grid<H> = Grid::random(&mut rng, Kind::Uniform, (n, a.cols()), 0);
+    let widened: Vec<f32> = half.values().into_iter().map(Storage::to_f32).collect();
+    let single = Grid::new(&widened, (n, a.cols()), 0);
+    [Precision::Strict, Precision::Bf16].map(|precision| {
+        let ctx = ctx.with_precision(precision);
+        let expected = Model::new(&single, Layout::Nk).run(&ctx, view(a));
+        for layout in LAYOUTS {
+            let place = format!("{} {precision:?} {layout:?} {}", ctx.level(), H::NAME);
+            assert!(Model::new(&single, layout).run(&ctx, view(a)) == expected, "{place} as f32");
+            assert!(Model::new(&half, layout).run(&ctx, view(a)) == expected, "{place}");
+        }
+        expected
+    })
+}

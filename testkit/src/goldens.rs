@@ -1,0 +1,252 @@
+//! Reference outputs of the real libraries: the files, their names, and the metric they are compared by.
+//!
+//! A golden file is a safetensors file whose names are `<case>.in.<input>`, `<case>.valid.<kind>`,
+//! `<case>.defined.<kind>` (all i32), `<case>.f64.<tensor>` and `<case>.f32.<tensor>`. The f64 values are the
+//! reference; the f32 ones show what a library makes of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+
+/// The path of a file under the fixtures directory.
+pub fn fixture(path: impl AsRef<Path>) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path)
+}
+
+/// A tensor: dimensions and elements, the last dimension fastest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array<T> {
+    /// Sizes of the dimensions.
+    pub shape: Vec<usize>,
+    /// The elements.
+    pub data: Vec<T>,
+}
+
+impl<T> Array<T> {
+    /// Size of the last dimension.
+    ///
+    /// # Panics
+    /// For a scalar.
+    pub fn width(&self) -> usize {
+        *self.shape.last().expect("an array with dimensions")
+    }
+
+    /// The elements in rows of the last dimension.
+    pub fn rows(&self) -> impl Iterator<Item = &[T]> {
+        self.data.chunks_exact(self.width().max(1))
+    }
+}
+
+/// A golden file, read whole.
+#[derive(Debug, Clone)]
+pub struct Goldens {
+    path: PathBuf,
+    floats: BTreeMap<String, Array<f64>>,
+    integers: BTreeMap<String, Array<i32>>,
+}
+
+impl Goldens {
+    /// Reads a file under the fixtures directory.
+    ///
+    /// # Panics
+    /// When there is no such file, or it holds anything but f64, f32 and i32.
+    #[track_caller]
+    pub fn read(path: impl AsRef<Path>) -> Goldens {
+        let path = fixture(path);
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let file =
+            SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (mut floats, mut integers) = (BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in file.iter() {
+            let (shape, data) = (tensor.shape().to_vec(), tensor.data());
+            match tensor.dtype() {
+                Dtype::F64 => {
+                    let data = numbers(data, f64::from_le_bytes).collect();
+                    floats.insert(name.to_owned(), Array { shape, data });
+                }
+                Dtype::F32 => {
+                    let data = numbers(data, f32::from_le_bytes).map(f64::from).collect();
+                    floats.insert(name.to_owned(), Array { shape, data });
+                }
+                Dtype::I32 => {
+                    let data = numbers(data, i32::from_le_bytes).collect();
+                    integers.insert(name.to_owned(), Array { shape, data });
+                }
+                other => panic!("{}: {name} has the unexpected type {other:?}", path.display()),
+            }
+        }
+        Goldens { path, floats, integers }
+    }
+
+    /// The cases with an f64 output, in alphabetical order.
+    pub fn cases(&self) -> Vec<&str> {
+        let mut cases: Vec<&str> =
+            self.floats.keys().filter_map(|name| Some(name.split_once(".f64.")?.0)).collect();
+        cases.dedup();
+        cases
+    }
+
+    /// The tensors of a case that have an f64 output, in alphabetical order.
+    pub fn tensors(&self, case: &str) -> Vec<&str> {
+        let prefix = format!("{case}.f64.");
+        self.floats.keys().filter_map(|name| name.strip_prefix(&prefix)).collect()
+    }
+
+    /// `<case>.in.<name>`, where the case has it.
+    pub fn input(&self, case: &str, name: &str) -> Option<&Array<i32>> {
+        self.integers.get(&format!("{case}.in.{name}"))
+    }
+
+    /// `<case>.valid.<kind>`: 1 where a position is real.
+    #[track_caller]
+    pub fn valid(&self, case: &str, kind: &str) -> &Array<i32> {
+        self.integer(&format!("{case}.valid.{kind}"))
+    }
+
+    /// `<case>.defined.<kind>`: 1 where a position is computed from at least one visible key.
+    #[track_caller]
+    pub fn defined(&self, case: &str, kind: &str) -> &Array<i32> {
+        self.integer(&format!("{case}.defined.{kind}"))
+    }
+
+    /// `<case>.f64.<tensor>`
+    #[track_caller]
+    pub fn expected(&self, case: &str, tensor: &str) -> &Array<f64> {
+        self.float(&format!("{case}.f64.{tensor}"))
+    }
+
+    /// A float tensor by its whole name, f32 widened.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn float(&self, name: &str) -> &Array<f64> {
+        self.floats.get(name).unwrap_or_else(|| panic!("{}: no float tensor {name}", self.path.display()))
+    }
+
+    /// An integer tensor by its whole name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn integer(&self, name: &str) -> &Array<i32> {
+        self.integers.get(name).unwrap_or_else(|| panic!("{}: no i32 tensor {name}", self.path.display()))
+    }
+}
+
+/// The little-endian numbers of a byte string.
+fn numbers<const N: usize, T>(data: &[u8], from: impl Fn([u8; N]) -> T) -> impl Iterator<Item = T> {
+    data.as_chunks::<N>().0.iter().map(move |bytes| from(*bytes))
+}
+
+/// The largest `|got - expected|` over the compared rows, divided by the largest `|expected|` of the whole
+/// tensor. `compared` has a 1 for each row of the last dimension that counts. Infinite when a compared result
+/// is not finite.
+///
+/// # Panics
+/// When the number of elements or of rows differs, no row counts, or all that is expected is zero.
+#[track_caller]
+pub fn relative_error(got: &[f32], expected: &Array<f64>, compared: &[i32]) -> f64 {
+    assert_eq!(got.len(), expected.data.len(), "number of elements");
+    assert_eq!(compared.len(), expected.rows().count(), "number of rows");
+    assert!(compared.contains(&1), "nothing is compared");
+    let largest = expected.data.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    assert!(largest > 0.0, "all that is expected is zero");
+    let mut worst = 0.0f64;
+    for ((got, expected), compared) in got.chunks_exact(expected.width()).zip(expected.rows()).zip(compared) {
+        if *compared == 1 {
+            for (got, expected) in got.iter().zip(expected) {
+                let error = (f64::from(*got) - expected).abs();
+                worst = worst.max(if error.is_finite() { error } else { f64::INFINITY });
+            }
+        }
+    }
+    worst / largest
+}
+
+/// The limits that go with the golden files: what the libraries themselves were measured at, with room.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    json: serde_json::Value,
+}
+
+impl Limits {
+    /// Reads `tolerances.json` of the fixtures.
+    ///
+    /// # Panics
+    /// When it is missing or is not JSON.
+    #[track_caller]
+    pub fn read() -> Limits {
+        let path = fixture("tolerances.json");
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Limits { json }
+    }
+
+    /// The f32 limit of [`relative_error`] for a tensor of a family. All per-layer states, `hs.<i>`, share one.
+    #[track_caller]
+    pub fn float32(&self, family: &str, tensor: &str) -> f64 {
+        let tensor = tensor.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('.');
+        self.number(&["f32", family, tensor, "suggested_f32_tol_max_abs_over_ref_max"])
+    }
+
+    /// What the library's own half-precision run was off by, of a family such as `bert` and a type `bf16` or
+    /// `f16`, against exact arithmetic on the same rounded weights.
+    #[track_caller]
+    pub fn native_half(&self, family: &str, dtype: &str) -> f64 {
+        let key = format!("{family}.{dtype}");
+        self.number(&["bf16_f16_torch_native_vs_f64_on_same_rounded_weights", &key, "torch_native"])
+    }
+
+    #[track_caller]
+    fn number(&self, path: &[&str]) -> f64 {
+        let value = path.iter().try_fold(&self.json, |value, key| value.get(key));
+        value.and_then(serde_json::Value::as_f64).unwrap_or_else(|| panic!("tolerances.json has no {path:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_golden_file_is_read_by_its_names() {
+        let goldens = Goldens::read("bert_tanh/goldens.safetensors");
+        assert!(goldens.cases().contains(&"rpad_s13"));
+        assert!(goldens.tensors("rpad_s13").contains(&"sequence_output"));
+        let expected = goldens.expected("rpad_s13", "sequence_output");
+        assert_eq!(expected.shape, [3, 13, 32]);
+        let valid = goldens.valid("rpad_s13", "seq");
+        assert_eq!(valid.shape, [3, 13]);
+        assert!(goldens.defined("rpad_s13", "seq").data.iter().sum::<i32>() >= valid.data.iter().sum());
+        assert!(goldens.input("rpad_s13", "nothing").is_none());
+        let library = goldens.float("rpad_s13.f32.sequence_output");
+        let got: Vec<f32> = library.data.iter().map(|x| *x as f32).collect();
+        let error = relative_error(&got, expected, &valid.data);
+        let limit = Limits::read().float32("bert", "sequence_output");
+        assert!(error > 0.0 && error < limit, "{error:e} of {limit:e}");
+    }
+
+    #[test]
+    fn per_layer_states_share_a_limit() {
+        let limits = Limits::read();
+        assert_eq!(limits.float32("bert", "hs.2"), limits.float32("bert", "hs"));
+        assert!(limits.native_half("bert", "bf16") > limits.native_half("bert", "f16"));
+    }
+
+    #[test]
+    fn the_metric_sees_compared_rows_only_and_refuses_nan() {
+        let expected = Array { shape: vec![2, 2], data: vec![1.0, 2.0, 3.0, -4.0] };
+        assert_eq!(relative_error(&[1.0, 2.5, 9.0, 9.0], &expected, &[1, 0]), 0.125);
+        assert_eq!(relative_error(&[1.0, 2.0, 3.0, f32::NAN], &expected, &[1, 1]), f64::INFINITY);
+        assert_eq!(relative_error(&[1.0, 2.0, 3.0, f32::NAN], &expected, &[1, 0]), 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing is compared")]
+    fn an_empty_comparison_is_refused() {
+        relative_error(&[1.0], &Array { shape: vec![1, 1], data: vec![1.0] }, &[0]);
+    }
+}
