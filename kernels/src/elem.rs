@@ -25,6 +25,9 @@ pub(crate) mod private {
         /// Whether every value of the type is a bf16.
         const IS_BF16: bool;
 
+        /// The value, widened exactly.
+        fn widen(self) -> f32;
+
         /// The matrix with its storage type as a value.
         fn any(matrix: MatRef<'_, Self>) -> AnyMatRef<'_>;
 
@@ -46,6 +49,10 @@ pub(crate) mod private {
             impl Storage for $t {
                 const EXACT: bool = $exact;
                 const IS_BF16: bool = $bf16;
+
+                fn widen(self) -> f32 {
+                    self.into()
+                }
 
                 fn any(matrix: MatRef<'_, Self>) -> AnyMatRef<'_> {
                     AnyMatRef::$variant(matrix)

@@ -40,6 +40,10 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     /// 16-lane vectors in each row of that tile.
     const TILE_VECTORS: usize;
 
+    /// Asks for the cache line at `at`, which need not be readable, to be brought close.
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
+
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F32;
 

@@ -147,7 +147,8 @@ impl<'a, T> MatRef<'a, T> {
     pub(crate) fn block(&self, rows: Range<usize>, cols: Range<usize>) -> MatRef<'a, T> {
         assert!(rows.start <= rows.end && rows.end <= self.rows);
         assert!(cols.start <= cols.end && cols.end <= self.cols);
-        let start = if rows.is_empty() { 0 } else { rows.start * self.row_stride + cols.start };
+        let empty = rows.is_empty() || cols.is_empty();
+        let start = if empty { 0 } else { rows.start * self.row_stride + cols.start };
         MatRef { data: &self.data[start..], rows: rows.len(), cols: cols.len(), row_stride: self.row_stride }
     }
 
@@ -211,6 +212,9 @@ impl<'a, T> MatMut<'a, T> {
     #[inline(always)]
     pub fn row_mut(&mut self, i: usize) -> &mut [T] {
         assert!(i < self.rows);
+        if self.cols == 0 {
+            return &mut [];
+        }
         // SAFETY: the constructor checked that row `i < rows` lies inside the slice that is borrowed for 'a;
         // `&mut self` makes this the only access to this matrix's elements.
         unsafe { core::slice::from_raw_parts_mut(self.data.as_ptr().add(i * self.row_stride), self.cols) }
@@ -223,6 +227,9 @@ impl<'a, T> MatMut<'a, T> {
     #[inline(always)]
     pub fn row(&self, i: usize) -> &[T] {
         assert!(i < self.rows);
+        if self.cols == 0 {
+            return &[];
+        }
         // SAFETY: as in `row_mut`, with `&self` for a shared access.
         unsafe { core::slice::from_raw_parts(self.data.as_ptr().add(i * self.row_stride), self.cols) }
     }

@@ -6,7 +6,7 @@ mod common;
 use common::{Element, activation, at_every_level, for_each_type};
 use rachis_kernels::{Ctx, activate};
 use rachis_testkit::oracle::Activation;
-use rachis_testkit::{Grid, Kind, Rng, Storage, shapes, tolerance};
+use rachis_testkit::{Grid, Kind, Rng, shapes, tolerance};
 
 #[track_caller]
 fn check<T: Element>(ctx: &Ctx, function: Activation, x: &[T]) {

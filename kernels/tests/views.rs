@@ -30,6 +30,9 @@ fn absurd_dimensions_are_errors_and_accepted_views_stay_inside() {
                     assert!(view.columns(usize::MAX, 1).is_err());
                     assert!(view.columns(1, usize::MAX).is_err());
                     assert!(view.columns(cols, 0).is_ok());
+                    for last in [rows / 2, rows].into_iter().filter(|last| *last > 0) {
+                        assert_eq!(view.rows_range(last - 1..last).rows(), 1);
+                    }
                 }
                 let overlap = rows > 1 && stride < cols;
                 if let Ok(mut view) = MatMut::with_stride(&mut data, rows, cols, stride) {

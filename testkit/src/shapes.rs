@@ -3,9 +3,9 @@
 use crate::data::Rng;
 
 /// Rows of the register tiles of all levels.
-pub const TILE_ROWS: [usize; 3] = [3, 6, 12];
+pub const TILE_ROWS: [usize; 4] = [3, 6, 8, 12];
 /// Lanes of the register tiles of all levels.
-pub const TILE_LANES: [usize; 2] = [16, 32];
+pub const TILE_LANES: [usize; 3] = [16, 32, 48];
 /// Products that are summed in one run.
 pub const K_BLOCK: usize = 256;
 
@@ -38,8 +38,8 @@ pub fn row_lengths() -> Vec<usize> {
 /// Sizes of a dimension that is cut into tiles.
 pub fn tiled() -> Vec<usize> {
     let mut edges: Vec<usize> = TILE_ROWS.into_iter().chain(TILE_LANES).collect();
-    // A strip holds the least common multiple of tile rows and lanes; 48 is it at most levels.
-    edges.extend([48, 64]);
+    // Strips of rows: multiples of both the tile's rows and a vector's lanes.
+    edges.extend([48, 64, 96]);
     around(&edges)
 }
 

@@ -2,7 +2,9 @@
 
 use super::tile::Tile;
 use super::{Gemm, Layout};
+use crate::activation::Activation;
 use crate::elem::Elem;
+use crate::elem::private::Storage;
 use crate::isa::{LANES, Simd};
 use crate::mem;
 use crate::view::{MatMut, any};
@@ -13,74 +15,91 @@ use crate::view::{MatMut, any};
 pub(super) fn finish<S: Simd, A: Elem, C: Elem>(
     s: S,
     op: &Gemm<'_, A, C>,
-    tile: Tile<'_>,
+    mut tile: Tile<'_>,
     out: &mut MatMut<'_, C>,
     at: (usize, usize),
 ) {
+    if op.bias.is_some() || op.activation != Activation::Identity {
+        for i in 0..tile.x.len() {
+            activate_row(s, op, &mut tile, i);
+        }
+    }
     match op.weights.layout {
-        Layout::Kn => {
-            for (i, row) in tile.x.clone().enumerate() {
-                for j in (0..tile.v.len()).step_by(LANES) {
-                    let y = mem::load(s, tile.sums, i * tile.stride + j);
-                    let y = match op.bias {
-                        Some(bias) => s.add(y, any!(AnySlice, bias, b => mem::load(s, b, tile.v.start + j))),
-                        None => y,
-                    };
-                    let y = op.activation.eval(s, y);
-                    store(
-                        s,
-                        op,
-                        (row, tile.v.start + j),
-                        &mut out.row_mut(at.0 + i)[at.1..][..tile.v.len()],
-                        j,
-                        y,
-                    );
-                }
-            }
-        }
-        Layout::Nk => {
-            for i in (0..tile.x.len()).step_by(LANES) {
-                let bias = match op.bias {
-                    Some(bias) => {
-                        let mut lanes = [0.0; LANES];
-                        any!(AnySlice, bias, b => mem::store(s, &mut lanes, 0, mem::load(s, b, tile.x.start + i)));
-                        lanes
-                    }
-                    None => [0.0; LANES],
-                };
-                for j in (0..tile.v.len()).step_by(LANES) {
-                    let mut block = [s.splat(0.0); LANES];
-                    for (r, y) in block.iter_mut().enumerate() {
-                        let sum = mem::load(s, tile.sums, (i + r) * tile.stride + j);
-                        *y = op
-                            .activation
-                            .eval(s, if op.bias.is_some() { s.add(sum, s.splat(bias[r])) } else { sum });
-                    }
-                    let block = s.transpose(block);
-                    for (lane, y) in block.into_iter().enumerate().take(tile.v.len() - j) {
-                        let row = tile.v.start + j + lane;
-                        let to = &mut out.row_mut(at.1 + j + lane)[at.0..][..tile.x.len()];
-                        store(s, op, (row, tile.x.start + i), to, i, y);
-                    }
-                }
-            }
-        }
+        Layout::Kn => store(s, op, &tile, out, at),
+        Layout::Nk => store_turned(s, op, &tile, out, at),
     }
 }
 
-/// Adds the residual at row and column `at` of the output and stores at `to[j..]`.
+/// Adds the bias to row `i` of the sums and applies the activation, in place.
+#[inline(always)]
+fn activate_row<S: Simd, A, C>(s: S, op: &Gemm<'_, A, C>, tile: &mut Tile<'_>, i: usize) {
+    let lanes = tile.v.len().next_multiple_of(LANES);
+    let sums = &mut tile.sums[i * tile.stride..][..lanes];
+    if let Some(bias) = op.bias {
+        any!(AnySlice, bias, bias => {
+            let same = match op.weights.layout {
+                Layout::Nk => s.splat(bias[tile.x.start + i].widen()),
+                Layout::Kn => s.splat(0.0),
+            };
+            for at in (0..lanes).step_by(LANES) {
+                let bias = match op.weights.layout {
+                    Layout::Nk => same,
+                    Layout::Kn => mem::load(s, bias, tile.v.start + at),
+                };
+                let y = s.add(mem::load(s, sums, at), bias);
+                mem::store(s, sums, at, y);
+            }
+        });
+    }
+    op.activation.apply(s, sums);
+}
+
+/// Stores a tile whose rows are rows of the output.
 #[inline(always)]
 fn store<S: Simd, A, C: Elem>(
     s: S,
     op: &Gemm<'_, A, C>,
+    tile: &Tile<'_>,
+    out: &mut MatMut<'_, C>,
     at: (usize, usize),
-    to: &mut [C],
-    j: usize,
-    y: S::F32,
 ) {
-    let y = match &op.residual {
-        Some(residual) => s.add(y, mem::load(s, residual.row(at.0), at.1)),
-        None => y,
-    };
-    mem::store(s, to, j, y);
+    for i in 0..tile.x.len() {
+        let residual = op.residual.as_ref().map(|residual| &residual.row(tile.x.start + i)[tile.v.start..]);
+        let to = &mut out.row_mut(at.0 + i)[at.1..][..tile.v.len()];
+        for j in (0..to.len()).step_by(LANES) {
+            let y = mem::load(s, tile.sums, i * tile.stride + j);
+            let y = if let Some(residual) = residual { s.add(y, mem::load(s, residual, j)) } else { y };
+            mem::store(s, to, j, y);
+        }
+    }
+}
+
+/// Stores a tile whose rows are columns of the output, turning 16 x 16 blocks in registers.
+#[inline(always)]
+fn store_turned<S: Simd, A, C: Elem>(
+    s: S,
+    op: &Gemm<'_, A, C>,
+    tile: &Tile<'_>,
+    out: &mut MatMut<'_, C>,
+    at: (usize, usize),
+) {
+    for j in (0..tile.v.len()).step_by(LANES) {
+        for i in (0..tile.x.len()).step_by(LANES) {
+            let sums = &tile.sums[i * tile.stride + j..];
+            let mut block = [s.splat(0.0); LANES];
+            for (r, y) in block.iter_mut().enumerate() {
+                *y = mem::load(s, sums, r * tile.stride);
+            }
+            for (lane, y) in s.transpose(block).into_iter().enumerate().take(tile.v.len() - j) {
+                let to = &mut out.row_mut(at.1 + j + lane)[at.0..][..tile.x.len()];
+                let y = match &op.residual {
+                    Some(residual) => {
+                        s.add(y, mem::load(s, residual.row(tile.v.start + j + lane), tile.x.start + i))
+                    }
+                    None => y,
+                };
+                mem::store(s, to, i, y);
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use super::blocking::STAGE_STRIDE;
+use super::tile::panels;
 use crate::elem::Elem;
 use crate::isa::{LANES, Simd};
 use crate::mem;
@@ -34,46 +35,71 @@ pub(super) fn stage_rows<S: Simd, T: Elem>(
     }
 }
 
-/// Packs the columns `lanes` of V, given as `[K, lanes]`, into one panel: all of them for k = 0, then k = 1, ...
-/// Lanes past the end of the matrix are zero.
+/// Asks for the part `part` of `parts` of what [`stage_rows`] will read.
+#[inline(always)]
+pub(super) fn prefetch_rows<S: Simd, T: Elem>(
+    s: S,
+    from: MatRef<'_, T>,
+    rows: Range<usize>,
+    k: Range<usize>,
+    (part, parts): (usize, usize),
+) {
+    const LINE: usize = 64;
+    for r in rows.skip(part).step_by(parts) {
+        let row = &from.row(r)[k.clone()];
+        for at in (0..size_of_val(row)).step_by(LINE) {
+            s.prefetch(row.as_ptr().cast::<u8>().wrapping_add(at));
+        }
+    }
+}
+
+/// Packs the columns `lanes` of V, given as `[K, lanes]`, into panels of up to `width` lanes: within a panel all
+/// lanes for k = 0, then k = 1, ... Lanes past the end of the matrix are zero.
+///
+/// Goes through the matrix a row at a time, since rows may lie pages apart.
 #[inline(always)]
 pub(super) fn pack_direct<S: Simd, T: Elem>(
     s: S,
     from: MatRef<'_, T>,
     lanes: Range<usize>,
+    width: usize,
     round: bool,
-    panel: &mut [f32],
+    packed: &mut [f32],
 ) {
-    for (k, to) in panel.chunks_exact_mut(lanes.len()).enumerate() {
-        for (at, to) in lanes.clone().step_by(LANES).zip(to.chunks_exact_mut(LANES)) {
-            mem::store(s, to, 0, operand(s, from.row(k), at, round));
+    for k in 0..from.rows() {
+        let row = from.row(k);
+        for panel in panels(lanes.clone(), width) {
+            let start = (panel.start - lanes.start) * from.rows() + k * panel.len();
+            for (j, at) in panel.step_by(LANES).enumerate() {
+                mem::store(s, packed, start + j * LANES, operand(s, row, at, round));
+            }
         }
     }
 }
 
-/// Packs the rows `lanes` of V, given as `[lanes, K]`, into one panel, turning 16 x 16 blocks in registers.
-/// Lanes past the end of the matrix are zero.
+/// Packs the rows `lanes` of V, given as `[lanes, K]`, into panels as [`pack_direct`] does, turning 16 x 16
+/// blocks in registers.
 #[inline(always)]
 pub(super) fn pack_transposed<S: Simd, T: Elem>(
     s: S,
     from: MatRef<'_, T>,
     lanes: Range<usize>,
+    width: usize,
     round: bool,
-    panel: &mut [f32],
+    packed: &mut [f32],
 ) {
-    let width = lanes.len();
-    for (group, first) in lanes.step_by(LANES).enumerate() {
-        for k in (0..from.cols()).step_by(LANES) {
-            let mut block = [s.splat(0.0); LANES];
-            for (i, v) in block.iter_mut().enumerate() {
-                if first + i < from.rows() {
-                    *v = operand(s, from.row(first + i), k, round);
+    let depth = from.cols();
+    for panel in panels(lanes.clone(), width) {
+        let (start, stride) = ((panel.start - lanes.start) * depth, panel.len());
+        for (group, first) in panel.step_by(LANES).enumerate() {
+            // Past the last row: an empty one, which loads as zeros.
+            let rows: [&[T]; LANES] =
+                core::array::from_fn(|i| if first + i < from.rows() { from.row(first + i) } else { &[] });
+            for k in (0..depth).step_by(LANES) {
+                let block = rows.map(|row| operand(s, row, k.min(row.len()), round));
+                for (i, v) in s.transpose(block).into_iter().enumerate().take(depth - k) {
+                    mem::store(s, packed, start + (k + i) * stride + group * LANES, v);
                 }
-            }
-            let block = s.transpose(block);
-            let count = LANES.min(from.cols() - k);
-            for (i, v) in block.into_iter().enumerate().take(count) {
-                mem::store(s, panel, (k + i) * width + group * LANES, v);
             }
         }
     }

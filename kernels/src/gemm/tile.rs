@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::blocking::{Blocking, K_BLOCK, STAGE_STRIDE};
-use super::pack::{pack_direct, pack_transposed, stage_rows};
+use super::pack::{pack_direct, pack_transposed, prefetch_rows, stage_rows};
 use super::{Gemm, Layout, epilogue, rounds};
 use crate::ctx::Precision;
 use crate::elem::Elem;
@@ -58,7 +58,7 @@ fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>>
 
 /// The panels of `lanes`: their lanes, whole vectors each, at most `width` of them.
 #[inline(always)]
-fn panels(lanes: Range<usize>, width: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn panels(lanes: Range<usize>, width: usize) -> impl Iterator<Item = Range<usize>> {
     steps(lanes, width).map(|panel| panel.start..panel.start + panel.len().next_multiple_of(LANES))
 }
 
@@ -71,16 +71,12 @@ fn pack<S: Simd, A: Elem, C: Elem>(
     v: Range<usize>,
     packed: &mut [f32],
 ) {
-    let mut rest = packed;
-    for panel in panels(v, S::TILE_VECTORS * LANES) {
-        let to;
-        (to, rest) = rest.split_at_mut(panel.len() * op.a.cols());
-        match op.weights.layout {
-            Layout::Nk => pack_transposed(s, op.a, panel, rounds(precision, A::IS_BF16), to),
-            Layout::Kn => {
-                let round = rounds(precision, matches!(op.weights.matrix, AnyMatRef::Bf16(_)));
-                any!(AnyMatRef, op.weights.matrix, w => pack_direct(s, w, panel, round, to));
-            }
+    let width = S::TILE_VECTORS * LANES;
+    match op.weights.layout {
+        Layout::Nk => pack_transposed(s, op.a, v, width, rounds(precision, A::IS_BF16), packed),
+        Layout::Kn => {
+            let round = rounds(precision, matches!(op.weights.matrix, AnyMatRef::Bf16(_)));
+            any!(AnyMatRef, op.weights.matrix, w => pack_direct(s, w, v, width, round, packed));
         }
     }
 }
@@ -112,17 +108,28 @@ fn multiply<'t, S: Simd, A: Elem, C: Elem>(
                 }
             }
             let mut start = 0;
-            for panel in panels(tile.v.clone(), S::TILE_VECTORS * LANES) {
+            let count = tile.v.len().div_ceil(S::TILE_VECTORS * LANES);
+            for (index, panel) in panels(tile.v.clone(), S::TILE_VECTORS * LANES).enumerate() {
                 let width = panel.len();
                 let v = &packed[start + k.start * width..start + k.end * width];
                 let at = i * S::TILE_ROWS * tile.stride + panel.start - tile.v.start;
                 let block = Block { depth: k.len(), first: k.start == 0, stride: tile.stride };
-                if width == LANES {
-                    block.run::<S, 1>(s, stage, v, &mut tile.sums[at..]);
-                } else {
-                    block.run::<S, 2>(s, stage, v, &mut tile.sums[at..]);
+                // The guards are constants: a level has no code for tiles wider than its own.
+                match width / LANES {
+                    3 if S::TILE_VECTORS >= 3 => block.run::<S, 3>(s, stage, v, &mut tile.sums[at..]),
+                    2 if S::TILE_VECTORS >= 2 => block.run::<S, 2>(s, stage, v, &mut tile.sums[at..]),
+                    _ => block.run::<S, 1>(s, stage, v, &mut tile.sums[at..]),
                 }
                 start += width * depth;
+                if op.weights.layout == Layout::Nk {
+                    let (rows, k) = if k.end < depth {
+                        (rows.clone(), k.end..(k.end + K_BLOCK).min(depth))
+                    } else {
+                        let end = op.weights.n();
+                        (rows.end.min(end)..(rows.end + S::TILE_ROWS).min(end), 0..K_BLOCK.min(depth))
+                    };
+                    any!(AnyMatRef, op.weights.matrix, w => prefetch_rows(s, w, rows, k, (index, count)));
+                }
             }
         }
     }
@@ -142,7 +149,7 @@ impl Block {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(&self, s: S, stage: &[f32], v: &[f32], sums: &mut [f32]) {
         match S::TILE_ROWS {
-            12 => self.tile::<S, 12, V>(s, stage, v, sums),
+            8 => self.tile::<S, 8, V>(s, stage, v, sums),
             6 => self.tile::<S, 6, V>(s, stage, v, sums),
             _ => self.tile::<S, 3, V>(s, stage, v, sums),
         }
@@ -162,19 +169,18 @@ impl Block {
         assert!(sums.len() >= (R - 1) * self.stride + V * LANES);
         let mut acc = [[s.splat(0.0); V]; R];
         let (mut x, mut v) = (stage.as_ptr(), v.as_ptr());
-        for _ in 0..self.depth {
-            // SAFETY: the assertions above: `depth` steps of V vectors stay inside `v`, and `depth` elements
-            // of R rows inside `stage`.
-            unsafe {
-                let lanes: [S::F32; V] = core::array::from_fn(|j| s.load(v.add(j * LANES)));
-                for (r, acc) in acc.iter_mut().enumerate() {
-                    let x = s.splat(*x.add(r * STAGE_STRIDE));
-                    for (acc, lanes) in acc.iter_mut().zip(lanes) {
-                        *acc = s.mul_add(x, lanes, *acc);
-                    }
+        // SAFETY: the assertions above: `depth` steps of V vectors stay inside `v`, and `depth` elements of R
+        // rows inside `stage`.
+        unsafe {
+            for _ in 0..self.depth / UNROLL {
+                for _ in 0..UNROLL {
+                    step(s, &mut acc, x, v);
+                    (x, v) = (x.add(1), v.add(V * LANES));
                 }
-                v = v.add(V * LANES);
-                x = x.add(1);
+            }
+            for _ in 0..self.depth % UNROLL {
+                step(s, &mut acc, x, v);
+                (x, v) = (x.add(1), v.add(V * LANES));
             }
         }
         for (r, acc) in acc.iter().enumerate() {
@@ -186,6 +192,32 @@ impl Block {
                     s.store(to, sum);
                 }
             }
+        }
+    }
+}
+
+/// Steps of k in one turn of the inner loop: spares the counting, which costs where the front end is shared
+/// with another hardware thread.
+const UNROLL: usize = 4;
+
+/// `acc[r][j] += x[r] * v[j]` at one k.
+///
+/// # Safety
+/// `x` must be readable at R rows [`STAGE_STRIDE`] apart, and `v` for V vectors.
+#[inline(always)]
+unsafe fn step<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    acc: &mut [[S::F32; V]; R],
+    x: *const f32,
+    v: *const f32,
+) {
+    // SAFETY: the caller's contract.
+    let lanes: [S::F32; V] = core::array::from_fn(|j| unsafe { s.load(v.add(j * LANES)) });
+    for (r, acc) in acc.iter_mut().enumerate() {
+        // SAFETY: the caller's contract.
+        let x = s.splat(unsafe { *x.add(r * STAGE_STRIDE) });
+        for (acc, lanes) in acc.iter_mut().zip(lanes) {
+            *acc = s.mul_add(x, lanes, *acc);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Level `Avx2`: two 256-bit registers a vector, low lanes first.
 
 use core::arch::x86_64::{
-    __m128i, __m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _mm256_cvtph_ps,
-    _mm256_cvtps_ph,
+    __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
+    _mm256_cvtph_ps, _mm256_cvtps_ph,
 };
 
 use super::{LANES, Simd};
@@ -49,6 +49,13 @@ impl Avx2 {
         avx2._mm256_blendv_epi8(rounded, quiet, nan)
     }
 
+    /// The nearest bf16 of each lane, widened. A function and not a closure: those may be left out of line.
+    #[inline(always)]
+    fn bf16_rounded(self, v: __m256) -> __m256 {
+        let high = self.avx._mm256_set1_epi32(0xffff_0000_u32 as i32);
+        self.avx._mm256_castsi256_ps(self.avx2._mm256_and_si256(self.bf16_bits(v), high))
+    }
+
     #[inline(always)]
     fn widen_bf16(self, bits: __m128i) -> __m256 {
         let wide = self.avx2._mm256_cvtepu16_epi32(bits);
@@ -90,6 +97,11 @@ impl Simd for Avx2 {
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 1;
 
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> V {
         [self.avx._mm256_set1_ps(x); 2]
@@ -194,9 +206,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn round_to_bf16(self, a: V) -> V {
-        let (avx, avx2) = (self.avx, self.avx2);
-        let high = avx._mm256_set1_epi32(0xffff_0000_u32 as i32);
-        map(a, |a| avx._mm256_castsi256_ps(avx2._mm256_and_si256(self.bf16_bits(a), high)))
+        [self.bf16_rounded(a[0]), self.bf16_rounded(a[1])]
     }
     #[inline(always)]
     fn sum(self, a: V) -> f32 {
@@ -210,14 +220,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn largest(self, a: V) -> f32 {
         let avx = self.avx;
-        let max = |a, b| {
-            // `a > b ? a : b`, as `Simd::max`.
-            avx._mm256_blendv_ps(b, a, avx._mm256_cmp_ps::<_CMP_GT_OQ>(a, b))
-        };
-        let a = max(a[0], a[1]);
-        let a = max(a, avx._mm256_permute2f128_ps::<0x01>(a, a));
-        let a = max(a, avx._mm256_permute_ps::<0b01_00_11_10>(a));
-        let a = max(a, avx._mm256_permute_ps::<0b10_11_00_01>(a));
+        let a = avx._mm256_max_ps(a[0], a[1]);
+        let a = avx._mm256_max_ps(a, avx._mm256_permute2f128_ps::<0x01>(a, a));
+        let a = avx._mm256_max_ps(a, avx._mm256_permute_ps::<0b01_00_11_10>(a));
+        let a = avx._mm256_max_ps(a, avx._mm256_permute_ps::<0b10_11_00_01>(a));
         avx._mm256_cvtss_f32(a)
     }
     #[inline(always)]

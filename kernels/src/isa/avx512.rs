@@ -1,6 +1,8 @@
 //! Level `Avx512`: one 512-bit register a vector.
 
-use core::arch::x86_64::{__m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC};
+use core::arch::x86_64::{
+    __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_HINT_T0, _mm_prefetch,
+};
 
 use super::{LANES, Simd};
 
@@ -46,9 +48,14 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type Mask = __mmask16;
 
-    const TILE_ROWS: usize = 12;
-    const TILE_VECTORS: usize = 2;
+    const TILE_ROWS: usize = 8;
+    const TILE_VECTORS: usize = 3;
 
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         self.avx512f._mm512_set1_ps(x)

@@ -1,5 +1,5 @@
 //! What the kernel tests share: storage types with their views, and contexts for every level.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unused_macros, unused_imports, reason = "each test file uses its own part")]
 
 pub mod gemm_case;
 
