@@ -129,6 +129,10 @@ impl<'a, T> MatRef<'a, T> {
         if self.cols == 0 { &[] } else { &self.data[i * self.row_stride..][..self.cols] }
     }
 
+    pub(crate) fn as_ptr(&self) -> *const T {
+        self.data.as_ptr()
+    }
+
     /// A matrix without gaps that fills `data`, whose length the caller has computed.
     pub(crate) fn packed(data: &'a [T], rows: usize, cols: usize) -> Self {
         assert!(data.len() == rows * cols);

@@ -21,3 +21,8 @@ pub use tokens::Tokens;
 
 pub use rachis_kernels as kernels;
 pub use rachis_loader as loader;
+
+/// The README's example, compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -35,23 +35,41 @@ pub(super) fn stage_rows<S: Simd, T: Elem>(
     }
 }
 
-/// Asks for the part `part` of `parts` of what [`stage_rows`] will read.
-#[inline(always)]
-pub(super) fn prefetch_rows<S: Simd, T: Elem>(
-    s: S,
-    from: MatRef<'_, T>,
-    rows: Range<usize>,
-    k: Range<usize>,
-    (part, parts): (usize, usize),
-) {
-    const LINE: usize = 64;
-    for r in rows.skip(part).step_by(parts) {
-        let row = &from.row(r)[k.clone()];
-        for at in (0..size_of_val(row)).step_by(LINE) {
-            s.prefetch(row.as_ptr().cast::<u8>().wrapping_add(at));
+/// Rows of X that will be staged next, to be brought close meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    /// Their first element; they need not exist, as past the end of a matrix.
+    first: *const u8,
+    /// Bytes between the starts of rows.
+    stride: usize,
+    /// Cache lines to ask for in each turn of the inner loop, so that a block's turns cover the rows.
+    pub(super) lines: usize,
+}
+
+impl Ahead {
+    /// Nothing to bring.
+    pub(super) const NONE: Ahead = Ahead { first: core::ptr::null(), stride: 0, lines: 0 };
+
+    /// `R` rows from `row` on at column `k`, spread over turns of `unroll` columns.
+    #[inline(always)]
+    pub(super) fn rows<S: Simd, T: Elem>(from: MatRef<'_, T>, row: usize, k: usize, unroll: usize) -> Ahead {
+        let first = from.as_ptr().wrapping_add(row.wrapping_mul(from.row_stride()).wrapping_add(k));
+        let bytes = S::TILE_ROWS * unroll * size_of::<T>();
+        Ahead { first: first.cast(), stride: from.row_stride() * size_of::<T>(), lines: bytes.div_ceil(LINE) }
+    }
+
+    /// Asks for the lines of turn `turn`: down the rows, then along them.
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd>(self, s: S, turn: usize) {
+        for i in turn * self.lines..(turn + 1) * self.lines {
+            let (row, line) = (i % S::TILE_ROWS, i / S::TILE_ROWS);
+            s.prefetch(self.first.wrapping_add(row.wrapping_mul(self.stride) + line * LINE));
         }
     }
 }
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Packs the columns `lanes` of V, given as `[K, lanes]`, into panels of up to `width` lanes: within a panel all
 /// lanes for k = 0, then k = 1, ... Lanes past the end of the matrix are zero.

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::blocking::{Blocking, K_BLOCK, STAGE_STRIDE};
-use super::pack::{pack_direct, pack_transposed, prefetch_rows, stage_rows};
+use super::pack::{Ahead, pack_direct, pack_transposed, stage_rows};
 use super::{Gemm, Layout, epilogue, rounds};
 use crate::ctx::Precision;
 use crate::elem::Elem;
@@ -107,13 +107,15 @@ fn multiply<'t, S: Simd, A: Elem, C: Elem>(
                     stage_rows(s, op.a, rows.clone(), k.clone(), rounds(precision, A::IS_BF16), stage)
                 }
             }
+            let ahead = ahead::<S, A, C>(op, rows.end, k.clone());
             let mut start = 0;
             let count = tile.v.len().div_ceil(S::TILE_VECTORS * LANES);
             for (index, panel) in panels(tile.v.clone(), S::TILE_VECTORS * LANES).enumerate() {
                 let width = panel.len();
                 let v = &packed[start + k.start * width..start + k.end * width];
                 let at = i * S::TILE_ROWS * tile.stride + panel.start - tile.v.start;
-                let block = Block { depth: k.len(), first: k.start == 0, stride: tile.stride };
+                let ahead = if index + 1 == count { ahead } else { Ahead::NONE };
+                let block = Block { depth: k.len(), first: k.start == 0, stride: tile.stride, ahead };
                 // The guards are constants: a level has no code for tiles wider than its own.
                 match width / LANES {
                     3 if S::TILE_VECTORS >= 3 => block.run::<S, 3>(s, stage, v, &mut tile.sums[at..]),
@@ -121,19 +123,24 @@ fn multiply<'t, S: Simd, A: Elem, C: Elem>(
                     _ => block.run::<S, 1>(s, stage, v, &mut tile.sums[at..]),
                 }
                 start += width * depth;
-                if op.weights.layout == Layout::Nk {
-                    let (rows, k) = if k.end < depth {
-                        (rows.clone(), k.end..(k.end + K_BLOCK).min(depth))
-                    } else {
-                        let end = op.weights.n();
-                        (rows.end.min(end)..(rows.end + S::TILE_ROWS).min(end), 0..K_BLOCK.min(depth))
-                    };
-                    any!(AnyMatRef, op.weights.matrix, w => prefetch_rows(s, w, rows, k, (index, count)));
-                }
             }
         }
     }
     tile
+}
+
+/// What will be staged after the block `k` of the rows before `end`: weights only, since activations are few
+/// and near.
+#[inline(always)]
+fn ahead<S: Simd, A, C>(op: &Gemm<'_, A, C>, end: usize, k: Range<usize>) -> Ahead {
+    match op.weights.layout {
+        Layout::Nk => {
+            let last = k.end == op.a.cols();
+            let (row, k) = if last { (end, 0) } else { (end.saturating_sub(S::TILE_ROWS), k.end) };
+            any!(AnyMatRef, op.weights.matrix, w => Ahead::rows::<S, _>(w, row, k, UNROLL))
+        }
+        Layout::Kn => Ahead::NONE,
+    }
 }
 
 /// One call of the register tile.
@@ -142,6 +149,7 @@ struct Block {
     /// Whether the sums start here, or are added to those of earlier blocks.
     first: bool,
     stride: usize,
+    ahead: Ahead,
 }
 
 impl Block {
@@ -172,7 +180,8 @@ impl Block {
         // SAFETY: the assertions above: `depth` steps of V vectors stay inside `v`, and `depth` elements of R
         // rows inside `stage`.
         unsafe {
-            for _ in 0..self.depth / UNROLL {
+            for turn in 0..self.depth / UNROLL {
+                self.ahead.prefetch(s, turn);
                 for _ in 0..UNROLL {
                     step(s, &mut acc, x, v);
                     (x, v) = (x.add(1), v.add(V * LANES));
