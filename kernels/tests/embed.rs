@@ -6,7 +6,7 @@ mod common;
 use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
 use rachis_kernels::{Accumulate, Ctx, EmbedRows, Error, embed_rows};
 use rachis_testkit::tolerance::{Bound, U};
-use rachis_testkit::{Grid, Kind, Rng, Storage, shapes};
+use rachis_testkit::{Grid, Kind, Rng, shapes};
 
 fn check<T: Element, H: Element>(ctx: &Ctx, hidden: usize, scale: f32, accumulate: Accumulate) {
     let mut rng = Rng::new(hidden as u64);

@@ -11,12 +11,15 @@ use rachis_kernels::{
 };
 use rachis_testkit::{oracle, tolerance};
 
+/// The largest share of its bound that a result uses, and the argument.
+type Worst = (f64, f32);
+
 /// A function under test.
 struct Function {
     name: &'static str,
     run: fn(&Ctx, &[f32], &mut [f32]),
-    /// The largest share of its bound that one of the results `y` of `x` uses, with the argument.
-    worst: fn(&Ctx, x: &[f32], y: &[f32]) -> (f64, f32),
+    /// Over the results `y` of `x`.
+    worst: fn(&Ctx, x: &[f32], y: &[f32]) -> Worst,
 }
 
 const FUNCTIONS: [Function; 9] = [
@@ -65,16 +68,16 @@ fn activated(ctx: &Ctx, activation: Activation, x: &[f32], y: &mut [f32]) {
 }
 
 /// The larger of two errors; a NaN, which no error should be, counts as the largest.
-fn worse(a: (f64, f32), b: (f64, f32)) -> (f64, f32) {
+fn worse(a: Worst, b: Worst) -> Worst {
     if b.0 > a.0 || b.0.is_nan() { b } else { a }
 }
 
-fn worst_ulp(x: &[f32], y: &[f32], exact: fn(f64) -> f64, bound: f64) -> (f64, f32) {
+fn worst_ulp(x: &[f32], y: &[f32], exact: fn(f64) -> f64, bound: f64) -> Worst {
     let errors = x.iter().zip(y).map(|(x, y)| (tolerance::ulp_error(*y, exact(f64::from(*x))) / bound, *x));
     errors.fold((0.0, 0.0), worse)
 }
 
-fn worst_activation(x: &[f32], y: &[f32], exact: fn(f64) -> f64) -> (f64, f32) {
+fn worst_activation(x: &[f32], y: &[f32], exact: fn(f64) -> f64) -> Worst {
     let share = |x: f64, y: f64| {
         let exact = exact(x);
         if exact.is_nan() && y.is_nan() || exact == y {
@@ -87,7 +90,7 @@ fn worst_activation(x: &[f32], y: &[f32], exact: fn(f64) -> f64) -> (f64, f32) {
 }
 
 /// Infinite at the first value that is not stored as `half` rounds it.
-fn worst_store<H: Element>(ctx: &Ctx, x: &[f32]) -> (f64, f32) {
+fn worst_store<H: Element>(ctx: &Ctx, x: &[f32]) -> Worst {
     let mut stored = vec![H::default(); x.len()];
     let op = EmbedRows {
         ids: &[0],
@@ -155,7 +158,7 @@ fn sigmoidal(x: f64, function: oracle::Activation, curve: f64) -> f64 {
 }
 
 /// The worst share of the bound over the patterns `first, first + step, ...` below `end`.
-fn sweep(ctx: &Ctx, function: &Function, (first, end): (u64, u64), step: usize) -> (f64, f32) {
+fn sweep(ctx: &Ctx, function: &Function, (first, end): (u64, u64), step: usize) -> Worst {
     const CHUNK: usize = 1 << 14;
     let mut worst = (0.0, 0.0);
     let (mut x, mut y) = (Vec::with_capacity(CHUNK), vec![0.0; CHUNK]);
@@ -174,7 +177,7 @@ fn sweep(ctx: &Ctx, function: &Function, (first, end): (u64, u64), step: usize) 
 
 /// Prints each function's worst result, then fails when one left its bound.
 #[track_caller]
-fn report(ctx: &Ctx, worst: impl Fn(usize, &Function) -> (f64, f32)) {
+fn report(ctx: &Ctx, worst: impl Fn(usize, &Function) -> Worst) {
     let mut outside = Vec::new();
     for (i, function) in FUNCTIONS.iter().enumerate() {
         let (share, at) = worst(i, function);

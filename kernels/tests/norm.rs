@@ -5,7 +5,7 @@ mod common;
 use common::{Element, at_every_level, bits, for_each_type, is_scalar, view, view_mut};
 use rachis_kernels::{Ctx, Error, Level, MatMut, MatRef, NormRows, layer_norm_rows, rms_norm_rows};
 use rachis_testkit::tolerance::{self, Norm, NormRow};
-use rachis_testkit::{Grid, Kind, Rng, Storage, data, shapes};
+use rachis_testkit::{Grid, Kind, Rng, data, shapes};
 
 const NORMS: [Norm; 2] = [Norm::Layer, Norm::Rms];
 

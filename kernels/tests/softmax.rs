@@ -5,7 +5,7 @@ mod common;
 use common::{Element, at_every_level, bits, for_each_type, is_scalar, ulps, view, view_mut};
 use rachis_kernels::{Ctx, Error, Level, Mask, MatMut, MatRef, SoftmaxRows, softmax_rows};
 use rachis_testkit::tolerance::{self, SoftmaxRow};
-use rachis_testkit::{Grid, Kind, Rng, Storage, shapes};
+use rachis_testkit::{Grid, Kind, Rng, shapes};
 
 /// Columns that each row of a mask lets through.
 fn visible(mask: Mask<'_>, row: usize, cols: usize) -> Vec<bool> {

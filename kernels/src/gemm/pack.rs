@@ -68,6 +68,9 @@ impl Ahead {
     }
 }
 
+/// How many rows ahead [`pack_direct`] asks for its piece.
+const ROWS_AHEAD: usize = 8;
+
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -84,8 +87,14 @@ pub(super) fn pack_direct<S: Simd, T: Elem>(
     round: bool,
     packed: &mut [f32],
 ) {
+    let end = lanes.end.min(from.cols());
     for k in 0..from.rows() {
         let row = from.row(k);
+        // The hardware does not see where the next row's piece starts.
+        let ahead = from.as_ptr().wrapping_add((k + ROWS_AHEAD).wrapping_mul(from.row_stride()));
+        for at in (lanes.start..end).step_by(LINE / size_of::<T>()) {
+            s.prefetch(ahead.wrapping_add(at).cast());
+        }
         for panel in panels(lanes.clone(), width) {
             let start = (panel.start - lanes.start) * from.rows() + k * panel.len();
             for (j, at) in panel.step_by(LANES).enumerate() {
