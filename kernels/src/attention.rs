@@ -2,7 +2,7 @@
 //!
 //! For every sequence and head: `softmax(q k^T * scale) v` (Vaswani et al., arXiv:1706.03762). A block of
 //! queries is taken at a time, so the scores need `Q_BLOCK x keys` elements, never `[heads, queries, keys]`.
-//! Products and softmax keep the contracts of [`gemm`](crate::gemm) and [`softmax`](crate::softmax): an output
+//! Products and softmax keep the contracts of [`gemm`](mod@crate::gemm) and [`softmax`](mod@crate::softmax): an output
 //! row depends on its query and on its sequence's keys and values, not on the batch, the block or the threads.
 //!
 //! Sequences lie behind one another in the rows of q, k and v; a [`Span`] says which rows are whose. Padding is

@@ -8,7 +8,7 @@ pub use half::{bf16, f16};
 use crate::isa::Simd;
 use crate::view::{AnyMatRef, MatRef};
 
-/// An element type that matrices and vectors may be stored in. Sealed: f32, [`bf16`] and [`f16`].
+/// An element type that matrices and vectors may be stored in. Sealed: f32, [`struct@bf16`] and [`struct@f16`].
 pub trait Elem: private::Storage {}
 
 impl Elem for f32 {}
