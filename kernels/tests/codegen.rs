@@ -111,6 +111,15 @@ impl Instruction {
         fused && self.text.contains(register)
     }
 
+    /// Arithmetic that a register tile has no use for.
+    fn is_other_arithmetic(&self) -> bool {
+        const OTHERS: [&str; 11] = [
+            "vaddps", "vsubps", "vmulps", "vdivps", "vmaxps", "vminps", "fadd", "fsub", "fmul", "fdiv",
+            "fcmgt",
+        ];
+        OTHERS.contains(&self.mnemonic())
+    }
+
     /// Whether the last operand, where AT&T syntax has the destination, is memory.
     fn stores_vector(&self) -> bool {
         self.mnemonic().starts_with("vmov") && self.text.trim_end().ends_with(')')
@@ -142,37 +151,41 @@ impl Program {
         Program { functions }
     }
 
-    /// The innermost loops: code that ends in a jump back and has no other jump.
+    /// Loops: code from the target of a jump back to that jump, with the name of the function.
     fn loops(&self) -> impl Iterator<Item = (&str, &[Instruction])> {
         self.functions.iter().flat_map(|(name, code)| {
             code.iter().enumerate().filter_map(move |(end, last)| {
                 let (target, _) = last.target().filter(|(target, _)| last.is_jump() && *target <= last.at)?;
                 let start = code.binary_search_by_key(&target, |instruction| instruction.at).ok()?;
-                let body = &code[start..=end];
-                let inner = &body[..body.len() - 1];
-                (!inner.iter().any(Instruction::is_jump)).then_some((name.as_str(), body))
+                Some((name.as_str(), &code[start..=end]))
             })
         })
     }
 
-    /// There is a loop of `count` (or a multiple, unrolled) fused multiply-adds on such registers, and every
-    /// one like it calls nothing and stores no vector.
+    /// There are loops whose last stretch without a jump is `count` (or a multiple, unrolled) fused multiply-adds
+    /// on such registers and no other arithmetic: register tiles. They call nothing and store no vector.
     fn assert_tile(&self, register: &str, count: usize) {
         let mut found = 0;
         for (name, body) in self.loops() {
-            let fused = body.iter().filter(|i| i.is_fused_multiply_add(register)).count();
-            if fused >= count && fused.is_multiple_of(count) {
+            let inner = &body[..body.len() - 1];
+            let start = inner.iter().rposition(Instruction::is_jump).map_or(0, |jump| jump + 1);
+            let stretch = &inner[start..];
+            let fused = stretch.iter().filter(|i| i.is_fused_multiply_add(register)).count();
+            let tile = fused > 0
+                && fused.is_multiple_of(count)
+                && !stretch.iter().any(Instruction::is_other_arithmetic);
+            if tile {
                 let text = || body.iter().map(|i| i.text.as_str()).collect::<Vec<_>>().join("\n");
                 assert!(!body.iter().any(Instruction::is_call), "{name} calls in its tile:\n{}", text());
                 assert!(
-                    !body.iter().any(Instruction::stores_vector),
+                    !stretch.iter().any(Instruction::stores_vector),
                     "{name} spills in its tile:\n{}",
                     text()
                 );
                 found += 1;
             }
         }
-        println!("{found} register tiles of {count} fused multiply-adds on {register}");
+        println!("{found} loops of register tiles of {count} fused multiply-adds on {register}");
         assert!(found > 0, "no register tile of {count} fused multiply-adds on {register} registers");
     }
 
@@ -203,13 +216,13 @@ impl Program {
         }
     }
 
-    /// Nothing computes a function one number at a time: the program does not even import one that could.
+    /// Nothing computes a function one number at a time: the program has and imports no such function.
     fn assert_no_scalar_math() {
         const SCALAR: [&str; 9] = ["expf", "tanhf", "erff", "erfcf", "fmaf", "fma", "exp", "tanh", "erf"];
-        let imported = objdump(&["-T"]);
-        for line in imported.lines() {
-            let name = line.split_whitespace().last().unwrap_or("");
-            assert!(!SCALAR.contains(&name), "the program imports {name}: {line}");
+        for line in objdump(&["-t"]).lines() {
+            let symbol = line.split_whitespace().last().unwrap_or("");
+            let name = symbol.split('@').next().unwrap_or(symbol);
+            assert!(!SCALAR.contains(&name), "the program uses {name}: {line}");
         }
     }
 }

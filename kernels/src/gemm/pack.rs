@@ -43,7 +43,7 @@ pub(super) struct Ahead {
     /// Bytes between the starts of rows.
     stride: usize,
     /// Cache lines to ask for in each turn of the inner loop, so that a block's turns cover the rows.
-    pub(super) lines: usize,
+    lines: usize,
 }
 
 impl Ahead {
@@ -55,7 +55,8 @@ impl Ahead {
     pub(super) fn rows<S: Simd, T: Elem>(from: MatRef<'_, T>, row: usize, k: usize, unroll: usize) -> Ahead {
         let first = from.as_ptr().wrapping_add(row.wrapping_mul(from.row_stride()).wrapping_add(k));
         let bytes = S::TILE_ROWS * unroll * size_of::<T>();
-        Ahead { first: first.cast(), stride: from.row_stride() * size_of::<T>(), lines: bytes.div_ceil(LINE) }
+        let stride = from.row_stride().wrapping_mul(size_of::<T>());
+        Ahead { first: first.cast(), stride, lines: bytes.div_ceil(LINE) }
     }
 
     /// Asks for the lines of turn `turn`: down the rows, then along them.
@@ -63,7 +64,7 @@ impl Ahead {
     pub(super) fn prefetch<S: Simd>(self, s: S, turn: usize) {
         for i in turn * self.lines..(turn + 1) * self.lines {
             let (row, line) = (i % S::TILE_ROWS, i / S::TILE_ROWS);
-            s.prefetch(self.first.wrapping_add(row.wrapping_mul(self.stride) + line * LINE));
+            s.prefetch(self.first.wrapping_add(row.wrapping_mul(self.stride)).wrapping_add(line * LINE));
         }
     }
 }
