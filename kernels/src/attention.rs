@@ -130,10 +130,10 @@ fn head_block<T: Elem>(
         Weights { matrix: T::any(k), layout: Layout::Nk },
         Weights { matrix: T::any(v), layout: Layout::Kn },
     );
-    multiply(&ctx, scratch, &Gemm::product(q, k, MatMut::packed(scores, rows, keys)));
+    multiply(&ctx, scratch, Gemm::product(q, k, MatMut::packed(scores, rows, keys)));
     let x = MatMut::packed(scores, rows, keys);
     ctx.run(SoftmaxRows { x, scale: op.scale, bias: None, mask: Mask::None });
-    multiply(&ctx, scratch, &Gemm::product(MatRef::packed(scores, rows, keys), v, out));
+    multiply(&ctx, scratch, Gemm::product(MatRef::packed(scores, rows, keys), v, out));
 }
 
 fn validate<T: Elem>(op: &Attention<'_, T>) -> Result<()> {

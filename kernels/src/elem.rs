@@ -6,7 +6,7 @@
 pub use half::{bf16, f16};
 
 use crate::isa::Simd;
-use crate::view::{AnyMatRef, MatRef};
+use crate::view::{AnyMatMut, AnyMatRef, MatMut, MatRef};
 
 /// An element type that matrices and vectors may be stored in. Sealed: f32, [`struct@bf16`] and [`struct@f16`].
 pub trait Elem: private::Storage {}
@@ -16,20 +16,24 @@ impl Elem for bf16 {}
 impl Elem for f16 {}
 
 pub(crate) mod private {
-    use super::{AnyMatRef, MatRef, Simd, bf16, f16};
+    use super::{AnyMatMut, AnyMatRef, MatMut, MatRef, Simd, bf16, f16};
 
     /// How 16 elements move between memory and a register.
     pub trait Storage: Copy + Default + Send + Sync + core::fmt::Debug + 'static {
         /// Whether storing a value and loading it again gives the same value.
         const EXACT: bool;
-        /// Whether every value of the type is a bf16.
-        const IS_BF16: bool;
 
         /// The value, widened exactly.
         fn widen(self) -> f32;
 
         /// The matrix with its storage type as a value.
         fn any(matrix: MatRef<'_, Self>) -> AnyMatRef<'_>;
+
+        /// The writable matrix with its storage type as a value.
+        fn any_mut(matrix: MatMut<'_, Self>) -> AnyMatMut<'_>;
+
+        /// The matrix, if this is its storage type.
+        fn typed(matrix: AnyMatRef<'_>) -> Option<MatRef<'_, Self>>;
 
         /// Widens 16 elements.
         ///
@@ -45,10 +49,9 @@ pub(crate) mod private {
     }
 
     macro_rules! storage {
-        ($t:ty, $variant:ident, $bits:ty, $exact:literal, $bf16:literal, $load:ident, $store:ident) => {
+        ($t:ty, $variant:ident, $bits:ty, $exact:literal, $load:ident, $store:ident) => {
             impl Storage for $t {
                 const EXACT: bool = $exact;
-                const IS_BF16: bool = $bf16;
 
                 fn widen(self) -> f32 {
                     self.into()
@@ -56,6 +59,15 @@ pub(crate) mod private {
 
                 fn any(matrix: MatRef<'_, Self>) -> AnyMatRef<'_> {
                     AnyMatRef::$variant(matrix)
+                }
+
+                fn any_mut(matrix: MatMut<'_, Self>) -> AnyMatMut<'_> {
+                    AnyMatMut::$variant(matrix)
+                }
+
+                #[inline(always)]
+                fn typed(matrix: AnyMatRef<'_>) -> Option<MatRef<'_, Self>> {
+                    if let AnyMatRef::$variant(matrix) = matrix { Some(matrix) } else { None }
                 }
 
                 #[inline(always)]
@@ -73,7 +85,7 @@ pub(crate) mod private {
         };
     }
 
-    storage!(f32, F32, f32, true, false, load, store);
-    storage!(bf16, Bf16, u16, false, true, load_bf16, store_bf16);
-    storage!(f16, F16, u16, false, false, load_f16, store_f16);
+    storage!(f32, F32, f32, true, load, store);
+    storage!(bf16, Bf16, u16, false, load_bf16, store_bf16);
+    storage!(f16, F16, u16, false, load_f16, store_f16);
 }

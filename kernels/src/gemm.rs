@@ -41,7 +41,7 @@ use crate::elem::Elem;
 use crate::error::{Result, check};
 use crate::isa::{Kernel, Simd};
 use crate::scratch::Scratch;
-use crate::view::{AnyMatRef, AnySlice, MatMut, MatRef};
+use crate::view::{AnyMatMut, AnyMatRef, AnySlice, MatMut, MatRef};
 
 use blocking::Blocking;
 
@@ -114,29 +114,49 @@ impl<'a, A, C> Gemm<'a, A, C> {
 pub fn gemm<A: Elem, C: Elem>(ctx: &Ctx, scratch: &mut Scratch, op: Gemm<'_, A, C>) -> Result<()> {
     validate(&op)?;
     let len = gemm_scratch_len(ctx, op.weights.layout, op.a.rows(), op.weights.n(), op.a.cols());
-    multiply(ctx, scratch.take(len), &op);
+    multiply(ctx, scratch.take(len), op);
     Ok(())
 }
 
 /// [`gemm`] on operands whose shapes are known to agree, in scratch that is known to suffice.
-pub(crate) fn multiply<A: Elem, C: Elem>(ctx: &Ctx, scratch: &mut [f32], op: &Gemm<'_, A, C>) {
-    let (m, n, k) = (op.a.rows(), op.weights.n(), op.a.cols());
-    if m == 0 || n == 0 {
-        return;
+pub(crate) fn multiply<A: Elem, C: Elem>(ctx: &Ctx, scratch: &mut [f32], op: Gemm<'_, A, C>) {
+    let Gemm { a, weights, bias, activation, residual, out } = op;
+    let (a, residual, out) = (A::any(a), residual.map(C::any), C::any_mut(out));
+    Product { a, weights, bias, activation, residual, out }.run(ctx, scratch);
+}
+
+/// A [`Gemm`] with its storage types as values, so that each level's code exists once and not once for each
+/// combination of types.
+struct Product<'a> {
+    a: AnyMatRef<'a>,
+    weights: Weights<'a>,
+    bias: Option<AnySlice<'a>>,
+    activation: Activation,
+    residual: Option<AnyMatRef<'a>>,
+    out: AnyMatMut<'a>,
+}
+
+impl Product<'_> {
+    fn run(&self, ctx: &Ctx, scratch: &mut [f32]) {
+        let (m, n, k) = (self.a.rows(), self.weights.n(), self.a.cols());
+        if m == 0 || n == 0 {
+            return;
+        }
+        let blocking = Blocking::new(ctx, self.weights.layout, m, n, k);
+        let scratch = &mut scratch[..blocking.scratch_len()];
+        ctx.for_each_piece(scratch, blocking.piece_len(), |i, scratch| {
+            let (x, v) = blocking.task(i);
+            let (rows, cols) = match self.weights.layout {
+                Layout::Nk => (v.clone(), x.clone()),
+                Layout::Kn => (x.clone(), v.clone()),
+            };
+            // SAFETY: `Blocking::task` cuts the output into rectangles that do not overlap, one a task, and
+            // nothing else touches `self.out` until all tasks are done.
+            let out = unsafe { self.out.block(rows, cols) };
+            let precision = ctx.precision();
+            ctx.run(tile::Task { op: self, precision, blocking: &blocking, x, v, out, scratch });
+        });
     }
-    let blocking = Blocking::new(ctx, op.weights.layout, m, n, k);
-    let scratch = &mut scratch[..blocking.scratch_len()];
-    ctx.for_each_piece(scratch, blocking.piece_len(), |i, scratch| {
-        let (x, v) = blocking.task(i);
-        let (rows, cols) = match op.weights.layout {
-            Layout::Nk => (v.clone(), x.clone()),
-            Layout::Kn => (x.clone(), v.clone()),
-        };
-        // SAFETY: `Blocking::task` cuts the output into rectangles that do not overlap, one a task, and
-        // nothing else touches `op.out` until all tasks are done.
-        let out = unsafe { op.out.block(rows, cols) };
-        ctx.run(tile::Task { op, precision: ctx.precision(), blocking: &blocking, x, v, out, scratch });
-    });
 }
 
 /// Elements of scratch that [`gemm`] needs for a product of these dimensions.
@@ -173,7 +193,7 @@ fn tile_shape(ctx: &Ctx) -> (usize, usize) {
     ctx.run(Shape)
 }
 
-/// Whether an operand stored as `T` must be rounded to bf16 before it is multiplied.
-fn rounds(precision: Precision, stored_as_bf16: bool) -> bool {
-    precision == Precision::Bf16 && !stored_as_bf16
+/// Whether an operand must be rounded to bf16 before it is multiplied.
+fn rounds(precision: Precision, operand: AnyMatRef<'_>) -> bool {
+    precision == Precision::Bf16 && !matches!(operand, AnyMatRef::Bf16(_))
 }

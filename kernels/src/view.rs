@@ -294,6 +294,21 @@ impl AnyMatMut<'_> {
     pub fn cols(&self) -> usize {
         any!(AnyMatMut, self, m => m.cols())
     }
+
+    /// The block of the given rows and columns as a matrix of its own.
+    ///
+    /// # Safety
+    /// As [`MatMut::block`].
+    pub(crate) unsafe fn block(&self, rows: Range<usize>, cols: Range<usize>) -> AnyMatMut<'_> {
+        // SAFETY: the caller's contract.
+        unsafe {
+            match self {
+                AnyMatMut::F32(m) => AnyMatMut::F32(m.block(rows, cols)),
+                AnyMatMut::Bf16(m) => AnyMatMut::Bf16(m.block(rows, cols)),
+                AnyMatMut::F16(m) => AnyMatMut::F16(m.block(rows, cols)),
+            }
+        }
+    }
 }
 
 impl AnySlice<'_> {

@@ -4,24 +4,23 @@ use core::ops::Range;
 
 use super::blocking::{Blocking, K_BLOCK, STAGE_STRIDE};
 use super::pack::{Ahead, pack_direct, pack_transposed, stage_rows};
-use super::{Gemm, Layout, epilogue, rounds};
+use super::{Layout, Product, epilogue, rounds};
 use crate::ctx::Precision;
-use crate::elem::Elem;
 use crate::isa::{Kernel, LANES, Simd};
-use crate::view::{AnyMatRef, MatMut, any};
+use crate::view::{AnyMatMut, any};
 
 /// One thread's rectangle of the output.
-pub(super) struct Task<'a, 'b, A, C> {
-    pub(super) op: &'a Gemm<'b, A, C>,
+pub(super) struct Task<'a, 'b> {
+    pub(super) op: &'a Product<'b>,
     pub(super) precision: Precision,
     pub(super) blocking: &'a Blocking,
     pub(super) x: Range<usize>,
     pub(super) v: Range<usize>,
-    pub(super) out: MatMut<'a, C>,
+    pub(super) out: AnyMatMut<'a>,
     pub(super) scratch: &'a mut [f32],
 }
 
-impl<A: Elem, C: Elem> Kernel for Task<'_, '_, A, C> {
+impl Kernel for Task<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -64,18 +63,15 @@ pub(super) fn panels(lanes: Range<usize>, width: usize) -> impl Iterator<Item = 
 
 /// Packs the lanes `v` of the vector operand, panel after panel.
 #[inline(always)]
-fn pack<S: Simd, A: Elem, C: Elem>(
-    s: S,
-    op: &Gemm<'_, A, C>,
-    precision: Precision,
-    v: Range<usize>,
-    packed: &mut [f32],
-) {
+fn pack<S: Simd>(s: S, op: &Product<'_>, precision: Precision, v: Range<usize>, packed: &mut [f32]) {
     let width = S::TILE_VECTORS * LANES;
     match op.weights.layout {
-        Layout::Nk => pack_transposed(s, op.a, v, width, rounds(precision, A::IS_BF16), packed),
+        Layout::Nk => {
+            let round = rounds(precision, op.a);
+            any!(AnyMatRef, op.a, a => pack_transposed(s, a, v, width, round, packed));
+        }
         Layout::Kn => {
-            let round = rounds(precision, matches!(op.weights.matrix, AnyMatRef::Bf16(_)));
+            let round = rounds(precision, op.weights.matrix);
             any!(AnyMatRef, op.weights.matrix, w => pack_direct(s, w, v, width, round, packed));
         }
     }
@@ -84,9 +80,9 @@ fn pack<S: Simd, A: Elem, C: Elem>(
 /// Computes the sums of one strip: stages a few rows of X, a block of k at a time, and runs them against every
 /// panel.
 #[inline(always)]
-fn multiply<'t, S: Simd, A: Elem, C: Elem>(
+fn multiply<'t, S: Simd>(
     s: S,
-    op: &Gemm<'_, A, C>,
+    op: &Product<'_>,
     precision: Precision,
     packed: &[f32],
     stage: &mut [f32],
@@ -96,18 +92,15 @@ fn multiply<'t, S: Simd, A: Elem, C: Elem>(
     if depth == 0 {
         tile.sums.fill(0.0);
     }
+    let x = match op.weights.layout {
+        Layout::Nk => op.weights.matrix,
+        Layout::Kn => op.a,
+    };
+    let round = rounds(precision, x);
     for (i, rows) in steps(tile.x.clone(), S::TILE_ROWS).enumerate() {
         for k in steps(0..depth, K_BLOCK) {
-            match op.weights.layout {
-                Layout::Nk => {
-                    let round = rounds(precision, matches!(op.weights.matrix, AnyMatRef::Bf16(_)));
-                    any!(AnyMatRef, op.weights.matrix, w => stage_rows(s, w, rows.clone(), k.clone(), round, stage));
-                }
-                Layout::Kn => {
-                    stage_rows(s, op.a, rows.clone(), k.clone(), rounds(precision, A::IS_BF16), stage)
-                }
-            }
-            let ahead = ahead::<S, A, C>(op, rows.end, k.clone());
+            any!(AnyMatRef, x, x => stage_rows(s, x, rows.clone(), k.clone(), round, stage));
+            let ahead = ahead::<S>(op, rows.end, k.clone());
             let mut start = 0;
             let count = tile.v.len().div_ceil(S::TILE_VECTORS * LANES);
             for (index, panel) in panels(tile.v.clone(), S::TILE_VECTORS * LANES).enumerate() {
@@ -132,7 +125,7 @@ fn multiply<'t, S: Simd, A: Elem, C: Elem>(
 /// What will be staged after the block `k` of the rows before `end`: weights only, since activations are few
 /// and near.
 #[inline(always)]
-fn ahead<S: Simd, A, C>(op: &Gemm<'_, A, C>, end: usize, k: Range<usize>) -> Ahead {
+fn ahead<S: Simd>(op: &Product<'_>, end: usize, k: Range<usize>) -> Ahead {
     match op.weights.layout {
         Layout::Nk => {
             let last = k.end == op.a.cols();
