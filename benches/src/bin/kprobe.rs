@@ -2,7 +2,7 @@
 //!
 //! A fraction is of the limit that binds: the multiply-add peak, or the bandwidth at which the bytes that the
 //! product must touch can be read, whichever takes longer. `hot` repeats one product; `cold` cycles through more
-//! weights than the caches hold.
+//! weights than the caches hold. Rates are the best of many short turns, fractions the median of the turns'.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -79,20 +79,23 @@ fn probe(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut lowest = f64::MAX;
     for shape in shapes {
         for (layout, name) in [(Layout::Nk, "nk"), (Layout::Kn, "kn")] {
-            // The peak is measured beside every product: the clock of a shared machine drifts.
-            let before = fma_gflops(&ctx, 20);
-            let (hot, cold) = time(&ctx, args.dtype, *shape, layout, past_caches)?;
-            let peak = before.max(fma_gflops(&ctx, 20)) * args.threads as f64;
+            let turns = time(&ctx, args.dtype, *shape, layout, past_caches)?;
             let bytes = weight_bytes(args.dtype) * shape.n * shape.k;
             let cache = if bytes < caches[1] * 3 / 4 { l2 } else { l3 };
             let flops = 2.0 * (shape.m * shape.n * shape.k) as f64;
-            let limit = |gbps: f64| {
-                let seconds = (flops / (peak * 1e9)).max(bytes as f64 / (gbps * args.threads as f64 * 1e9));
-                flops / seconds / 1e9
+            let threads = args.threads as f64;
+            let fraction = |peak: f64, gbps: f64, time: Duration| {
+                let limit = (flops / (peak * threads * 1e9)).max(bytes as f64 / (gbps * threads * 1e9));
+                limit / time.as_secs_f64()
             };
-            let gflops = |time: Duration| flops / time.as_secs_f64() / 1e9;
-            let (hot, cold) = (gflops(hot), gflops(cold));
-            let (hot_fraction, cold_fraction) = (hot / limit(cache), cold / limit(dram));
+            let hot_fraction = median(turns.iter().map(|turn| fraction(turn.peak, cache, turn.hot)));
+            let cold_fraction = median(turns.iter().map(|turn| fraction(turn.peak, dram, turn.cold)));
+            let best = |times: &mut dyn Iterator<Item = Duration>| {
+                flops / times.min().unwrap_or(Duration::MAX).as_secs_f64() / 1e9
+            };
+            let hot = best(&mut turns.iter().map(|turn| turn.hot));
+            let cold = best(&mut turns.iter().map(|turn| turn.cold));
+            let peak = turns.iter().map(|turn| turn.peak).fold(0.0, f64::max) * threads;
             if shape.m >= 128 {
                 lowest = lowest.min(hot_fraction);
             }
@@ -133,14 +136,32 @@ fn probe(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The shortest hot and cold calls.
+/// One short turn, in which the multiply-add peak and the product are measured one after the other: the clock of
+/// a shared machine drifts, and a neighbour takes a share, so a fraction is of the peak beside it.
+struct Turn {
+    /// GFLOP/s of one core.
+    peak: f64,
+    hot: Duration,
+    cold: Duration,
+}
+
+/// The middle of the values.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+const TURNS: usize = 40;
+const TURN: Duration = Duration::from_millis(8);
+
 fn time(
     ctx: &Ctx,
     dtype: Dtype,
     shape: Shape,
     layout: Layout,
     past_caches: usize,
-) -> Result<(Duration, Duration), Box<dyn std::error::Error>> {
+) -> Result<Vec<Turn>, Box<dyn std::error::Error>> {
     let Shape { m, n, k } = shape;
     let each = n * k;
     let copies = (past_caches / (each * weight_bytes(dtype))).max(2);
@@ -167,15 +188,21 @@ fn time(
         });
         failure = result.err().or(failure.take());
     };
-    let hot = best_time(10, Duration::from_millis(300), || call(0));
+    let mut turns = Vec::with_capacity(TURNS);
     let mut next = 0;
-    let cold = best_time(copies.min(10), Duration::from_millis(300), || {
-        next = (next + 1) % copies;
-        call(next);
-    });
+    for _ in 0..TURNS {
+        let before = fma_gflops(ctx, 2);
+        call(0);
+        let hot = best_time(1, TURN, || call(0));
+        let cold = best_time(1, TURN, || {
+            next = (next + 1) % copies;
+            call(next);
+        });
+        turns.push(Turn { peak: before.max(fma_gflops(ctx, 2)), hot, cold });
+    }
     match failure {
         Some(error) => Err(error.into()),
-        None => Ok((hot, cold)),
+        None => Ok(turns),
     }
 }
 

@@ -29,42 +29,60 @@ pub(super) fn stage_rows<S: Simd, T: Elem>(
 ) {
     for (r, to) in rows.zip(stage.chunks_exact_mut(STAGE_STRIDE)) {
         let row = &from.row(r)[k.clone()];
-        for at in (0..row.len()).step_by(LANES) {
-            mem::store(s, to, at, operand(s, row, at, round));
+        // Whole vectors apart from the rest: every weight passes here, and checks add up.
+        let (whole, rest) = row.as_chunks::<LANES>();
+        for (from, to) in whole.iter().zip(to.as_chunks_mut::<LANES>().0) {
+            mem::store(s, to, 0, operand(s, from, 0, round));
+        }
+        if !rest.is_empty() {
+            mem::store(s, to, row.len() - rest.len(), operand(s, rest, 0, round));
         }
     }
 }
 
-/// Rows of X that will be staged next, to be brought close meanwhile.
+/// The cache lines of the rows of X that will be staged next, asked for a few in each turn of the inner loop.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
-    /// Their first element; they need not exist, as past the end of a matrix.
-    first: *const u8,
-    /// Bytes between the starts of rows.
-    stride: usize,
-    /// Cache lines to ask for in each turn of the inner loop, so that a block's turns cover the rows.
+    /// The next line; it need not exist, as past the end of a matrix.
+    at: *const u8,
+    /// Lines a turn, so that the turns of a block cover the rows.
     lines: usize,
+    /// Turns until the end of this row, and of a whole row.
+    turns: (usize, usize),
+    /// Bytes from the end of a row's part to the start of the next one's.
+    gap: usize,
 }
 
 impl Ahead {
     /// Nothing to bring.
-    pub(super) const NONE: Ahead = Ahead { first: core::ptr::null(), stride: 0, lines: 0 };
+    pub(super) const NONE: Ahead = Ahead { at: core::ptr::null(), lines: 0, turns: (usize::MAX, 0), gap: 0 };
 
-    /// `R` rows from `row` on at column `k`, spread over turns of `unroll` columns.
+    /// A register tile's rows from `row` on, `depth` columns from `k` on, for turns of `unroll` columns.
     #[inline(always)]
-    pub(super) fn rows<S: Simd, T: Elem>(from: MatRef<'_, T>, row: usize, k: usize, unroll: usize) -> Ahead {
-        let first = from.as_ptr().wrapping_add(row.wrapping_mul(from.row_stride()).wrapping_add(k));
-        let bytes = S::TILE_ROWS * unroll * size_of::<T>();
-        let stride = from.row_stride().wrapping_mul(size_of::<T>());
-        Ahead { first: first.cast(), stride, lines: bytes.div_ceil(LINE) }
+    pub(super) fn rows<S: Simd, T: Elem>(
+        from: MatRef<'_, T>,
+        (row, k): (usize, usize),
+        depth: usize,
+        unroll: usize,
+    ) -> Ahead {
+        let at = from.as_ptr().wrapping_add(row.wrapping_mul(from.row_stride()).wrapping_add(k));
+        let lines = (S::TILE_ROWS * unroll * size_of::<T>()).div_ceil(LINE);
+        let turns = (depth * size_of::<T>() / LINE / lines).max(1);
+        let gap = from.row_stride().wrapping_mul(size_of::<T>()).wrapping_sub(turns * lines * LINE);
+        Ahead { at: at.cast(), lines, turns: (turns, turns), gap }
     }
 
-    /// Asks for the lines of turn `turn`: down the rows, then along them.
+    /// Asks for the lines of one turn.
     #[inline(always)]
-    pub(super) fn prefetch<S: Simd>(self, s: S, turn: usize) {
-        for i in turn * self.lines..(turn + 1) * self.lines {
-            let (row, line) = (i % S::TILE_ROWS, i / S::TILE_ROWS);
-            s.prefetch(self.first.wrapping_add(row.wrapping_mul(self.stride)).wrapping_add(line * LINE));
+    pub(super) fn prefetch<S: Simd>(&mut self, s: S) {
+        for _ in 0..self.lines {
+            s.prefetch(self.at);
+            self.at = self.at.wrapping_add(LINE);
+        }
+        self.turns.0 -= 1;
+        if self.turns.0 == 0 {
+            self.at = self.at.wrapping_add(self.gap);
+            self.turns.0 = self.turns.1;
         }
     }
 }

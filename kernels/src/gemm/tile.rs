@@ -128,9 +128,9 @@ fn multiply<'t, S: Simd>(
 fn ahead<S: Simd>(op: &Product<'_>, end: usize, k: Range<usize>) -> Ahead {
     match op.weights.layout {
         Layout::Nk => {
-            let last = k.end == op.a.cols();
+            let (last, depth) = (k.end == op.a.cols(), k.len());
             let (row, k) = if last { (end, 0) } else { (end.saturating_sub(S::TILE_ROWS), k.end) };
-            any!(AnyMatRef, op.weights.matrix, w => Ahead::rows::<S, _>(w, row, k, UNROLL))
+            any!(AnyMatRef, op.weights.matrix, w => Ahead::rows::<S, _>(w, (row, k), depth, UNROLL))
         }
         Layout::Kn => Ahead::NONE,
     }
@@ -168,13 +168,14 @@ impl Block {
         assert!(stage.len() >= R * STAGE_STRIDE && self.depth <= K_BLOCK);
         assert!(v.len() >= self.depth * V * LANES);
         assert!(sums.len() >= (R - 1) * self.stride + V * LANES);
+        let mut ahead = self.ahead;
         let mut acc = [[s.splat(0.0); V]; R];
         let (mut x, mut v) = (stage.as_ptr(), v.as_ptr());
         // SAFETY: the assertions above: `depth` steps of V vectors stay inside `v`, and `depth` elements of R
         // rows inside `stage`.
         unsafe {
-            for turn in 0..self.depth / UNROLL {
-                self.ahead.prefetch(s, turn);
+            for _ in 0..self.depth / UNROLL {
+                ahead.prefetch(s);
                 for _ in 0..UNROLL {
                     step(s, &mut acc, x, v);
                     (x, v) = (x.add(1), v.add(V * LANES));
