@@ -53,8 +53,8 @@ fuzz_target!(|input: Input| {
     let pick = |index: u8, len: usize| usize::from(index) % len;
     let k = match input.k_base {
         KBase::Zero | KBase::Small => pick(input.k, 70),
-        KBase::BelowOneBlock => 250 + pick(input.k, 12),
-        KBase::BelowTwoBlocks => 506 + pick(input.k, 12),
+        KBase::BelowOneBlock => 506 + pick(input.k, 12),
+        KBase::BelowTwoBlocks => 1018 + pick(input.k, 12),
     };
     let levels: Vec<Level> = Level::supported().collect();
     let case = Case {

@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::ctx::Ctx;
 use crate::elem::Elem;
 use crate::error::{Error, Result, check};
-use crate::gemm::{Gemm, Layout, Weights, gemm_scratch_len, multiply};
+use crate::gemm::{Dims, Gemm, Layout, Weights, gemm_scratch_len, multiply};
 use crate::scratch::Scratch;
 use crate::softmax::{Mask, SoftmaxRows};
 use crate::view::{MatMut, MatRef};
@@ -94,8 +94,8 @@ pub fn attention_scratch_len(ctx: &Ctx, head_dim: usize, keys: usize) -> usize {
 /// Scores of one block and what the two products need.
 fn piece_len(ctx: &Ctx, head_dim: usize, keys: usize) -> usize {
     let ctx = ctx.with_pool(None);
-    let scores = gemm_scratch_len(&ctx, Layout::Nk, Q_BLOCK, keys, head_dim);
-    let mix = gemm_scratch_len(&ctx, Layout::Kn, Q_BLOCK, head_dim, keys);
+    let scores = gemm_scratch_len(&ctx, &Dims::of_one(Layout::Nk, [Q_BLOCK, keys, head_dim]));
+    let mix = gemm_scratch_len(&ctx, &Dims::of_one(Layout::Kn, [Q_BLOCK, head_dim, keys]));
     (Q_BLOCK * keys + scores.max(mix)).max(1)
 }
 

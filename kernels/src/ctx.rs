@@ -83,6 +83,11 @@ impl<'p> Ctx<'p> {
         }
     }
 
+    /// The level with the proof that it can run.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// Runs a kernel body with this context's instructions.
     #[inline]
     pub(crate) fn run<K: Kernel>(&self, kernel: K) -> K::Output {

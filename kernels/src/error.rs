@@ -27,6 +27,22 @@ pub enum Error {
         /// What was given.
         found: usize,
     },
+    /// Weight matrices that are multiplied in one call lie in different layouts.
+    #[error("{operation}: the weights' layouts differ")]
+    Layout {
+        /// The operation that refused.
+        operation: &'static str,
+    },
+    /// A plan was asked for a product that it cannot compute.
+    #[error("gemm: plan {plan} does not fit level {level} with {rows} rows in this precision")]
+    Plan {
+        /// The plan's name.
+        plan: &'static str,
+        /// The level of the context.
+        level: crate::Level,
+        /// Rows of activations.
+        rows: usize,
+    },
     /// A view does not fit in the slice that it was made from.
     #[error("a {rows} x {cols} view with row stride {row_stride} does not fit in {len} elements")]
     View {

@@ -1,49 +1,67 @@
 //! Matrix products with weights that stay where they lie.
 //!
 //! `out = activation(a * w + bias) + residual`, with `w` in either of the two layouts that files use, any row
-//! stride, any of the three storage types, no alignment beyond the element's.
+//! stride, any of the three storage types, no alignment beyond the element's. One call may multiply the same
+//! activations by several weight matrices and put the results side by side ([`Combine::Columns`]) or multiply
+//! them element by element ([`Combine::Product`], a gated feed-forward).
 //!
 //! # How
 //!
-//! One register tile does all the work: `R` rows of a *broadcast* operand X times `V` vectors of 16 lanes of a
-//! *vector* operand, `tile[r][lane] += x[r][k] * v[k][lane]`. The vector operand is packed, a panel of lanes
-//! for every k; the broadcast operand is staged a few rows at a time in a buffer of the first-level cache,
-//! which also widens, undoes odd strides and hides misalignment. The layouts differ in who plays which part:
+//! A micro-kernel multiplies rows of a *broadcast* operand X by *vectors* of a packed operand V,
+//! `tile[r][lane] += x[r][k] * v[k][lane]`. The layouts differ in who plays which part:
 //!
-//! | layout | X (broadcast, staged) | V (lanes, packed) | the tile comes out |
+//! | layout | X (rows contiguous in k) | V (lanes, packed) | the tile comes out |
 //! |---|---|---|---|
-//! | [`Layout::Nk`] | weights: rows contiguous in k | activations, transposed | transposed: turned when stored |
-//! | [`Layout::Kn`] | activations: rows contiguous in k | weights: rows contiguous in n | as it is |
+//! | [`Layout::Nk`] | weights, where they lie | activations, transposed | transposed: turned when stored |
+//! | [`Layout::Kn`] | activations | weights, a block of columns at a time | as it is |
 //!
-//! So no weight is ever copied as a whole, and the two layouts, all storage types and all levels share the
-//! micro-kernel.
+//! So no weight is ever copied as a whole, and all layouts, storage types and levels share the loops. There are
+//! three micro-kernels, the rows of [`PLANS`]: the register tile of fused multiply-adds, its form for a few rows
+//! of activations, and the tile unit of AMX.
 //!
 //! # Numeric contract
 //!
-//! Products are accumulated in f32 by fused multiply-add in ascending k, in blocks of [`K_BLOCK`]; block sums
-//! are added in ascending order. The order depends on K alone: an output element has the same bits whatever M,
-//! N, its position, the layout, the storage type of the weights (for equal values), the thread count and the
-//! level (except `Scalar`, which rounds products). The error against the exact product of the operands as
-//! stored is at most `gamma * sum_k |a_k| |w_k|` with `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`;
-//! in [`Precision::Bf16`] the operands are first rounded to bf16. NaN and infinity propagate.
-//! Bias is added, the activation applied and the residual added in f32; the result is rounded once on store.
+//! [`Precision::Strict`] multiplies what is stored, widened to f32; [`Precision::Bf16`] first rounds both
+//! operands to bf16 (nearest, ties to even). Products are accumulated in f32:
+//!
+//! - [`Order::Ascending`]: by fused multiply-add in ascending k, in blocks of [`K_BLOCK`]; block sums are added
+//!   in ascending order. An output element has the same bits whatever M, N, its position, the layout, the storage
+//!   type of the weights (for equal values), the thread count and the level (except `Scalar`, which rounds
+//!   products).
+//! - [`Order::Tiles`] (AMX, [`Precision::Bf16`] only): as `tdpbf16ps` defines it, 32 values of k at a time: the
+//!   even and the odd ones summed apart, then together, then added to the running sum, each rounded to nearest.
+//!   Subnormal operands and sums count as zero. The same bits whatever M, N, position, layout and threads.
+//!
+//! The error against the exact product of the (rounded) operands is at most `gamma * sum_k |a_k| |w_k|` with
+//! `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`, on AMX plus `K * 2^-126 * (|a| + |w| + 1)` for what
+//! counts as zero. NaN and infinity propagate. Bias is added, the activation applied, parts multiplied and the
+//! residual added in f32; the result is rounded once on store.
 
+mod ahead;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod blocking;
 mod epilogue;
+mod fma;
 mod pack;
-mod tile;
+mod plan;
+mod task;
+mod thin;
 
-pub use blocking::K_BLOCK;
+pub use plan::{Order, PLANS, Plan};
 
 use crate::activation::Activation;
 use crate::ctx::{Ctx, Precision};
 use crate::elem::Elem;
-use crate::error::{Result, check};
-use crate::isa::{Kernel, Simd};
+use crate::error::{Error, Result, check};
 use crate::scratch::Scratch;
 use crate::view::{AnyMatMut, AnyMatRef, AnySlice, MatMut, MatRef};
 
-use blocking::Blocking;
+use pack::Operand;
+
+/// Products summed in one run before the running sum is added to those of the earlier blocks. Part of the
+/// numeric contract: it does not depend on the machine.
+pub const K_BLOCK: usize = 512;
 
 /// How a weight matrix lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,27 +99,58 @@ impl Weights<'_> {
     }
 }
 
-/// Operands of [`gemm`]: activations stored as `A`, results stored as `C`.
-#[derive(Debug)]
-pub struct Gemm<'a, A, C> {
-    /// `[M, K]`
-    pub a: MatRef<'a, A>,
+/// A weight matrix with what is done to its sums.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
     /// `[N, K]` or `[K, N]`
     pub weights: Weights<'a>,
     /// `[N]`, added to every row.
     pub bias: Option<AnySlice<'a>>,
     /// Applied after the bias.
     pub activation: Activation,
+}
+
+impl<'a> Part<'a> {
+    /// Weights alone; the other fields are set by struct update or assignment.
+    pub fn of(weights: Weights<'a>) -> Part<'a> {
+        Part { weights, bias: None, activation: Activation::Identity }
+    }
+}
+
+/// What becomes of the results of several parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Combine {
+    /// They are columns of the output, in order.
+    #[default]
+    Columns,
+    /// The output is their product, element by element: a gate and what passes it.
+    Product,
+}
+
+/// Operands of [`gemm`]: activations stored as `A`, results stored as `C`, `L` weight matrices.
+#[derive(Debug)]
+pub struct Gemm<'a, A, C, const L: usize = 1> {
+    /// `[M, K]`
+    pub a: MatRef<'a, A>,
+    /// One or more, all in the same layout.
+    pub parts: [Part<'a>; L],
+    /// What becomes of their results.
+    pub combine: Combine,
     /// `[M, N]`, added last.
     pub residual: Option<MatRef<'a, C>>,
-    /// `[M, N]`
+    /// `[M, N]`, where N is the sum of the parts' columns or, for a product, their common number of columns.
     pub out: MatMut<'a, C>,
 }
 
 impl<'a, A, C> Gemm<'a, A, C> {
     /// The plain product `out = a * w`; the other fields are set by struct update or assignment.
     pub fn product(a: MatRef<'a, A>, weights: Weights<'a>, out: MatMut<'a, C>) -> Self {
-        Gemm { a, weights, bias: None, activation: Activation::Identity, residual: None, out }
+        Gemm::of(a, Part::of(weights), out)
+    }
+
+    /// One part without residual.
+    pub fn of(a: MatRef<'a, A>, part: Part<'a>, out: MatMut<'a, C>) -> Self {
+        Gemm { a, parts: [part], combine: Combine::Columns, residual: None, out }
     }
 }
 
@@ -110,90 +159,175 @@ impl<'a, A, C> Gemm<'a, A, C> {
 /// `scratch` holds the packed operand; it grows to [`gemm_scratch_len`] on first need and is reused after.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] when shapes disagree; nothing is written then.
-pub fn gemm<A: Elem, C: Elem>(ctx: &Ctx, scratch: &mut Scratch, op: Gemm<'_, A, C>) -> Result<()> {
+/// [`Error::Shape`] when shapes disagree or the parts' layouts do; nothing is written then.
+pub fn gemm<A: Elem, C: Elem, const L: usize>(
+    ctx: &Ctx,
+    scratch: &mut Scratch,
+    op: Gemm<'_, A, C, L>,
+) -> Result<()> {
+    gemm_with(Plan::pick(ctx, op.a.rows()), ctx, scratch, op)
+}
+
+/// [`gemm`] by a plan of the caller's choice, for tests and measurements.
+///
+/// # Errors
+/// As [`gemm`]; [`Error::Plan`] when the plan does not fit the context or the number of rows.
+pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
+    plan: &Plan,
+    ctx: &Ctx,
+    scratch: &mut Scratch,
+    op: Gemm<'_, A, C, L>,
+) -> Result<()> {
     validate(&op)?;
-    let len = gemm_scratch_len(ctx, op.weights.layout, op.a.rows(), op.weights.n(), op.a.cols());
-    multiply(ctx, scratch.take(len), op);
+    if !plan.fits(ctx, op.a.rows()) {
+        return Err(Error::Plan { plan: plan.name, level: ctx.level(), rows: op.a.rows() });
+    }
+    with_product(ctx, op, |product| {
+        let len = plan.scratch_len(ctx, &product.dims());
+        product.run(plan, ctx, scratch.take(len));
+    });
     Ok(())
 }
 
 /// [`gemm`] on operands whose shapes are known to agree, in scratch that is known to suffice.
 pub(crate) fn multiply<A: Elem, C: Elem>(ctx: &Ctx, scratch: &mut [f32], op: Gemm<'_, A, C>) {
-    let Gemm { a, weights, bias, activation, residual, out } = op;
-    let (a, residual, out) = (A::any(a), residual.map(C::any), C::any_mut(out));
-    Product { a, weights, bias, activation, residual, out }.run(ctx, scratch);
+    with_product(ctx, op, |product| product.run(Plan::pick(ctx, product.a.rows()), ctx, scratch));
 }
 
-/// A [`Gemm`] with its storage types as values, so that each level's code exists once and not once for each
-/// combination of types.
+/// The dimensions of a product, for [`gemm_scratch_len`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dims {
+    /// Layout of the weights.
+    pub layout: Layout,
+    /// Rows of activations.
+    pub m: usize,
+    /// Columns of the widest part.
+    pub n: usize,
+    /// Columns of activations.
+    pub k: usize,
+    /// Number of parts.
+    pub parts: usize,
+    /// What becomes of their results.
+    pub combine: Combine,
+}
+
+impl Dims {
+    /// A product with one weight matrix.
+    pub fn of_one(layout: Layout, [m, n, k]: [usize; 3]) -> Dims {
+        Dims { layout, m, n, k, parts: 1, combine: Combine::Columns }
+    }
+
+    /// Parts that are multiplied into one result.
+    fn fused(&self) -> usize {
+        match self.combine {
+            Combine::Columns => 1,
+            Combine::Product => self.parts,
+        }
+    }
+
+    /// Multiplications, if all parts were as wide as the widest.
+    fn work(&self) -> usize {
+        [self.n, self.k, self.parts].iter().fold(self.m, |work, dim| work.saturating_mul(*dim))
+    }
+}
+
+/// Elements of scratch that [`gemm`] needs for a product of these dimensions, or of fewer rows.
+pub fn gemm_scratch_len(ctx: &Ctx, dims: &Dims) -> usize {
+    let fitting = PLANS.iter().filter(|plan| plan.fits(ctx, dims.m.min(plan.most_rows)));
+    fitting
+        .map(|plan| plan.scratch_len(ctx, &Dims { m: dims.m.min(plan.most_rows), ..*dims }))
+        .max()
+        .unwrap_or(0)
+}
+
+/// A [`Gemm`] with its storage types and the number of its parts as values, so that each level's code exists once
+/// and not once for each combination.
 struct Product<'a> {
     a: AnyMatRef<'a>,
-    weights: Weights<'a>,
-    bias: Option<AnySlice<'a>>,
-    activation: Activation,
+    parts: &'a [Part<'a>],
+    combine: Combine,
     residual: Option<AnyMatRef<'a>>,
     out: AnyMatMut<'a>,
+    precision: Precision,
+}
+
+fn with_product<A: Elem, C: Elem, const L: usize>(
+    ctx: &Ctx,
+    op: Gemm<'_, A, C, L>,
+    run: impl FnOnce(&Product<'_>),
+) {
+    let Gemm { a, parts, combine, residual, out } = op;
+    let (a, residual, out) = (A::any(a), residual.map(C::any), C::any_mut(out));
+    run(&Product { a, parts: &parts, combine, residual, out, precision: ctx.precision() });
 }
 
 impl Product<'_> {
-    fn run(&self, ctx: &Ctx, scratch: &mut [f32]) {
-        let (m, n, k) = (self.a.rows(), self.weights.n(), self.a.cols());
-        if m == 0 || n == 0 {
-            return;
+    fn run(&self, plan: &Plan, ctx: &Ctx, scratch: &mut [f32]) {
+        if self.out.rows() > 0 && self.out.cols() > 0 {
+            plan.run(ctx, scratch, self);
         }
-        let blocking = Blocking::new(ctx, self.weights.layout, m, n, k);
-        let scratch = &mut scratch[..blocking.scratch_len()];
-        ctx.for_each_piece(scratch, blocking.piece_len(), |i, scratch| {
-            let (x, v) = blocking.task(i);
-            let (rows, cols) = match self.weights.layout {
-                Layout::Nk => (v.clone(), x.clone()),
-                Layout::Kn => (x.clone(), v.clone()),
-            };
-            // SAFETY: `Blocking::task` cuts the output into rectangles that do not overlap, one a task, and
-            // nothing else touches `self.out` until all tasks are done.
-            let out = unsafe { self.out.block(rows, cols) };
-            let precision = ctx.precision();
-            ctx.run(tile::Task { op: self, precision, blocking: &blocking, x, v, out, scratch });
-        });
+    }
+
+    fn layout(&self) -> Layout {
+        self.parts.first().map_or(Layout::Nk, |part| part.weights.layout)
+    }
+
+    fn dims(&self) -> Dims {
+        let n = self.parts.iter().map(|part| part.weights.n()).max().unwrap_or(0);
+        let (m, k, parts) = (self.a.rows(), self.a.cols(), self.parts.len());
+        Dims { layout: self.layout(), m, n, k, parts, combine: self.combine }
+    }
+
+    /// The parts that are multiplied into one result each, with the first of its columns in the output.
+    fn groups(&self) -> impl Iterator<Item = (&[Part<'_>], usize)> {
+        let mut end = 0;
+        self.parts.chunks(self.dims().fused().max(1)).map(move |group| {
+            let start = end;
+            end += group[0].weights.n();
+            (group, start)
+        })
+    }
+
+    fn activations(&self) -> Operand<'_> {
+        Operand { matrix: self.a, k_in_rows: true, round: self.rounds(self.a) }
+    }
+
+    fn weights<'p>(&self, part: &Part<'p>) -> Operand<'p> {
+        let matrix = part.weights.matrix;
+        Operand { matrix, k_in_rows: part.weights.layout == Layout::Nk, round: self.rounds(matrix) }
+    }
+
+    /// Whether an operand must be rounded to bf16 before it is multiplied.
+    fn rounds(&self, operand: AnyMatRef<'_>) -> bool {
+        self.precision == Precision::Bf16 && !matches!(operand, AnyMatRef::Bf16(_))
     }
 }
 
-/// Elements of scratch that [`gemm`] needs for a product of these dimensions.
-pub fn gemm_scratch_len(ctx: &Ctx, layout: Layout, m: usize, n: usize, k: usize) -> usize {
-    Blocking::new(ctx, layout, m, n, k).scratch_len()
-}
-
-fn validate<A, C>(op: &Gemm<'_, A, C>) -> Result<()> {
+fn validate<A, C, const L: usize>(op: &Gemm<'_, A, C, L>) -> Result<()> {
     const NAME: &str = "gemm";
-    let (m, n, k) = (op.a.rows(), op.weights.n(), op.a.cols());
-    check(NAME, "k of the weights", k, op.weights.k())?;
+    let (m, k) = (op.a.rows(), op.a.cols());
+    let columns = op.parts.iter().map(|part| part.weights.n());
+    let n = match op.combine {
+        Combine::Columns => columns.fold(0, usize::saturating_add),
+        Combine::Product => columns.max().unwrap_or(0),
+    };
+    for part in &op.parts {
+        check(NAME, "k of the weights", k, part.weights.k())?;
+        if let Some(bias) = &part.bias {
+            check(NAME, "length of the bias", part.weights.n(), bias.len())?;
+        }
+        if op.combine == Combine::Product {
+            check(NAME, "columns of a factor", n, part.weights.n())?;
+        }
+        if part.weights.layout != op.parts[0].weights.layout {
+            return Err(Error::Layout { operation: NAME });
+        }
+    }
     check(NAME, "rows of the output", m, op.out.rows())?;
     check(NAME, "columns of the output", n, op.out.cols())?;
-    if let Some(bias) = &op.bias {
-        check(NAME, "length of the bias", n, bias.len())?;
-    }
     if let Some(residual) = &op.residual {
         check(NAME, "rows of the residual", m, residual.rows())?;
         check(NAME, "columns of the residual", n, residual.cols())?;
     }
     Ok(())
-}
-
-/// The register tile of a context's level: rows and lanes.
-fn tile_shape(ctx: &Ctx) -> (usize, usize) {
-    struct Shape;
-    impl Kernel for Shape {
-        type Output = (usize, usize);
-        #[inline(always)]
-        fn run<S: Simd>(self, _: S) -> (usize, usize) {
-            (S::TILE_ROWS, S::TILE_VECTORS * crate::isa::LANES)
-        }
-    }
-    ctx.run(Shape)
-}
-
-/// Whether an operand must be rounded to bf16 before it is multiplied.
-fn rounds(precision: Precision, operand: AnyMatRef<'_>) -> bool {
-    precision == Precision::Bf16 && !matches!(operand, AnyMatRef::Bf16(_))
 }

@@ -23,7 +23,7 @@ pub use ctx::{Ctx, Precision};
 pub use elem::{Elem, bf16, f16};
 pub use embed::{Accumulate, EmbedRows, embed_rows};
 pub use error::{Error, Result};
-pub use gemm::{Gemm, Layout, Weights, gemm, gemm_scratch_len};
+pub use gemm::{Combine, Dims, Gemm, Layout, PLANS, Part, Plan, Weights, gemm, gemm_scratch_len, gemm_with};
 pub use level::Level;
 pub use norm::{NormRows, layer_norm_rows, rms_norm_rows};
 pub use scratch::Scratch;

@@ -6,8 +6,8 @@ mod common;
 use common::gemm_case::{Case, Operands, check_case};
 use common::{Element, at_every_level, for_each_type, view, view_mut};
 use rachis_kernels::{
-    Activation, AnyMatRef, AnySlice, Ctx, Error, Gemm, Layout, MatMut, MatRef, Precision, Scratch, Weights,
-    bf16, f16, gemm, gemm_scratch_len,
+    Activation, AnyMatRef, AnySlice, Ctx, Dims, Error, Gemm, Layout, MatMut, MatRef, Part, Precision,
+    Scratch, Weights, bf16, f16, gemm, gemm_scratch_len,
 };
 use rachis_testkit::shapes::{self, GemmShape};
 use rachis_testkit::{Grid, Kind, Rng, oracle};
@@ -21,7 +21,7 @@ const BUDGET: u64 = 20_000_000;
 const FEW: [GemmShape; 4] = [
     GemmShape { m: 1, n: 1, k: 1 },
     GemmShape { m: 7, n: 33, k: 35 },
-    GemmShape { m: 17, n: 5, k: 270 },
+    GemmShape { m: 17, n: 5, k: 530 },
     GemmShape { m: 33, n: 49, k: 16 },
 ];
 
@@ -228,13 +228,17 @@ fn operands_that_disagree_are_refused_and_nothing_is_written() {
             let mut written = [7.0f32; 64];
             for layout in LAYOUTS {
                 let (rows, cols) = if layout == Layout::Nk { w } else { (w.1, w.0) };
-                let op = Gemm {
+                let matrix = AnyMatRef::F32(MatRef::new(&data, rows, cols).unwrap());
+                let part = Part {
+                    weights: Weights { matrix, layout },
                     bias: Some(AnySlice::F32(&data[..bias])),
-                    residual: Some(MatRef::new(&data, residual.0, residual.1).unwrap()),
                     activation: Activation::Tanh,
-                    ..Gemm::product(
+                };
+                let op = Gemm {
+                    residual: Some(MatRef::new(&data, residual.0, residual.1).unwrap()),
+                    ..Gemm::of(
                         MatRef::new(&data, a.0, a.1).unwrap(),
-                        Weights { matrix: AnyMatRef::F32(MatRef::new(&data, rows, cols).unwrap()), layout },
+                        part,
                         MatMut::new(&mut written, out.0, out.1).unwrap(),
                     )
                 };
@@ -263,7 +267,7 @@ fn scratch_is_known_before_the_call_and_kept() {
             for layout in LAYOUTS {
                 let operands = Operands::<f32, f32, f32>::new(Case::new(shape, layout));
                 let mut scratch = Scratch::new();
-                scratch.reserve(gemm_scratch_len(ctx, layout, shape.m, shape.n, shape.k));
+                scratch.reserve(gemm_scratch_len(ctx, &Dims::of_one(layout, [shape.m, shape.n, shape.k])));
                 let before = scratch.bytes();
                 operands.run(ctx, &mut scratch);
                 assert_eq!(scratch.bytes(), before);

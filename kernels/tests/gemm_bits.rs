@@ -4,8 +4,9 @@
 mod common;
 
 use common::{Element, at_every_level, bits, is_scalar, view, view_mut};
+use rachis_kernels::gemm::Order;
 use rachis_kernels::{
-    Activation, Ctx, Gemm, Layout, Level, MatRef, Precision, Scratch, Weights, bf16, f16, gemm,
+    Activation, Ctx, Gemm, Layout, MatRef, Part, Plan, Precision, Scratch, Weights, bf16, f16, gemm,
 };
 use rachis_testkit::{Grid, Kind, Rng, Storage, shapes};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -36,12 +37,9 @@ impl<W: Element> Model<W> {
         let (m, n) = (a.rows(), self.bias.len());
         let mut out = Grid::<f32>::new(&vec![0.0; m * n], (m, n), 3);
         let weights = Weights { matrix: W::matrix(view(&self.weights)), layout: self.layout };
-        let op = Gemm {
-            bias: Some(self.bias.as_slice().into()),
-            activation: Activation::GeluErf,
-            residual: a.columns(0, n).ok(),
-            ..Gemm::product(a, weights, view_mut(&mut out))
-        };
+        let bias = Some(self.bias.as_slice().into());
+        let part = Part { weights, bias, activation: Activation::GeluErf };
+        let op = Gemm { residual: a.columns(0, n).ok(), ..Gemm::of(a, part, view_mut(&mut out)) };
         gemm(ctx, &mut Scratch::new(), op).unwrap();
         bits(&out.values())
     }
@@ -60,7 +58,7 @@ fn a_row_does_not_depend_on_its_batch() {
     let w: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (n, k), 0);
     at_every_level(|ctx| {
         for layout in LAYOUTS {
-            for precision in [Precision::Strict, Precision::Bf16] {
+            for precision in PRECISIONS {
                 let ctx = ctx.with_precision(precision);
                 let model = Model::new(&w, layout);
                 let alone: Vec<u32> =
@@ -77,7 +75,7 @@ fn a_row_does_not_depend_on_its_batch() {
 /// Threads cut the output, never a sum.
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
-    let (most, n, k) = (300, 130, 300);
+    let (most, n, k) = (300, 130, 530);
     let mut rng = Rng::new(12);
     let a: Grid<f32> = Grid::random(&mut rng, Kind::Cancelling, (most, k), 0);
     let w: Grid<f32> = Grid::random(&mut rng, Kind::NearOne, (n, k), 0);
@@ -104,7 +102,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 /// A column has the same bits wherever it stands among how many others.
 #[test]
 fn bits_do_not_depend_on_the_position() {
-    let (m, n, k) = (14, 70, 259);
+    let (m, n, k) = (14, 70, 515);
     let mut rng = Rng::new(13);
     let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (m, k), 0);
     let w: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (n, k), 0);
@@ -116,10 +114,8 @@ fn bits_do_not_depend_on_the_position() {
                 let a = Grid::new(&a.values(), (m, k), 0);
                 let mut out = Grid::<f32>::new(&vec![0.0; m * count], (m, count), 0);
                 let weights = Weights { matrix: view(&model.weights).into(), layout };
-                let op = Gemm {
-                    bias: Some(model.bias.as_slice().into()),
-                    ..Gemm::product(view(&a), weights, view_mut(&mut out))
-                };
+                let part = Part { bias: Some(model.bias.as_slice().into()), ..Part::of(weights) };
+                let op = Gemm::of(view(&a), part, view_mut(&mut out));
                 gemm(ctx, &mut Scratch::new(), op).unwrap();
                 out
             };
@@ -138,46 +134,50 @@ fn bits_do_not_depend_on_the_position() {
     });
 }
 
-/// Of the bits of every product of the test below, at every level that fuses, on every architecture. A change
-/// of it is a change of the numeric contract.
-const CHECKSUM: u64 = 0xc3e3_1815_d516_8b17;
+/// Of the bits of every product of the test below in [`Precision::Strict`] and in [`Precision::Bf16`], at every
+/// level that fuses, on every architecture; and of those in `Bf16` on the tile unit. A change of it is a change
+/// of the numeric contract.
+const CHECKSUMS: [(Order, [u64; 2]); 2] =
+    [(Order::Ascending, [0x32d5c54f3a143abf, 0x5d3e37a90ac602a]), (Order::Tiles, [0, 0x9d2dff92994318b4])];
 
 /// FNV-1a over the bits.
-fn checksum(products: &[Vec<u32>]) -> u64 {
-    let bytes = products.iter().flatten().flat_map(|bits| bits.to_le_bytes());
+fn checksum<'a>(products: impl Iterator<Item = &'a Vec<u32>>) -> u64 {
+    let bytes = products.flatten().flat_map(|bits| bits.to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// The layout and the storage type of the weights do not show in the result, and neither do the levels: all
-/// that fuse agree.
+/// that fuse agree, and all that sum in tiles.
 #[test]
 fn bits_do_not_depend_on_layout_storage_or_level() {
-    let mut reference: Option<(Level, Vec<Vec<u32>>)> = None;
     at_every_level(|ctx| {
         let mut all = Vec::new();
         for shape in shapes::gemm(0) {
             let mut rng = Rng::new(shape.work());
             let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (shape.m, shape.k), 1);
-            all.extend(same_for_layout_and_storage::<bf16>(ctx, &a, shape.n));
-            all.extend(same_for_layout_and_storage::<f16>(ctx, &a, shape.n));
+            all.push(same_for_layout_and_storage::<bf16>(ctx, &a, shape.n));
+            all.push(same_for_layout_and_storage::<f16>(ctx, &a, shape.n));
         }
         if is_scalar(ctx) {
             return;
         }
-        assert_eq!(checksum(&all), CHECKSUM, "{}", ctx.level());
-        match &reference {
-            None => reference = Some((ctx.level(), all)),
-            Some((level, reference)) => assert!(*reference == all, "{level} and {} differ", ctx.level()),
+        for (i, precision) in PRECISIONS.into_iter().enumerate() {
+            let order = Plan::pick(&ctx.with_precision(precision), 1).order;
+            let expected = CHECKSUMS.into_iter().find(|(of, _)| *of == order).map(|(_, sums)| sums[i]);
+            let found = checksum(all.iter().map(|products| &products[i]));
+            assert_eq!(Some(found), expected, "{} {precision:?} {order:?} {found:#x}", ctx.level());
         }
     });
 }
+
+const PRECISIONS: [Precision; 2] = [Precision::Strict, Precision::Bf16];
 
 fn same_for_layout_and_storage<H: Element>(ctx: &Ctx, a: &Grid<f32>, n: usize) -> [Vec<u32>; 2] {
     let mut rng = Rng::new(n as u64);
     let half: Grid<H> = Grid::random(&mut rng, Kind::Uniform, (n, a.cols()), 0);
     let widened: Vec<f32> = half.values().into_iter().map(Storage::to_f32).collect();
     let single = Grid::new(&widened, (n, a.cols()), 0);
-    [Precision::Strict, Precision::Bf16].map(|precision| {
+    PRECISIONS.map(|precision| {
         let ctx = ctx.with_precision(precision);
         let expected = Model::new(&single, Layout::Nk).run(&ctx, view(a));
         for layout in LAYOUTS {

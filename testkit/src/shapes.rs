@@ -3,11 +3,11 @@
 use crate::data::Rng;
 
 /// Rows of the register tiles of all levels.
-pub const TILE_ROWS: [usize; 4] = [3, 6, 8, 12];
+pub const TILE_ROWS: [usize; 4] = [3, 6, 8, 16];
 /// Lanes of the register tiles of all levels.
 pub const TILE_LANES: [usize; 3] = [16, 32, 48];
 /// Products that are summed in one run.
-pub const K_BLOCK: usize = 256;
+pub const K_BLOCK: usize = 512;
 
 /// The dimensions of a matrix product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +89,10 @@ mod tests {
     #[test]
     fn edges_and_their_neighbours_are_there() {
         let tiled = tiled();
-        for size in [0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 15, 16, 17, 31, 32, 33, 47, 49] {
+        for size in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 49] {
             assert!(tiled.contains(&size), "{size}");
         }
-        assert!([255, 256, 257, 511, 513].iter().all(|k| depths().contains(k)));
+        assert!([31, 33, 511, 512, 513, 1023, 1025].iter().all(|k| depths().contains(k)));
         assert!(row_lengths().windows(2).all(|pair| pair[0] < pair[1]) || row_lengths().contains(&1000));
     }
 

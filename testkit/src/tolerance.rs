@@ -15,7 +15,7 @@ use crate::storage::{Storage, exponent, power_of_two};
 pub const U: f64 = 1.0 / (1 << 24) as f64;
 
 /// The smallest subnormal f32: what an operation may lose to underflow, twice over.
-const TINY: f64 = f64::from_bits((1023 - 149) << 52);
+pub const TINY: f64 = f64::from_bits((1023 - 149) << 52);
 
 /// The documented error of a vector function, in units in the last place.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,10 +107,11 @@ fn gamma(n: f64) -> f64 {
     n * U / (1.0 - n * U)
 }
 
-/// The bound of a matrix product that sums over k in blocks of `block`, with its epilogue.
-pub fn gemm(dot: &Dot, activation: Activation, k: usize, block: usize) -> Bound {
+/// The bound of a matrix product that sums over k in blocks of `block`, with its epilogue. `smallest` is the
+/// magnitude below which a term or a sum may be lost.
+pub fn gemm(dot: &Dot, activation: Activation, k: usize, block: usize, smallest: f64) -> Bound {
     let roundings = (k.min(block) + k / block.max(1) + 1) as f64;
-    let sum = if dot.sum.is_finite() { gamma(roundings) * dot.magnitude + k as f64 * TINY } else { 0.0 };
+    let sum = if dot.sum.is_finite() { gamma(roundings) * dot.magnitude + k as f64 * smallest } else { 0.0 };
     let biased = sum + U * (dot.biased.abs() + sum);
     let activated = match activation {
         _ if dot.biased.is_infinite() => 0.0,
@@ -327,15 +328,15 @@ mod tests {
     #[test]
     fn a_product_is_bounded_by_its_magnitude_not_its_value() {
         let cancelled = Dot { sum: 0.0, magnitude: 100.0, biased: 0.0, activated: 0.0, exact: 0.0 };
-        let bound = gemm(&cancelled, Activation::Identity, 256, 256);
+        let bound = gemm(&cancelled, Activation::Identity, 256, 256, TINY);
         assert!(bound.error >= 258.0 * U * 100.0 && bound.error < 259.0 * U * 100.0);
         // Blocks bound the growth: 4096 products take 256 + 16 + 1 roundings, not 4096.
-        let long = gemm(&cancelled, Activation::Identity, 4096, 256);
+        let long = gemm(&cancelled, Activation::Identity, 4096, 256, TINY);
         assert!(long.error < 274.0 * U * 100.0);
         // Nothing times something is exactly nothing, but for underflow.
-        let zero = gemm(&dot(0.0, 5.0, Activation::Identity), Activation::Identity, 1, 256);
+        let zero = gemm(&dot(0.0, 5.0, Activation::Identity), Activation::Identity, 1, 256, TINY);
         assert!(zero.error <= 2.0 * TINY);
-        assert_eq!(gemm(&dot(0.0, 0.0, Activation::Identity), Activation::Identity, 0, 256).error, 0.0);
+        assert_eq!(gemm(&dot(0.0, 0.0, Activation::Identity), Activation::Identity, 0, 256, TINY).error, 0.0);
     }
 
     #[test]
@@ -344,7 +345,7 @@ mod tests {
             for (a, w) in
                 [(f64::INFINITY, 1.0), (f64::NEG_INFINITY, 1.0), (f64::NAN, 1.0), (0.0, f64::INFINITY)]
             {
-                let bound = gemm(&dot(a, w, activation), activation, 3, 256);
+                let bound = gemm(&dot(a, w, activation), activation, 3, 256, TINY);
                 assert!(bound.exact.is_nan() || bound.exact.is_infinite() || bound.error <= 2.0 * U);
             }
         }

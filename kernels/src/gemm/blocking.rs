@@ -2,17 +2,8 @@
 
 use core::ops::Range;
 
-use super::{Layout, tile_shape};
-use crate::ctx::Ctx;
+use super::{Combine, Dims, Layout};
 use crate::isa::LANES;
-
-/// Products summed in one run before the running sum is added to those of the earlier blocks. Part of the
-/// numeric contract: it must not depend on the machine.
-pub const K_BLOCK: usize = 256;
-
-/// Elements between the staged rows of the broadcast operand: a block and a cache line, so that the rows do
-/// not fall into the same cache sets.
-pub(super) const STAGE_STRIDE: usize = K_BLOCK + LANES;
 
 /// Bytes of packed vector operand that a task works on at a time: a part of the second-level cache.
 const PACKED_BYTES: usize = 1 << 20;
@@ -20,70 +11,147 @@ const PACKED_BYTES: usize = 1 << 20;
 /// Multiplications below which another thread costs more than it brings.
 const WORK_PER_THREAD: usize = 1 << 20;
 
-/// The cut of one product. `x` counts rows of the broadcast operand, `v` lanes of the vector operand.
+/// What a micro-kernel works in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unit {
+    /// Rows of X and lanes of V in its register tile.
+    pub(super) rows: usize,
+    pub(super) lanes: usize,
+    /// Elements of scratch that a packed lane takes.
+    pub(super) packed: usize,
+    /// Elements of scratch in which rows of X are staged.
+    pub(super) stage: usize,
+    /// Lanes that are finished at a time: a multiple of the tile's, or all.
+    pub(super) finish: usize,
+    /// Blocks of sums in flight. With two, a block is finished after the next one has been multiplied, so that
+    /// the epilogue does not wait for the unit.
+    pub(super) slots: usize,
+}
+
+/// The cut of one product.
 #[derive(Debug, Clone)]
 pub(super) struct Blocking {
-    pub(super) k: usize,
     /// Rows of X in a strip: a multiple of the register tile's rows and, where the tile must be turned, of 16.
     pub(super) strip: usize,
     /// Lanes of V that are packed at a time, a multiple of the register tile's.
     pub(super) lanes: usize,
-    x: usize,
-    v: usize,
-    x_tasks: usize,
-    v_tasks: usize,
-    x_step: usize,
-    v_step: usize,
-    tile_rows: usize,
+    /// Lanes of V that are finished at a time.
+    pub(super) finish: usize,
+    unit: Unit,
+    /// Matrices that are multiplied before one result is stored, and how many of them are packed.
+    fused: usize,
+    packed_matrices: usize,
+    m: usize,
+    m_tasks: usize,
+    m_step: usize,
+    n_tasks: usize,
+    /// What a share of N is counted in.
+    n_unit: usize,
 }
 
 impl Blocking {
-    pub(super) fn new(ctx: &Ctx, layout: Layout, m: usize, n: usize, k: usize) -> Blocking {
-        let (tile_rows, tile_lanes) = tile_shape(ctx);
-        let (x, v, strip) = match layout {
-            Layout::Nk => (n, m, least_common_multiple(tile_rows, LANES)),
-            Layout::Kn => (m, n, tile_rows),
+    pub(super) fn new(unit: Unit, threads: usize, dims: &Dims) -> Blocking {
+        let Dims { layout, m, n: widest, .. } = *dims;
+        let fused = match dims.combine {
+            Combine::Columns => 1,
+            Combine::Product => dims.parts,
         };
-        let work = m.saturating_mul(n).saturating_mul(k);
-        let tasks = ctx.threads().min(work / WORK_PER_THREAD).max(1);
-        let (x_tasks, v_tasks) = grid(tasks, x.div_ceil(strip), v.div_ceil(tile_lanes));
-        let x_step = x.div_ceil(strip).div_ceil(x_tasks) * strip;
-        let v_step = v.div_ceil(tile_lanes).div_ceil(v_tasks) * tile_lanes;
-        let fitting = PACKED_BYTES / size_of::<f32>() / k.max(1);
-        let lanes = (fitting / tile_lanes * tile_lanes).clamp(2 * tile_lanes, 16 * LANES.max(tile_lanes));
-        let lanes = lanes.min(v_step);
-        Blocking { k, strip, lanes, x, v, x_tasks, v_tasks, x_step, v_step, tile_rows }
+        let strip = match layout {
+            Layout::Nk => least_common_multiple(unit.rows, LANES),
+            Layout::Kn => unit.rows,
+        };
+        let (m_unit, n_unit) = match layout {
+            Layout::Nk => (unit.lanes, strip),
+            Layout::Kn => (strip, unit.lanes),
+        };
+        let tasks = threads.min(dims.work() / WORK_PER_THREAD).max(1);
+        // Over N first: every cut of M reads the weights again.
+        let n_tasks = tasks.min(widest.div_ceil(n_unit).max(1));
+        let m_tasks = (tasks / n_tasks).clamp(1, m.div_ceil(m_unit).max(1));
+        let m_step = m.div_ceil(m_unit).div_ceil(m_tasks) * m_unit;
+        let n_step = widest.div_ceil(n_unit).div_ceil(n_tasks) * n_unit;
+        let (packed_matrices, v_step) = match layout {
+            Layout::Nk => (1, m_step),
+            Layout::Kn => (fused, n_step),
+        };
+        let fitting = PACKED_BYTES / size_of::<f32>() / (unit.packed * packed_matrices).max(1);
+        let lanes = (fitting / unit.lanes * unit.lanes).clamp(2 * unit.lanes, 16 * unit.lanes);
+        let lanes = lanes.min(v_step.next_multiple_of(unit.lanes));
+        let finish = unit.finish.min(lanes);
+        Blocking { strip, lanes, finish, unit, fused, packed_matrices, m, m_tasks, m_step, n_tasks, n_unit }
     }
 
     /// Elements of scratch of one task.
     pub(super) fn piece_len(&self) -> usize {
-        self.packed_len() + self.stage_len() + self.strip * self.lanes
+        self.packed_matrices * self.packed_len()
+            + self.stage_len()
+            + self.unit.slots * self.fused * self.sums_len()
     }
 
+    /// Elements of scratch of one packed matrix.
     pub(super) fn packed_len(&self) -> usize {
-        self.lanes * self.k
+        self.lanes * self.unit.packed
     }
 
+    /// Matrices that are packed at a time.
+    pub(super) fn packed_matrices(&self) -> usize {
+        self.packed_matrices
+    }
+
+    /// Matrices that are multiplied before one result is stored.
+    pub(super) fn fused(&self) -> usize {
+        self.fused
+    }
+
+    /// Elements of scratch in which rows are staged.
     pub(super) fn stage_len(&self) -> usize {
-        self.tile_rows * STAGE_STRIDE
+        self.fused * self.unit.stage
+    }
+
+    /// Elements of a block of sums, and between its rows.
+    pub(super) fn sums_len(&self) -> usize {
+        self.strip * self.finish
+    }
+
+    pub(super) fn sums_stride(&self) -> usize {
+        self.finish
+    }
+
+    /// Register tiles in that many rows of X and lanes of V.
+    pub(super) fn tiles(&self, rows: usize, lanes: usize) -> usize {
+        rows.div_ceil(self.unit.rows) * lanes.div_ceil(self.unit.lanes)
     }
 
     /// Elements of scratch of the whole product.
     pub(super) fn scratch_len(&self) -> usize {
-        self.x_tasks * self.v_tasks * self.piece_len()
+        self.m_tasks * self.n_tasks * self.piece_len()
     }
 
-    /// The part of the output that task `i` computes, as ranges of X rows and V lanes.
-    pub(super) fn task(&self, i: usize) -> (Range<usize>, Range<usize>) {
-        let (x, v) = (i % self.x_tasks * self.x_step, i / self.x_tasks * self.v_step);
-        (x.min(self.x)..(x + self.x_step).min(self.x), v.min(self.v)..(v + self.v_step).min(self.v))
+    /// The rows of the output that task `i` computes.
+    pub(super) fn rows(&self, i: usize) -> Range<usize> {
+        let start = i / self.n_tasks * self.m_step;
+        start.min(self.m)..(start + self.m_step).min(self.m)
+    }
+
+    /// The columns that task `i` computes of a part with `n` of them.
+    pub(super) fn columns(&self, i: usize, n: usize) -> Range<usize> {
+        let step = n.div_ceil(self.n_unit).div_ceil(self.n_tasks) * self.n_unit;
+        let start = i % self.n_tasks * step;
+        start.min(n)..(start + step).min(n)
     }
 }
 
-/// Splits `tasks` into a grid over X strips and V panels: over X first, since every cut of X packs V again.
-fn grid(tasks: usize, strips: usize, panels: usize) -> (usize, usize) {
-    let x = tasks.min(strips.max(1));
-    (x, (tasks / x).min(panels.max(1)).max(1))
+/// `range` in steps of at most `step`.
+#[inline(always)]
+pub(super) fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(step).map(move |start| start..(start + step).min(end))
+}
+
+/// The panels of `lanes`: their lanes, whole vectors each, at most `width` of them.
+#[inline(always)]
+pub(super) fn panels(lanes: Range<usize>, width: usize) -> impl Iterator<Item = Range<usize>> {
+    steps(lanes, width).map(|panel| panel.start..panel.start + panel.len().next_multiple_of(LANES))
 }
 
 fn least_common_multiple(a: usize, b: usize) -> usize {
@@ -97,28 +165,26 @@ fn least_common_multiple(a: usize, b: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::level::Level;
 
     #[test]
     fn tasks_cover_every_output_once() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        for level in Level::supported() {
-            let ctx = Ctx::new(level).unwrap();
-            let ctx = ctx.with_pool(Some(&pool));
+        for (rows, lanes) in [(8, 48), (6, 16), (3, 16), (32, 32)] {
             for (m, n, k) in [(1, 1, 1), (300, 500, 700), (5, 4096, 512), (4096, 7, 512), (49, 33, 4096)] {
-                for layout in [Layout::Nk, Layout::Kn] {
-                    let blocking = Blocking::new(&ctx, layout, m, n, k);
-                    let (x, v) = if layout == Layout::Nk { (n, m) } else { (m, n) };
-                    let mut seen = vec![0u8; x * v];
-                    for i in 0..blocking.scratch_len() / blocking.piece_len() {
-                        let (xs, vs) = blocking.task(i);
-                        for a in xs {
-                            for b in vs.clone() {
-                                seen[a * v + b] += 1;
+                for (layout, threads) in [(Layout::Nk, 1), (Layout::Nk, 3), (Layout::Kn, 3), (Layout::Kn, 8)]
+                {
+                    let unit = Unit { rows, lanes, packed: k, stage: 0, finish: usize::MAX, slots: 1 };
+                    let dims = Dims { parts: 2, ..Dims::of_one(layout, [m, n, k]) };
+                    let blocking = Blocking::new(unit, threads, &dims);
+                    // A part with fewer columns than the widest is cut by the same rule.
+                    for n in [n, n.div_ceil(3)] {
+                        let mut seen = vec![0u8; m * n];
+                        for i in 0..blocking.scratch_len() / blocking.piece_len() {
+                            for row in blocking.rows(i) {
+                                blocking.columns(i, n).for_each(|column| seen[row * n + column] += 1);
                             }
                         }
+                        assert!(seen.iter().all(|count| *count == 1), "{layout:?} {m}x{n}x{k}");
                     }
-                    assert!(seen.iter().all(|count| *count == 1), "{level} {layout:?} {m}x{n}x{k}");
                 }
             }
         }

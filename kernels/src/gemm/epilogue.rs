@@ -1,106 +1,179 @@
-//! From sums to the output: bias, activation, residual, one rounding, and the turn of a transposed tile.
+//! From sums to the output: bias, activation, gating product, residual, one rounding, and the turn of a
+//! transposed tile.
 
-use super::tile::Tile;
-use super::{Layout, Product};
+use core::ops::Range;
+
+use super::{Part, Product};
 use crate::activation::Activation;
 use crate::elem::Elem;
 use crate::elem::private::Storage;
 use crate::isa::{LANES, Simd};
 use crate::mem;
-use crate::view::{AnyMatMut, MatMut, any};
+use crate::view::{AnySlice, MatMut, MatRef, any};
 
-/// Finishes the sums of `tile` into `out`, whose top left corner in X rows and V lanes is `at` before the
-/// tile's.
-#[inline(always)]
-pub(super) fn finish<S: Simd>(
-    s: S,
-    op: &Product<'_>,
-    mut tile: Tile<'_>,
-    out: &mut AnyMatMut<'_>,
-    at: (usize, usize),
-) {
-    if op.bias.is_some() || op.activation != Activation::Identity {
-        for i in 0..tile.x.len() {
-            activate_row(s, op, &mut tile, i);
+/// Whether the rows of a block of sums are rows of the output, or its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orientation {
+    /// A row of sums is a row of the output.
+    Straight,
+    /// A row of sums is a column of the output.
+    Turned,
+}
+
+/// Sums of a block of the output, before the epilogue.
+pub(super) struct Sums<'a> {
+    pub(super) orientation: Orientation,
+    /// Rows and columns of the output; columns are counted within the part.
+    pub(super) m: Range<usize>,
+    pub(super) n: Range<usize>,
+    /// Elements between rows of sums: a multiple of 16.
+    pub(super) stride: usize,
+    /// A block of sums for each part that is multiplied into the result, one after the other.
+    pub(super) data: &'a mut [f32],
+    /// Elements between those blocks.
+    pub(super) block: usize,
+}
+
+impl Sums<'_> {
+    /// Number of rows and lanes of a block of sums.
+    fn shape(&self) -> (usize, usize) {
+        match self.orientation {
+            Orientation::Straight => (self.m.len(), self.n.len()),
+            Orientation::Turned => (self.n.len(), self.m.len()),
         }
     }
-    any!(AnyMatMut, out, out => match op.weights.layout {
-        Layout::Kn => store(s, op, &tile, out, at),
-        Layout::Nk => store_turned(s, op, &tile, out, at),
+}
+
+/// Finishes `sums` of the parts `group`, whose first column in the output is `column`, and stores them.
+///
+/// # Safety
+/// No other thread may use these elements of the output.
+#[inline(always)]
+pub(super) unsafe fn finish<S: Simd>(
+    s: S,
+    product: &Product<'_>,
+    group: &[Part<'_>],
+    column: usize,
+    mut sums: Sums<'_>,
+) {
+    // A lone sum with a bias at most is finished as it is stored.
+    let plain = group.len() == 1 && group[0].activation == Activation::Identity;
+    if !plain {
+        for (p, part) in group.iter().enumerate() {
+            activate(s, part, p, &mut sums);
+        }
+    }
+    let bias = if plain { group[0].bias } else { None };
+    let columns = column + sums.n.start..column + sums.n.end;
+    // SAFETY: the caller's contract.
+    let mut out = unsafe { product.out.block(sums.m.clone(), columns.clone()) };
+    any!(AnyMatMut, &mut out, out => {
+        let residual = product.residual.and_then(Storage::typed);
+        let residual = residual.map(|residual| residual.block(sums.m.clone(), columns));
+        match sums.orientation {
+            Orientation::Straight => store(s, &sums, bias, residual, out),
+            Orientation::Turned => store_turned(s, &sums, bias, residual, out),
+        }
     });
 }
 
-/// Adds the bias to row `i` of the sums and applies the activation, in place.
+/// Applies bias and activation of part `p` to its sums in place, and multiplies them into the first part's.
 #[inline(always)]
-fn activate_row<S: Simd>(s: S, op: &Product<'_>, tile: &mut Tile<'_>, i: usize) {
-    let lanes = tile.v.len().next_multiple_of(LANES);
-    let sums = &mut tile.sums[i * tile.stride..][..lanes];
-    if let Some(bias) = op.bias {
-        any!(AnySlice, bias, bias => {
-            let same = match op.weights.layout {
-                Layout::Nk => s.splat(bias[tile.x.start + i].widen()),
-                Layout::Kn => s.splat(0.0),
-            };
+fn activate<S: Simd>(s: S, part: &Part<'_>, p: usize, sums: &mut Sums<'_>) {
+    let (rows, lanes) = sums.shape();
+    let lanes = lanes.next_multiple_of(LANES);
+    for i in 0..rows {
+        let (first, own) = sums.data.split_at_mut(p * sums.block);
+        let row = &mut own[i * sums.stride..][..lanes];
+        if let Some(bias) = part.bias {
             for at in (0..lanes).step_by(LANES) {
-                let bias = match op.weights.layout {
-                    Layout::Nk => same,
-                    Layout::Kn => mem::load(s, bias, tile.v.start + at),
+                let bias = match sums.orientation {
+                    Orientation::Straight => load_bias(s, bias, sums.n.start + at),
+                    Orientation::Turned => {
+                        s.splat(any!(AnySlice, bias, bias => bias[sums.n.start + i].widen()))
+                    }
                 };
-                let y = s.add(mem::load(s, sums, at), bias);
-                mem::store(s, sums, at, y);
+                let y = s.add(mem::load(s, row, at), bias);
+                mem::store(s, row, at, y);
             }
-        });
-    }
-    op.activation.apply(s, sums);
-}
-
-/// Stores a tile whose rows are rows of the output.
-#[inline(always)]
-fn store<S: Simd, C: Elem>(
-    s: S,
-    op: &Product<'_>,
-    tile: &Tile<'_>,
-    out: &mut MatMut<'_, C>,
-    at: (usize, usize),
-) {
-    let residual = op.residual.and_then(C::typed);
-    for i in 0..tile.x.len() {
-        let residual = residual.map(|residual| &residual.row(tile.x.start + i)[tile.v.start..]);
-        let to = &mut out.row_mut(at.0 + i)[at.1..][..tile.v.len()];
-        for j in (0..to.len()).step_by(LANES) {
-            let y = mem::load(s, tile.sums, i * tile.stride + j);
-            let y = if let Some(residual) = residual { s.add(y, mem::load(s, residual, j)) } else { y };
-            mem::store(s, to, j, y);
+        }
+        part.activation.apply(s, row);
+        if p > 0 {
+            let product = &mut first[i * sums.stride..][..lanes];
+            for at in (0..lanes).step_by(LANES) {
+                let y = s.mul(mem::load(s, product, at), mem::load(s, row, at));
+                mem::store(s, product, at, y);
+            }
         }
     }
 }
 
-/// Stores a tile whose rows are columns of the output, turning 16 x 16 blocks in registers.
+#[inline(always)]
+fn load_bias<S: Simd>(s: S, bias: AnySlice<'_>, at: usize) -> S::F32 {
+    any!(AnySlice, bias, bias => mem::load(s, bias, at))
+}
+
+#[inline(always)]
+fn bias_lanes<S: Simd>(s: S, bias: Option<AnySlice<'_>>, at: usize) -> Option<S::F32> {
+    Some(load_bias(s, bias?, at))
+}
+
+/// `y` with what is added to the 16 columns from `at` on of a row: the bias and the row's residual.
+#[inline(always)]
+fn added<S: Simd, C: Elem>(
+    s: S,
+    y: S::F32,
+    bias: Option<S::F32>,
+    residual: Option<&[C]>,
+    at: usize,
+) -> S::F32 {
+    let y = if let Some(bias) = bias { s.add(y, bias) } else { y };
+    if let Some(residual) = residual { s.add(y, mem::load(s, residual, at)) } else { y }
+}
+
+/// Stores sums whose rows are rows of the output.
+#[inline(always)]
+fn store<S: Simd, C: Elem>(
+    s: S,
+    sums: &Sums<'_>,
+    bias: Option<AnySlice<'_>>,
+    residual: Option<MatRef<'_, C>>,
+    out: &mut MatMut<'_, C>,
+) {
+    for i in 0..out.rows() {
+        let row = &sums.data[i * sums.stride..][..out.cols().next_multiple_of(LANES)];
+        let residual = residual.map(|residual| residual.row(i));
+        let to = out.row_mut(i);
+        for at in (0..to.len()).step_by(LANES) {
+            let bias = bias_lanes(s, bias, sums.n.start + at);
+            mem::store(s, to, at, added(s, mem::load(s, row, at), bias, residual, at));
+        }
+    }
+}
+
+/// Stores sums whose rows are columns of the output, 16 x 16 at a time.
 #[inline(always)]
 fn store_turned<S: Simd, C: Elem>(
     s: S,
-    op: &Product<'_>,
-    tile: &Tile<'_>,
+    sums: &Sums<'_>,
+    bias: Option<AnySlice<'_>>,
+    residual: Option<MatRef<'_, C>>,
     out: &mut MatMut<'_, C>,
-    at: (usize, usize),
 ) {
-    let residual = op.residual.and_then(C::typed);
-    for j in (0..tile.v.len()).step_by(LANES) {
-        for i in (0..tile.x.len()).step_by(LANES) {
-            let sums = &tile.sums[i * tile.stride + j..];
+    let (rows, cols) = (out.rows(), out.cols());
+    for at in (0..cols).step_by(LANES) {
+        let bias = bias_lanes(s, bias, sums.n.start + at);
+        for i in (0..rows).step_by(LANES) {
+            // The block's rows lie `stride` apart; the last of them ends at `end`.
+            let end = (at + LANES - 1) * sums.stride + i + LANES;
+            let from = &sums.data[at * sums.stride + i..end];
             let mut block = [s.splat(0.0); LANES];
             for (r, y) in block.iter_mut().enumerate() {
-                *y = mem::load(s, sums, r * tile.stride);
+                *y = mem::load(s, from, r * sums.stride);
             }
-            for (lane, y) in s.transpose(block).into_iter().enumerate().take(tile.v.len() - j) {
-                let to = &mut out.row_mut(at.1 + j + lane)[at.0..][..tile.x.len()];
-                let y = match residual {
-                    Some(residual) => {
-                        s.add(y, mem::load(s, residual.row(tile.v.start + j + lane), tile.x.start + i))
-                    }
-                    None => y,
-                };
-                mem::store(s, to, i, y);
+            for (lane, y) in s.transpose(block).into_iter().enumerate().take(rows - i) {
+                let residual = residual.map(|residual| residual.row(i + lane));
+                mem::store(s, out.row_mut(i + lane), at, added(s, y, bias, residual, at));
             }
         }
     }

@@ -1,104 +1,73 @@
-//! Bringing operands into the form that the register tile reads: widened to f32, contiguous, zero-padded.
+//! Bringing operands into the form that a micro-kernel reads: widened, contiguous, zero-padded.
 
 use core::ops::Range;
 
-use super::blocking::STAGE_STRIDE;
-use super::tile::panels;
+use super::ahead::LINE;
+use super::blocking::panels;
 use crate::elem::Elem;
 use crate::isa::{LANES, Simd};
 use crate::mem;
-use crate::view::MatRef;
+use crate::view::{AnyMatRef, MatRef, any};
+
+/// One operand of a product as a micro-kernel sees it.
+#[derive(Clone, Copy)]
+pub(super) struct Operand<'a> {
+    pub(super) matrix: AnyMatRef<'a>,
+    /// Whether k runs along its rows' elements, or from row to row.
+    pub(super) k_in_rows: bool,
+    /// Whether its elements must be rounded to bf16.
+    pub(super) round: bool,
+}
 
 /// 16 elements of a row, rounded to bf16 where the precision asks for it.
 #[inline(always)]
-fn operand<S: Simd, T: Elem>(s: S, row: &[T], at: usize, round: bool) -> S::F32 {
+pub(super) fn load<S: Simd, T: Elem>(s: S, row: &[T], at: usize, round: bool) -> S::F32 {
     let v = mem::load(s, row, at);
     if round { s.round_to_bf16(v) } else { v }
 }
 
-/// Copies the columns `k` of the rows `rows` of X into `stage`, one row every [`STAGE_STRIDE`] elements. Rows
-/// past the end of the register tile's count keep what was there: their results are not used.
+/// Copies the columns `k` of the rows `rows` of X into `stage`, one row every `stride` elements. Elements up to
+/// the next multiple of 16 become zero.
 #[inline(always)]
-pub(super) fn stage_rows<S: Simd, T: Elem>(
+pub(super) fn stage_rows<S: Simd>(
     s: S,
-    from: MatRef<'_, T>,
+    x: Operand<'_>,
     rows: Range<usize>,
     k: Range<usize>,
-    round: bool,
-    stage: &mut [f32],
+    (stage, stride): (&mut [f32], usize),
 ) {
-    for (r, to) in rows.zip(stage.chunks_exact_mut(STAGE_STRIDE)) {
-        let row = &from.row(r)[k.clone()];
-        // Whole vectors apart from the rest: every weight passes here, and checks add up.
-        let (whole, rest) = row.as_chunks::<LANES>();
-        for (from, to) in whole.iter().zip(to.as_chunks_mut::<LANES>().0) {
-            mem::store(s, to, 0, operand(s, from, 0, round));
+    any!(AnyMatRef, x.matrix, from => {
+        for (r, to) in rows.zip(stage.chunks_exact_mut(stride)) {
+            let row = &from.row(r)[k.clone()];
+            // Whole vectors apart from the rest: every weight passes here, and checks add up.
+            let (whole, rest) = row.as_chunks::<LANES>();
+            for (from, to) in whole.iter().zip(to.as_chunks_mut::<LANES>().0) {
+                mem::store(s, to, 0, load(s, from, 0, x.round));
+            }
+            if !rest.is_empty() {
+                mem::store(s, to, row.len() - rest.len(), load(s, rest, 0, x.round));
+            }
         }
-        if !rest.is_empty() {
-            mem::store(s, to, row.len() - rest.len(), operand(s, rest, 0, round));
-        }
-    }
+    });
 }
 
-/// The cache lines of the rows of X that will be staged next, asked for a few in each turn of the inner loop.
-#[derive(Clone, Copy)]
-pub(super) struct Ahead {
-    /// The next line; it need not exist, as past the end of a matrix.
-    at: *const u8,
-    /// Lines a turn, so that the turns of a block cover the rows.
-    lines: usize,
-    /// Turns until the end of this row, and of a whole row.
-    turns: (usize, usize),
-    /// Bytes from the end of a row's part to the start of the next one's.
-    gap: usize,
-}
-
-impl Ahead {
-    /// Nothing to bring.
-    pub(super) const NONE: Ahead = Ahead { at: core::ptr::null(), lines: 0, turns: (usize::MAX, 0), gap: 0 };
-
-    /// A register tile's rows from `row` on, `depth` columns from `k` on, for turns of `unroll` columns.
-    #[inline(always)]
-    pub(super) fn rows<S: Simd, T: Elem>(
-        from: MatRef<'_, T>,
-        (row, k): (usize, usize),
-        depth: usize,
-        unroll: usize,
-    ) -> Ahead {
-        let at = from.as_ptr().wrapping_add(row.wrapping_mul(from.row_stride()).wrapping_add(k));
-        let lines = (S::TILE_ROWS * unroll * size_of::<T>()).div_ceil(LINE);
-        let turns = (depth * size_of::<T>() / LINE / lines).max(1);
-        let gap = from.row_stride().wrapping_mul(size_of::<T>()).wrapping_sub(turns * lines * LINE);
-        Ahead { at: at.cast(), lines, turns: (turns, turns), gap }
-    }
-
-    /// Asks for the lines of one turn.
-    #[inline(always)]
-    pub(super) fn prefetch<S: Simd>(&mut self, s: S) {
-        for _ in 0..self.lines {
-            s.prefetch(self.at);
-            self.at = self.at.wrapping_add(LINE);
-        }
-        self.turns.0 -= 1;
-        if self.turns.0 == 0 {
-            self.at = self.at.wrapping_add(self.gap);
-            self.turns.0 = self.turns.1;
-        }
-    }
+/// Packs the lanes `lanes` of V into panels of up to `width` lanes: within a panel all lanes for k = 0, then
+/// k = 1, ... Lanes past the end of the matrix are zero.
+#[inline(always)]
+pub(super) fn pack<S: Simd>(s: S, v: Operand<'_>, lanes: Range<usize>, width: usize, packed: &mut [f32]) {
+    any!(AnyMatRef, v.matrix, from => if v.k_in_rows {
+        pack_transposed(s, from, lanes, width, v.round, packed);
+    } else {
+        pack_direct(s, from, lanes, width, v.round, packed);
+    });
 }
 
 /// How many rows ahead [`pack_direct`] asks for its piece.
 const ROWS_AHEAD: usize = 8;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
-/// Packs the columns `lanes` of V, given as `[K, lanes]`, into panels of up to `width` lanes: within a panel all
-/// lanes for k = 0, then k = 1, ... Lanes past the end of the matrix are zero.
-///
-/// Goes through the matrix a row at a time, since rows may lie pages apart.
+/// [`pack`] of a matrix `[K, lanes]`: goes through it a row at a time, since rows may lie pages apart.
 #[inline(always)]
-pub(super) fn pack_direct<S: Simd, T: Elem>(
+fn pack_direct<S: Simd, T: Elem>(
     s: S,
     from: MatRef<'_, T>,
     lanes: Range<usize>,
@@ -117,16 +86,15 @@ pub(super) fn pack_direct<S: Simd, T: Elem>(
         for panel in panels(lanes.clone(), width) {
             let start = (panel.start - lanes.start) * from.rows() + k * panel.len();
             for (j, at) in panel.step_by(LANES).enumerate() {
-                mem::store(s, packed, start + j * LANES, operand(s, row, at, round));
+                mem::store(s, packed, start + j * LANES, load(s, row, at, round));
             }
         }
     }
 }
 
-/// Packs the rows `lanes` of V, given as `[lanes, K]`, into panels as [`pack_direct`] does, turning 16 x 16
-/// blocks in registers.
+/// [`pack`] of a matrix `[lanes, K]`: turns 16 x 16 blocks in registers.
 #[inline(always)]
-pub(super) fn pack_transposed<S: Simd, T: Elem>(
+fn pack_transposed<S: Simd, T: Elem>(
     s: S,
     from: MatRef<'_, T>,
     lanes: Range<usize>,
@@ -138,15 +106,19 @@ pub(super) fn pack_transposed<S: Simd, T: Elem>(
     for panel in panels(lanes.clone(), width) {
         let (start, stride) = ((panel.start - lanes.start) * depth, panel.len());
         for (group, first) in panel.step_by(LANES).enumerate() {
-            // Past the last row: an empty one, which loads as zeros.
-            let rows: [&[T]; LANES] =
-                core::array::from_fn(|i| if first + i < from.rows() { from.row(first + i) } else { &[] });
+            let rows = rows_from(from, first);
             for k in (0..depth).step_by(LANES) {
-                let block = rows.map(|row| operand(s, row, k.min(row.len()), round));
+                let block = rows.map(|row| load(s, row, k.min(row.len()), round));
                 for (i, v) in s.transpose(block).into_iter().enumerate().take(depth - k) {
                     mem::store(s, packed, start + (k + i) * stride + group * LANES, v);
                 }
             }
         }
     }
+}
+
+/// 16 rows; those past the last are empty, which load as zeros.
+#[inline(always)]
+pub(super) fn rows_from<'a, T>(from: MatRef<'a, T>, first: usize) -> [&'a [T]; LANES] {
+    core::array::from_fn(|i| if first + i < from.rows() { from.row(first + i) } else { &[] })
 }

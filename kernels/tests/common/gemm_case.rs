@@ -1,8 +1,8 @@
 //! One matrix product, from its description to the comparison with the oracle. The tests and the fuzz target
 //! `gemm_vs_oracle` share it.
 
-use rachis_kernels::gemm::K_BLOCK;
-use rachis_kernels::{Ctx, Gemm, Layout, Precision, Scratch, Weights, bf16, gemm};
+use rachis_kernels::gemm::{K_BLOCK, Order};
+use rachis_kernels::{Ctx, Gemm, Layout, PLANS, Part, Plan, Precision, Scratch, Weights, bf16, gemm_with};
 use rachis_testkit::shapes::GemmShape;
 use rachis_testkit::{Grid, Kind, Rng, Storage, data, oracle, tolerance};
 
@@ -75,29 +75,43 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         }
     }
 
-    /// The result of the kernel, which has written nothing but its elements.
+    /// The result by the plan that a context picks.
     pub fn run(&self, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
+        let ctx = ctx.with_precision(self.case.precision);
+        self.run_with(Plan::pick(&ctx, self.case.shape.m), &ctx, scratch)
+    }
+
+    /// The result of a plan, which has written nothing but its elements.
+    pub fn run_with(&self, plan: &Plan, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
         let ctx = ctx.with_precision(self.case.precision);
         let GemmShape { m, n, .. } = self.case.shape;
         let mut out = Grid::new(&vec![C::from_f32(f32::NAN); m * n], (m, n), self.case.gaps[3]);
         let weights = Weights { matrix: W::matrix(view(&self.weights)), layout: self.case.layout };
-        let op = Gemm {
-            bias: self.bias.as_deref().map(W::vector),
-            activation: activation(self.case.activation),
-            residual: self.residual.as_ref().map(view),
-            ..Gemm::product(view(&self.a), weights, view_mut(&mut out))
-        };
-        gemm(&ctx, scratch, op).unwrap();
+        let bias = self.bias.as_deref().map(W::vector);
+        let part = Part { weights, bias, activation: activation(self.case.activation) };
+        let residual = self.residual.as_ref().map(view);
+        let op = Gemm { residual, ..Gemm::of(view(&self.a), part, view_mut(&mut out)) };
+        gemm_with(plan, &ctx, scratch, op).unwrap();
         out.assert_guards();
         out
     }
 
     /// The oracle's operands: widened, and rounded to bf16 where the precision asks for it.
     pub fn oracle(&self) -> oracle::Gemm {
+        self.oracle_of(Order::Ascending)
+    }
+
+    /// The oracle's operands as a plan of this order takes them.
+    fn oracle_of(&self, order: Order) -> oracle::Gemm {
         let GemmShape { m, n, k } = self.case.shape;
-        let operand = |values: Vec<f64>| match self.case.precision {
-            Precision::Strict => values,
-            Precision::Bf16 => values.into_iter().map(<bf16 as Storage>::nearest).collect(),
+        let operand = |values: Vec<f64>| -> Vec<f64> {
+            let rounded = values.into_iter().map(|x| match self.case.precision {
+                Precision::Strict => x,
+                Precision::Bf16 => <bf16 as Storage>::nearest(x),
+            });
+            rounded
+                .map(|x| if order == Order::Tiles && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x })
+                .collect()
         };
         let w = operand(self.weights.exact());
         oracle::Gemm {
@@ -112,20 +126,34 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         }
     }
 
-    /// Runs the kernel and compares every element with the oracle. The largest share of its bound that an
-    /// element uses, where f32 is stored.
+    /// Runs every plan that fits and compares every element with the oracle. The largest share of its bound that
+    /// an element uses, where f32 is stored.
     #[track_caller]
     pub fn check(&self, ctx: &Ctx, scratch: &mut Scratch, oracle: &oracle::Gemm) -> f64 {
+        let ctx = ctx.with_precision(self.case.precision);
+        let fitting = PLANS.iter().filter(|plan| plan.fits(&ctx, self.case.shape.m));
+        fitting.map(|plan| self.check_plan(plan, &ctx, scratch, oracle)).fold(0.0, f64::max)
+    }
+
+    #[track_caller]
+    fn check_plan(&self, plan: &Plan, ctx: &Ctx, scratch: &mut Scratch, oracle: &oracle::Gemm) -> f64 {
         let GemmShape { m, n, k } = self.case.shape;
-        let out = self.run(ctx, scratch);
+        let out = self.run_with(plan, ctx, scratch);
+        let flushed = (plan.order == Order::Tiles).then(|| self.oracle_of(plan.order));
+        let oracle = flushed.as_ref().unwrap_or(oracle);
+        let smallest = match plan.order {
+            Order::Ascending => tolerance::TINY,
+            Order::Tiles => 2.0 * SMALLEST_NORMAL,
+        };
         let mut worst = 0.0f64;
         for i in 0..m {
             for j in 0..n {
                 let got = out.at(i, j);
-                let bound = tolerance::gemm(&oracle.at(i, j), self.case.activation, k, K_BLOCK);
+                let bound = tolerance::gemm(&oracle.at(i, j), self.case.activation, k, K_BLOCK, smallest);
                 bound.check(got, || {
                     let types = (A::NAME, W::NAME, C::NAME);
-                    format!("{} {types:?} {:?}, row {i}, column {j}", ctx.level(), self.case)
+                    let place = format!("{} {}", ctx.level(), plan.name);
+                    format!("{place} {types:?} {:?}, row {i}, column {j}", self.case)
                 });
                 if bound.exact.is_finite() && bound.error > 0.0 {
                     worst = worst.max((got.to_f64() - bound.exact).abs() / bound.error);
@@ -135,6 +163,9 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         worst
     }
 }
+
+/// 2^-126
+const SMALLEST_NORMAL: f64 = f32::MIN_POSITIVE as f64;
 
 /// Runs a case and compares it with the oracle.
 #[track_caller]

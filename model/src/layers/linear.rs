@@ -1,7 +1,7 @@
 //! A dense layer on weights in place.
 
 use rachis_kernels::{
-    Activation, Ctx, Elem, Gemm, Layout, MatMut, MatRef, Scratch, Weights, gemm, gemm_scratch_len,
+    Activation, Ctx, Dims, Elem, Gemm, Layout, MatMut, MatRef, Part, Scratch, Weights, gemm, gemm_scratch_len,
 };
 
 use crate::error::Result;
@@ -43,12 +43,13 @@ impl Linear {
     ) -> Result<()> {
         let (activation, residual) = epilogue;
         let bias = self.bias.as_ref().map(Weight::slice);
-        Ok(gemm(ctx, scratch, Gemm { a: x, weights: self.weights(), bias, activation, residual, out })?)
+        let part = Part { weights: self.weights(), bias, activation };
+        Ok(gemm(ctx, scratch, Gemm { residual, ..Gemm::of(x, part, out) })?)
     }
 
     /// Elements of scratch that a call on `rows` rows needs.
     pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize) -> usize {
         let weights = self.weights();
-        gemm_scratch_len(ctx, self.layout, rows, weights.n(), weights.k())
+        gemm_scratch_len(ctx, &Dims::of_one(self.layout, [rows, weights.n(), weights.k()]))
     }
 }

@@ -1,0 +1,67 @@
+//! Weights that will be needed next, asked for while the register tile computes.
+
+use crate::isa::Simd;
+use crate::view::{AnyMatRef, MatRef, any};
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// The cache lines of a block of a matrix, asked for a few in each turn of a loop.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    /// The next line; it need not exist, as past the end of a matrix.
+    at: *const u8,
+    /// Lines a turn.
+    burst: usize,
+    /// Turns until the end of this row's part, and of a whole row's.
+    left: usize,
+    row: usize,
+    /// Bytes from the end of a row's part to the start of the next one's.
+    gap: usize,
+}
+
+impl Ahead {
+    /// Nothing to bring.
+    pub(super) const NONE: Ahead =
+        Ahead { at: core::ptr::null(), burst: 0, left: usize::MAX, row: usize::MAX, gap: 0 };
+
+    /// The block of `rows` rows and `cols` columns from `(row, col)` on, to be brought within `turns` turns.
+    #[inline(always)]
+    pub(super) fn block(
+        from: AnyMatRef<'_>,
+        (row, col): (usize, usize),
+        (rows, cols): (usize, usize),
+        turns: usize,
+    ) -> Ahead {
+        any!(AnyMatRef, from, from => Ahead::of(from, (row, col), (rows, cols), turns))
+    }
+
+    #[inline(always)]
+    fn of<T>(
+        from: MatRef<'_, T>,
+        (row, col): (usize, usize),
+        (rows, cols): (usize, usize),
+        turns: usize,
+    ) -> Ahead {
+        let at = from.as_ptr().wrapping_add(row.wrapping_mul(from.row_stride()).wrapping_add(col));
+        let lines = (cols * size_of::<T>()).div_ceil(LINE).max(1);
+        let burst = (rows * lines).div_ceil(turns.max(1)).clamp(1, lines);
+        let row = lines.div_ceil(burst);
+        let gap = from.row_stride().wrapping_mul(size_of::<T>()).wrapping_sub(row * burst * LINE);
+        Ahead { at: at.cast(), burst, left: row, row, gap }
+    }
+
+    /// Asks for the lines of one turn.
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd>(&mut self, s: S) {
+        for _ in 0..self.burst {
+            s.prefetch(self.at);
+            self.at = self.at.wrapping_add(LINE);
+        }
+        self.left -= 1;
+        if self.left == 0 {
+            self.at = self.at.wrapping_add(self.gap);
+            self.left = self.row;
+        }
+    }
+}

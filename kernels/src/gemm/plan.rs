@@ -1,0 +1,135 @@
+//! The ways to compute a product, best first.
+
+#[cfg(target_arch = "x86_64")]
+use super::amx;
+use super::blocking::{Blocking, Unit};
+use super::fma::{Fma, FmaUnit};
+use super::task::Task;
+use super::thin::{self, Thin};
+use super::{Dims, Product};
+use crate::ctx::{Ctx, Precision};
+use crate::level::Level;
+
+/// A way to compute a product: a row of [`PLANS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// What reports call it.
+    pub name: &'static str,
+    /// The levels that can run it.
+    pub levels: &'static [Level],
+    /// The precisions that it computes. Every plan takes every storage type.
+    pub precisions: &'static [Precision],
+    /// The most rows of activations that it takes.
+    pub most_rows: usize,
+    /// What its results depend on: plans of one order give the same bits at one level and precision.
+    pub order: Order,
+    method: Method,
+}
+
+/// In which order a plan sums; see the module's numeric contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Ascending k, in blocks.
+    Ascending,
+    /// Blocks of 32 by the tile unit, even and odd k apart.
+    Tiles,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Amx,
+    Thin,
+    Tile,
+}
+
+const BOTH: &[Precision] = &[Precision::Strict, Precision::Bf16];
+
+/// Every plan. A product is computed by the first that fits; all plans of a level and a precision that could be
+/// picked for some number of rows have the same [`Order`].
+pub static PLANS: [Plan; 3] = [
+    Plan {
+        name: "amx-32x32",
+        levels: &[Level::Amx],
+        precisions: &[Precision::Bf16],
+        most_rows: usize::MAX,
+        order: Order::Tiles,
+        method: Method::Amx,
+    },
+    Plan {
+        name: "fma-thin",
+        levels: &Level::ALL,
+        precisions: BOTH,
+        most_rows: thin::MOST_ROWS,
+        order: Order::Ascending,
+        method: Method::Thin,
+    },
+    Plan {
+        name: "fma-tile",
+        levels: &Level::ALL,
+        precisions: BOTH,
+        most_rows: usize::MAX,
+        order: Order::Ascending,
+        method: Method::Tile,
+    },
+];
+
+impl Plan {
+    /// Whether this plan can compute a product of `m` rows in `ctx`.
+    pub fn fits(&self, ctx: &Ctx, m: usize) -> bool {
+        self.levels.contains(&ctx.level())
+            && self.precisions.contains(&ctx.precision())
+            && m <= self.most_rows
+    }
+
+    /// The plan for a product of `m` rows: the first that fits.
+    pub fn pick(ctx: &Ctx, m: usize) -> &'static Plan {
+        PLANS.iter().find(|plan| plan.fits(ctx, m)).unwrap_or(&PLANS[2])
+    }
+
+    /// Rows and columns of its register tile at the level of `ctx`, counted in the broadcast and in the vector
+    /// operand.
+    pub fn tile(&self, ctx: &Ctx) -> (usize, usize) {
+        let unit = self.unit(ctx, 0);
+        (unit.rows, unit.lanes)
+    }
+
+    fn unit(&self, ctx: &Ctx, k: usize) -> Unit {
+        match self.method {
+            #[cfg(target_arch = "x86_64")]
+            Method::Amx => amx::unit(k),
+            Method::Thin => ctx.run(thin::ThinUnit),
+            _ => ctx.run(FmaUnit { k }),
+        }
+    }
+
+    /// Elements of scratch for a product of these dimensions.
+    pub(super) fn scratch_len(&self, ctx: &Ctx, dims: &Dims) -> usize {
+        match self.method {
+            Method::Thin => thin::Cut::new(ctx.threads(), dims).scratch_len(),
+            _ => Blocking::new(self.unit(ctx, dims.k), ctx.threads(), dims).scratch_len(),
+        }
+    }
+
+    /// Computes a product that fits, in scratch that suffices.
+    pub(super) fn run(&self, ctx: &Ctx, scratch: &mut [f32], product: &Product<'_>) {
+        let dims = product.dims();
+        if let Method::Thin = self.method {
+            let cut = thin::Cut::new(ctx.threads(), &dims);
+            return ctx.for_each_piece(
+                &mut scratch[..cut.scratch_len()],
+                cut.piece_len(),
+                |index, scratch| {
+                    ctx.run(Thin { product, cut: &cut, index, scratch });
+                },
+            );
+        }
+        let unit = self.unit(ctx, dims.k);
+        let blocking = &Blocking::new(unit, ctx.threads(), &dims);
+        let scratch = &mut scratch[..blocking.scratch_len()];
+        ctx.for_each_piece(scratch, blocking.piece_len(), |index, scratch| match self.method {
+            #[cfg(target_arch = "x86_64")]
+            Method::Amx => amx::run(ctx, |engine| Task { engine, unit, product, blocking, index, scratch }),
+            _ => ctx.run(Task { engine: Fma, unit, product, blocking, index, scratch }),
+        });
+    }
+}

@@ -1,0 +1,209 @@
+//! The loops around a micro-kernel: which rows of the broadcast operand meet which lanes of the packed one.
+
+use core::ops::Range;
+
+use super::ahead::Ahead;
+use super::blocking::{Blocking, Unit, steps};
+use super::epilogue::{Orientation, Sums, finish};
+use super::pack::Operand;
+use super::{Layout, Part, Product};
+use crate::isa::Simd;
+
+/// A micro-kernel with the form of its packed operand.
+pub(super) trait Engine<S: Simd>: Copy {
+    /// Steps of k between two prefetches.
+    const TURN: usize;
+
+    /// Packs some lanes of V for all k.
+    fn pack(self, s: S, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32]);
+
+    /// Brings into `stage` what the rows of a strip need there for every multiplication.
+    fn stage(self, s: S, x: Operand<'_>, rows: Range<usize>, stage: &mut [f32]);
+
+    /// Computes the sums of a strip whose rows are staged. While it does, it asks for what `ahead` says or,
+    /// without one, for the rows of X that follow.
+    fn multiply(self, s: S, strip: Strip<'_>, ahead: Option<&mut Ahead>);
+}
+
+/// Some rows of X against some packed lanes of V.
+pub(super) struct Strip<'a> {
+    pub(super) x: Operand<'a>,
+    pub(super) rows: Range<usize>,
+    pub(super) stage: &'a mut [f32],
+    /// The whole of k.
+    pub(super) depth: usize,
+    /// Number of lanes.
+    pub(super) lanes: usize,
+    /// The lanes, panel after panel in the engine's form.
+    pub(super) packed: &'a [f32],
+    /// The sum of row `i` of the strip and lane `j` goes to `i * stride + j`.
+    pub(super) sums: &'a mut [f32],
+    pub(super) stride: usize,
+}
+
+/// One thread's share of a product.
+pub(super) struct Task<'a, 'b, E> {
+    pub(super) engine: E,
+    pub(super) unit: Unit,
+    pub(super) product: &'a Product<'b>,
+    pub(super) blocking: &'a Blocking,
+    pub(super) index: usize,
+    pub(super) scratch: &'a mut [f32],
+}
+
+impl<E: Copy> Task<'_, '_, E> {
+    #[inline(always)]
+    pub(super) fn run_with<S: Simd>(self, s: S)
+    where
+        E: Engine<S>,
+    {
+        let Task { engine, product, blocking, index, .. } = self;
+        let packed_len = blocking.packed_len();
+        let (packed, rest) = self.scratch.split_at_mut(packed_len * blocking.packed_matrices());
+        let (stage, sums) = rest.split_at_mut(blocking.stage_len());
+        let rows = blocking.rows(index);
+        let mut sweep =
+            Sweep { engine, unit: self.unit, product, blocking, stage, sums, slot: 0, pending: None };
+        match product.layout() {
+            // Activations are packed, and rows of weights meet them.
+            Layout::Nk => {
+                for m in steps(rows, blocking.lanes) {
+                    engine.pack(s, product.activations(), m.clone(), packed);
+                    for (group, column) in product.groups() {
+                        let columns = blocking.columns(index, group[0].weights.n());
+                        sweep.run(s, (group, column), columns, m.clone(), packed, None);
+                    }
+                }
+            }
+            // Weights are packed, some columns at a time, and rows of activations meet them.
+            Layout::Kn => {
+                for (group, column) in product.groups() {
+                    let columns = blocking.columns(index, group[0].weights.n());
+                    for n in steps(columns.clone(), blocking.lanes) {
+                        for (p, part) in group.iter().enumerate() {
+                            let packed = &mut packed[p * packed_len..][..packed_len];
+                            engine.pack(s, product.weights(part), n.clone(), packed);
+                        }
+                        let next = n.end..columns.end.min(n.end + n.len());
+                        let turns = blocking.tiles(rows.len(), n.len()) * (product.a.cols() / E::TURN);
+                        let mut ahead = next_columns(&group[0], next, turns);
+                        sweep.run(s, (group, column), rows.clone(), n, packed, Some(&mut ahead));
+                    }
+                }
+            }
+        }
+        sweep.finish_pending(s);
+    }
+}
+
+/// The columns that will be packed next, to be brought within `turns` turns.
+#[inline(always)]
+fn next_columns(part: &Part<'_>, columns: Range<usize>, turns: usize) -> Ahead {
+    if columns.is_empty() {
+        return Ahead::NONE;
+    }
+    Ahead::block(part.weights.matrix, (0, columns.start), (part.weights.k(), columns.len()), turns)
+}
+
+/// The part of a task that multiplies what is packed.
+struct Sweep<'a, 'b, E> {
+    engine: E,
+    unit: Unit,
+    product: &'a Product<'b>,
+    blocking: &'a Blocking,
+    stage: &'a mut [f32],
+    sums: &'a mut [f32],
+    /// Which block of sums is next.
+    slot: usize,
+    pending: Option<Pending<'a>>,
+}
+
+/// A block of sums that is multiplied and not finished.
+struct Pending<'a> {
+    group: &'a [Part<'a>],
+    column: usize,
+    m: Range<usize>,
+    n: Range<usize>,
+    slot: usize,
+}
+
+impl<'a, E: Copy> Sweep<'a, '_, E> {
+    /// Multiplies the rows `x` of the broadcast operand by the lanes `v` of the packed one.
+    #[inline(always)]
+    fn run<S: Simd>(
+        &mut self,
+        s: S,
+        (group, column): (&'a [Part<'a>], usize),
+        x: Range<usize>,
+        v: Range<usize>,
+        packed: &[f32],
+        mut ahead: Option<&mut Ahead>,
+    ) where
+        E: Engine<S>,
+    {
+        let Sweep { engine, unit, product, blocking, .. } = *self;
+        let layout = product.layout();
+        let operand = |part: &Part<'a>| match layout {
+            Layout::Nk => product.weights(part),
+            Layout::Kn => product.activations(),
+        };
+        let (stride, block) = (blocking.sums_stride(), blocking.sums_len());
+        for rows in steps(x, blocking.strip) {
+            for (part, stage) in group.iter().zip(self.stage.chunks_exact_mut(unit.stage.max(1))) {
+                engine.stage(s, operand(part), rows.clone(), stage);
+            }
+            for lanes in steps(v.clone(), blocking.finish) {
+                for (p, part) in group.iter().enumerate() {
+                    // The layout says whose operands differ from part to part.
+                    let (packed, stage) = match layout {
+                        Layout::Nk => (packed, p * unit.stage),
+                        Layout::Kn => (&packed[p * blocking.packed_len()..], 0),
+                    };
+                    let strip = Strip {
+                        x: operand(part),
+                        rows: rows.clone(),
+                        stage: &mut self.stage[stage..][..unit.stage],
+                        depth: product.a.cols(),
+                        lanes: lanes.len(),
+                        packed: &packed[(lanes.start - v.start) * unit.packed..],
+                        sums: &mut self.sums[(self.slot * blocking.fused() + p) * block..][..block],
+                        stride,
+                    };
+                    engine.multiply(s, strip, ahead.as_deref_mut());
+                }
+                let (m, n) = match layout {
+                    Layout::Nk => (lanes, rows.clone()),
+                    Layout::Kn => (rows.clone(), lanes),
+                };
+                let this = Pending { group, column, m, n, slot: self.slot };
+                self.slot = (self.slot + 1) % unit.slots;
+                let done = if unit.slots == 1 { Some(this) } else { self.pending.replace(this) };
+                if let Some(done) = done {
+                    self.finish(s, done);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish_pending<S: Simd>(&mut self, s: S) {
+        if let Some(pending) = self.pending.take() {
+            self.finish(s, pending);
+        }
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(&mut self, s: S, pending: Pending<'_>) {
+        let Pending { group, column, m, n, slot } = pending;
+        let (stride, block) = (self.blocking.sums_stride(), self.blocking.sums_len());
+        let orientation = match self.product.layout() {
+            Layout::Nk => Orientation::Turned,
+            Layout::Kn => Orientation::Straight,
+        };
+        let slot_len = self.blocking.fused() * block;
+        let data = &mut self.sums[slot * slot_len..][..slot_len];
+        let sums = Sums { orientation, m, n, stride, data, block };
+        // SAFETY: `Blocking` gives each task its own rows and columns of every part.
+        unsafe { finish(s, self.product, group, column, sums) };
+    }
+}
