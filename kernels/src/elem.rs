@@ -23,6 +23,9 @@ pub(crate) mod private {
         /// Whether storing a value and loading it again gives the same value.
         const EXACT: bool;
 
+        /// Whether it is bf16, which the tile unit takes as it is.
+        const IS_BF16: bool;
+
         /// The value, widened exactly.
         fn widen(self) -> f32;
 
@@ -49,9 +52,10 @@ pub(crate) mod private {
     }
 
     macro_rules! storage {
-        ($t:ty, $variant:ident, $bits:ty, $exact:literal, $load:ident, $store:ident) => {
+        ($t:ty, $variant:ident, $bits:ty, $exact:literal, $is_bf16:literal, $load:ident, $store:ident) => {
             impl Storage for $t {
                 const EXACT: bool = $exact;
+                const IS_BF16: bool = $is_bf16;
 
                 fn widen(self) -> f32 {
                     self.into()
@@ -85,7 +89,7 @@ pub(crate) mod private {
         };
     }
 
-    storage!(f32, F32, f32, true, load, store);
-    storage!(bf16, Bf16, u16, false, load_bf16, store_bf16);
-    storage!(f16, F16, u16, false, load_f16, store_f16);
+    storage!(f32, F32, f32, true, false, load, store);
+    storage!(bf16, Bf16, u16, false, true, load_bf16, store_bf16);
+    storage!(f16, F16, u16, false, false, load_f16, store_f16);
 }

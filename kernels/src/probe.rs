@@ -4,6 +4,8 @@
 use std::time::Instant;
 
 use crate::ctx::Ctx;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::amx;
 use crate::isa::{Kernel, LANES, Simd};
 
 /// Multiply-adds per second times two on registers alone, in GFLOP/s: the ceiling of every f32 product of this
@@ -12,14 +14,29 @@ pub fn fma_gflops(ctx: &Ctx, runs: usize) -> f64 {
     (0..runs).map(|_| ctx.run(Fma)).fold(0.0, f64::max)
 }
 
+/// Multiply-adds per second times two of the tile unit on registers alone, in GFLOP/s: the ceiling of bfloat16
+/// products at [`Level::Amx`](crate::Level::Amx) on one core; `None` at other levels. The best of `runs` short
+/// runs.
+pub fn amx_gflops(ctx: &Ctx, runs: usize) -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    if let crate::isa::Isa::Amx(_, amx) = ctx.isa() {
+        let flops = (amx::PEAK_ROUNDS * amx::PEAK_FLOPS) as f64;
+        let run = || {
+            let start = Instant::now();
+            amx::peak(amx);
+            flops / start.elapsed().as_secs_f64() / 1e9
+        };
+        return Some((0..runs).map(|_| run()).fold(0.0, f64::max));
+    }
+    let _ = (ctx, runs);
+    None
+}
+
 /// Bytes per second, in GB/s, at which one core reads `data` and does nothing else with it. The best of `runs`
 /// passes.
 pub fn read_gbps(ctx: &Ctx, data: &[f32], runs: usize) -> f64 {
     (0..runs).map(|_| ctx.run(Read { data })).fold(0.0, f64::max)
 }
-
-/// Sums that run side by side: enough to hide the latency of an addition.
-const CHAINS: usize = 24;
 
 struct Fma;
 
@@ -28,30 +45,37 @@ impl Kernel for Fma {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
-        // As many 16-lane sums as the registers of the level hold.
-        match S::TILE_ROWS * S::TILE_VECTORS {
-            24.. => fma::<S, CHAINS>(s),
-            6.. => fma::<S, 6>(s),
-            _ => fma::<S, 3>(s),
+        match S::TILE_ROWS {
+            8 => fma::<S, 8, 3>(s),
+            6 => fma::<S, 6, 1>(s),
+            _ => fma::<S, 3, 1>(s),
         }
     }
 }
 
+/// The register tile of a product without its loads. The operands are numbers like any, and change from one
+/// instruction to the next: constants would draw less power, and run at a clock that no product reaches.
 #[inline(always)]
-fn fma<S: Simd, const N: usize>(s: S) -> f64 {
-    let steps = 4_000_000 / N;
-    let (x, y) = (s.splat(0.999), s.splat(0.001));
-    let mut sums = [y; N];
+fn fma<S: Simd, const R: usize, const V: usize>(s: S) -> f64 {
+    let steps = 4_000_000 / (R * V);
+    let data: [f32; 4 * LANES] = core::array::from_fn(|i| ((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5);
+    let data = std::hint::black_box(data);
+    let x: [S::F32; R] = core::array::from_fn(|r| s.splat(data[r]));
+    // SAFETY: the data has four vectors.
+    let v: [S::F32; V] = core::array::from_fn(|j| unsafe { s.load(data.as_ptr().add(j * LANES)) });
+    let mut sums = [[s.splat(0.0); V]; R];
     let start = Instant::now();
     for _ in 0..steps {
-        for sum in &mut sums {
-            *sum = s.mul_add(*sum, x, y);
+        for (sums, x) in sums.iter_mut().zip(x) {
+            for (sum, v) in sums.iter_mut().zip(v) {
+                *sum = s.mul_add(x, v, *sum);
+            }
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    let total = sums.into_iter().fold(s.splat(0.0), |total, sum| s.add(total, sum));
+    let total = sums.into_iter().flatten().fold(s.splat(0.0), |total, sum| s.add(total, sum));
     std::hint::black_box(s.sum(total));
-    (2 * steps * N * LANES) as f64 / seconds / 1e9
+    (2 * steps * R * V * LANES) as f64 / seconds / 1e9
 }
 
 struct Read<'a> {

@@ -14,7 +14,7 @@ use super::pack::{Operand, rows_from};
 use super::task::{Engine, Strip, Task};
 use crate::ctx::Ctx;
 use crate::elem::Elem;
-use crate::isa::amx::{Amx, Tiles};
+use crate::isa::amx::{Amx, TileRegisters};
 use crate::isa::avx512::Avx512;
 use crate::isa::{Isa, LANES, Simd};
 use crate::mem;
@@ -32,18 +32,22 @@ const STEP: usize = 32;
 /// Rows of X, and lanes of V, in two tiles.
 const SIDE: usize = 32;
 
+/// Lanes from which on it pays to copy rows that straddle cache lines rather than load them straddling again and
+/// again.
+const ALIGN_FROM: usize = 96;
+
 /// Bytes of a row of a tile.
 const ROW: usize = 64;
 
 pub(super) fn unit(k: usize) -> Unit {
     let pairs = k.next_multiple_of(STEP) / 2;
-    Unit { rows: SIDE, lanes: SIDE, packed: pairs, stage: SIDE * pairs, finish: SIDE, slots: 2 }
+    Unit { rows: SIDE, lanes: SIDE, packed: pairs, stage: SIDE * pairs, finish: SIDE }
 }
 
 /// Runs a task on the tile unit, which is set up before and released after.
 pub(super) fn run<'a, 'b: 'a>(ctx: &Ctx, task: impl FnOnce(TileUnit) -> Task<'a, 'b, TileUnit>) {
     if let Isa::Amx(s, amx) = ctx.isa() {
-        let _tiles = Tiles::configure(amx);
+        let _registers = TileRegisters::configure(amx);
         s.vectorize(Entry { s, task: task(TileUnit { _proof: amx }) });
     }
 }
@@ -74,89 +78,107 @@ impl Engine<Avx512> for TileUnit {
         });
     }
 
-    /// Rows that are not bf16 are converted. Of those that are, the last values of k and the last strip, which a
-    /// tile would read beyond, are copied with zeros behind them.
+    /// Rows that are not bf16 are converted, and rows that straddle cache lines are copied if many lanes follow.
+    /// Of others the last values of k and the last strip, which a tile would read beyond, are copied with zeros
+    /// behind them.
     #[inline(always)]
-    fn stage(self, s: Avx512, x: Operand<'_>, rows: Range<usize>, stage: &mut [f32]) {
-        let depth = any!(AnyMatRef, x.matrix, matrix => matrix.cols());
-        let (stride, rest) = (depth.next_multiple_of(STEP) / 2, depth % STEP);
-        if !in_place(x, &rows) {
-            any!(AnyMatRef, x.matrix, matrix => stage_rows(s, matrix, rows, 0..depth, stage, stride));
-        } else if rest > 0 {
-            any!(AnyMatRef, x.matrix, matrix => {
-                stage_rows(s, matrix, rows, depth - rest..depth, stage, ROW / 4);
-            });
-        }
+    fn stage(self, s: Avx512, x: Operand<'_>, rows: Range<usize>, lanes: usize, stage: &mut [f32]) {
+        any!(AnyMatRef, x.matrix, matrix => {
+            let start = if in_place(x, &rows, lanes) { matrix.cols() / STEP * STEP } else { 0 };
+            stage_rows(s, matrix, rows, start..matrix.cols(), stage);
+        });
     }
 
     #[inline(always)]
     fn multiply(self, _: Avx512, strip: Strip<'_>, _ahead: Option<&mut Ahead>) {
-        let Strip { lanes, depth, packed, stride, .. } = strip;
+        let Strip { x, rows, depth, packed, stage, sums, stride, .. } = strip;
+        let lanes = strip.lanes.len();
         let pairs = depth.next_multiple_of(STEP) / 2;
-        let rows = Rows::of(strip.x, strip.rows, depth, strip.stage);
-        assert!(strip.sums.len() >= (SIDE - 1) * stride + lanes.next_multiple_of(LANES));
-        for panel in panels(0..lanes, SIDE) {
-            let v = &packed[panel.start * pairs..][..panel.len() * pairs];
-            let sums = &mut strip.sums[panel.start..];
-            // SAFETY: the unit is configured (`TileUnit`); `Rows` has 32 rows of its blocks of 32 values and `v`
-            // as many blocks of pairs for the panel's lanes; `sums` has 32 rows of them by the assertion.
-            unsafe {
-                if panel.len() > LANES {
-                    rows.multiply_wide(v.as_ptr(), sums.as_mut_ptr(), stride);
-                } else {
-                    rows.multiply_narrow(v.as_ptr(), sums.as_mut_ptr(), stride);
-                }
+        assert!(stage.len() >= SIDE * pairs && packed.len() >= lanes.next_multiple_of(LANES) * pairs);
+        assert!(lanes <= SIDE && sums.len() >= (SIDE - 1) * stride + lanes.next_multiple_of(LANES));
+        let staged: *const u8 = stage.as_ptr().cast();
+        let none = core::ptr::null();
+        let tiles = match x.matrix {
+            AnyMatRef::Bf16(matrix) if in_place(x, &rows, strip.of) => {
+                let stride = matrix.row_stride().wrapping_mul(2);
+                let first: *const u8 = matrix.block(rows, 0..depth).as_ptr().cast();
+                // The rows after these are asked for a few with every panel, so that all are when these are done.
+                let ahead = SIDE.div_ceil(strip.of.div_ceil(SIDE));
+                let turn = strip.lanes.start / SIDE % SIDE.div_ceil(ahead);
+                let next = first.wrapping_add((SIDE + turn * ahead).wrapping_mul(stride));
+                let tail = if depth.is_multiple_of(STEP) { none } else { staged };
+                Tiles { first, stride, blocks: depth / STEP, step: ROW, tail, next, ahead }
+            }
+            _ => {
+                let (blocks, step) = (depth.div_ceil(STEP), SIDE * ROW);
+                Tiles { first: staged, stride: ROW, blocks, step, tail: none, next: none, ahead: 0 }
+            }
+        };
+        // SAFETY: the unit is configured (`TileUnit`). `first` has the blocks of 32 rows in place (`in_place`: the
+        // view has them) or, by the first assertion and as `stage_rows` lays them out, in the stage; the tail is
+        // the stage's first block. `packed` has as many blocks of pairs for the lanes, and `sums` 32 rows of
+        // them.
+        unsafe {
+            if lanes > LANES {
+                tiles.multiply_wide(packed.as_ptr(), sums.as_mut_ptr(), stride);
+            } else {
+                tiles.multiply_narrow(packed.as_ptr(), sums.as_mut_ptr(), stride);
             }
         }
     }
 }
 
-/// Whether tiles can be loaded from where these rows of X are.
-fn in_place(x: Operand<'_>, rows: &Range<usize>) -> bool {
-    matches!(x.matrix, AnyMatRef::Bf16(_)) && rows.len() == SIDE
+/// Whether tiles can be loaded from where these rows of X are, which will meet `lanes` lanes.
+#[inline(always)]
+fn in_place(x: Operand<'_>, rows: &Range<usize>, lanes: usize) -> bool {
+    let AnyMatRef::Bf16(matrix) = x.matrix else { return false };
+    let aligned = matrix.as_ptr().align_offset(ROW) == 0 && matrix.row_stride().is_multiple_of(STEP);
+    rows.len() == SIDE && (aligned || lanes < ALIGN_FROM)
 }
 
-/// 32 rows of X in bf16: whole blocks of k, and perhaps a padded last one elsewhere.
-struct Rows {
+/// 32 rows of X in bf16, as tiles are loaded from them.
+#[repr(C)]
+struct Tiles {
     first: *const u8,
     /// Bytes between rows.
     stride: usize,
-    /// Whole blocks of 32 values of k.
+    /// Whole blocks of 32 values of k, and bytes between them.
     blocks: usize,
-    /// One more block, rows [`ROW`] bytes apart; or null.
+    step: usize,
+    /// One more block elsewhere, rows [`ROW`] bytes apart; or null.
     tail: *const u8,
+    /// Rows to ask for, and how many.
+    next: *const u8,
+    ahead: usize,
 }
 
-impl Rows {
-    /// Rows of X that [`Engine::stage`] has seen.
-    #[inline(always)]
-    fn of(x: Operand<'_>, rows: Range<usize>, depth: usize, stage: &[f32]) -> Rows {
-        let staged: *const u8 = stage.as_ptr().cast();
-        let none = core::ptr::null();
-        match x.matrix {
-            AnyMatRef::Bf16(matrix) if in_place(x, &rows) => {
-                let block = matrix.block(rows, 0..depth);
-                let tail = if depth.is_multiple_of(STEP) { none } else { staged };
-                let stride = block.row_stride().wrapping_mul(2);
-                Rows { first: block.as_ptr().cast(), stride, blocks: depth / STEP, tail }
-            }
-            _ => {
-                let blocks = depth.div_ceil(STEP);
-                assert!(stage.len() >= SIDE * blocks * STEP / 2);
-                Rows { first: staged, stride: blocks * ROW, blocks, tail: none }
-            }
-        }
-    }
+/// What a loop over blocks does besides multiplying: asks for a line of each of some rows.
+macro_rules! ask_ahead {
+    () => {
+        "mov {row_at}, {next}
+         mov {rows}, {ahead}
+         test {rows}, {rows}
+         jz 7f
+         6:
+         prefetcht1 [{row_at}]
+         add {row_at}, {sa}
+         dec {rows}
+         jnz 6b
+         add {next}, 64
+         7:"
+    };
+}
 
+impl Tiles {
     /// The sums of the rows and 32 lanes.
     ///
     /// # Safety
-    /// The tile unit is configured; `v` has the pairs of every block for 32 lanes; `sums` has 32 rows of 32
-    /// elements, `stride` elements apart.
+    /// The tile unit is configured; the blocks are readable; `v` has the pairs of every block for 32 lanes; `sums`
+    /// has 32 rows of 32 elements, `stride` elements apart.
     #[inline(always)]
     unsafe fn multiply_wide(&self, v: *const f32, sums: *mut f32, stride: usize) {
-        // SAFETY: the caller's contract; the blocks and the tail are readable by construction. The tile registers
-        // are nobody else's: compiled code does not use them, and they are not kept across calls.
+        // SAFETY: the caller's contract. A prefetch may name any address. The tile registers are nobody else's:
+        // compiled code does not use them, and by the calling convention they are not kept across calls.
         unsafe {
             asm!(
                 "tilezero tmm0",
@@ -167,43 +189,52 @@ impl Rows {
                 "jz 3f",
                 "2:",
                 "tileloadd tmm4, [{a0} + {sa}]",
-                "tileloadd tmm6, [{v} + {row}]",
-                "tileloadd tmm7, [{v} + {row} + 1024]",
+                "tileloadd tmm6, [{v} + {line}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{v} + {line} + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{a1} + {sa}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a0}, 64",
-                "add {a1}, 64",
+                ask_ahead!(),
+                "add {a0}, {step}",
+                "add {a1}, {step}",
                 "add {v}, 2048",
                 "dec {blocks}",
                 "jnz 2b",
                 "3:",
-                "test {tail}, {tail}",
+                "mov {a0}, [{this} + {tail}]",
+                "test {a0}, {a0}",
                 "jz 4f",
-                "tileloadd tmm4, [{tail} + {row}]",
-                "tileloadd tmm5, [{tail} + {row} + 1024]",
-                "tileloadd tmm6, [{v} + {row}]",
-                "tileloadd tmm7, [{v} + {row} + 1024]",
+                "tileloadd tmm4, [{a0} + {line}]",
+                "tileloadd tmm5, [{a0} + {line} + 1024]",
+                "tileloadd tmm6, [{v} + {line}]",
+                "tileloadd tmm7, [{v} + {line} + 1024]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "4:",
-                "tilestored [{c0} + {sc}], tmm0",
-                "tilestored [{c0} + {sc} + 64], tmm1",
-                "tilestored [{c1} + {sc}], tmm2",
-                "tilestored [{c1} + {sc} + 64], tmm3",
+                "lea {a1}, [{c} + {sc} * 8]",
+                "lea {a1}, [{a1} + {sc} * 8]",
+                "tilestored [{c} + {sc}], tmm0",
+                "tilestored [{c} + {sc} + 64], tmm1",
+                "tilestored [{a1} + {sc}], tmm2",
+                "tilestored [{a1} + {sc} + 64], tmm3",
                 a0 = inout(reg) self.first => _,
                 a1 = inout(reg) self.first.wrapping_add(16 * self.stride) => _,
                 sa = in(reg) self.stride,
                 v = inout(reg) v => _,
-                row = in(reg) ROW,
+                line = in(reg) ROW,
                 blocks = inout(reg) self.blocks => _,
-                tail = in(reg) self.tail,
-                c0 = in(reg) sums,
-                c1 = in(reg) sums.wrapping_add(16 * stride),
+                step = in(reg) self.step,
+                next = inout(reg) self.next => _,
+                ahead = in(reg) self.ahead,
+                row_at = out(reg) _,
+                rows = out(reg) _,
+                this = in(reg) self,
+                tail = const core::mem::offset_of!(Tiles, tail),
+                c = in(reg) sums,
                 sc = in(reg) stride * 4,
                 options(nostack),
             );
@@ -213,7 +244,7 @@ impl Rows {
     /// The sums of the rows and 16 lanes.
     ///
     /// # Safety
-    /// As [`Rows::multiply_wide`], for 16 lanes.
+    /// As [`Tiles::multiply_wide`], for 16 lanes.
     #[inline(always)]
     unsafe fn multiply_narrow(&self, v: *const f32, sums: *mut f32, stride: usize) {
         // SAFETY: as in `multiply_wide`.
@@ -224,36 +255,45 @@ impl Rows {
                 "test {blocks}, {blocks}",
                 "jz 3f",
                 "2:",
-                "tileloadd tmm6, [{v} + {row}]",
                 "tileloadd tmm4, [{a0} + {sa}]",
+                "tileloadd tmm6, [{v} + {line}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tileloadd tmm5, [{a1} + {sa}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
-                "add {a0}, 64",
-                "add {a1}, 64",
+                ask_ahead!(),
+                "add {a0}, {step}",
+                "add {a1}, {step}",
                 "add {v}, 1024",
                 "dec {blocks}",
                 "jnz 2b",
                 "3:",
-                "test {tail}, {tail}",
+                "mov {a0}, [{this} + {tail}]",
+                "test {a0}, {a0}",
                 "jz 4f",
-                "tileloadd tmm4, [{tail} + {row}]",
-                "tileloadd tmm5, [{tail} + {row} + 1024]",
-                "tileloadd tmm6, [{v} + {row}]",
+                "tileloadd tmm4, [{a0} + {line}]",
+                "tileloadd tmm5, [{a0} + {line} + 1024]",
+                "tileloadd tmm6, [{v} + {line}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "4:",
-                "tilestored [{c0} + {sc}], tmm0",
-                "tilestored [{c1} + {sc}], tmm2",
+                "lea {a1}, [{c} + {sc} * 8]",
+                "lea {a1}, [{a1} + {sc} * 8]",
+                "tilestored [{c} + {sc}], tmm0",
+                "tilestored [{a1} + {sc}], tmm2",
                 a0 = inout(reg) self.first => _,
                 a1 = inout(reg) self.first.wrapping_add(16 * self.stride) => _,
                 sa = in(reg) self.stride,
                 v = inout(reg) v => _,
-                row = in(reg) ROW,
+                line = in(reg) ROW,
                 blocks = inout(reg) self.blocks => _,
-                tail = in(reg) self.tail,
-                c0 = in(reg) sums,
-                c1 = in(reg) sums.wrapping_add(16 * stride),
+                step = in(reg) self.step,
+                next = inout(reg) self.next => _,
+                ahead = in(reg) self.ahead,
+                row_at = out(reg) _,
+                rows = out(reg) _,
+                this = in(reg) self,
+                tail = const core::mem::offset_of!(Tiles, tail),
+                c = in(reg) sums,
                 sc = in(reg) stride * 4,
                 options(nostack),
             );
@@ -261,8 +301,8 @@ impl Rows {
     }
 }
 
-/// Copies the columns `k` of `rows` into `stage` as bf16, a row every `stride` elements of f32. Columns up to the
-/// next multiple of 32 become zero, and rows up to 32.
+/// Copies the columns `k` of `rows` into `stage` as bf16: blocks of 32 columns, in them 32 rows of 64 bytes.
+/// What is not there becomes zero.
 #[inline(always)]
 fn stage_rows<T: Elem>(
     s: Avx512,
@@ -270,13 +310,17 @@ fn stage_rows<T: Elem>(
     rows: Range<usize>,
     k: Range<usize>,
     stage: &mut [f32],
-    stride: usize,
 ) {
-    let used = k.len().next_multiple_of(STEP) / 2;
-    for (i, to) in stage.chunks_exact_mut(stride.max(1)).enumerate().take(SIDE) {
+    if k.is_empty() {
+        return;
+    }
+    // The strip after this one is asked for as this one is copied.
+    let ahead = from.row_stride().wrapping_mul(SIDE);
+    for i in 0..SIDE {
         let row = if i < rows.len() { &from.row(rows.start + i)[k.clone()] } else { &[] };
-        for (at, to) in to[..used].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            mem::store(s, to, 0, load_row(s, row, at * STEP));
+        for at in (0..k.len()).step_by(STEP) {
+            s.prefetch(row.as_ptr().wrapping_add(at.wrapping_add(ahead)).cast());
+            mem::store(s, stage, (at + i) * LANES, load_row(s, row, at));
         }
     }
 }
@@ -330,6 +374,10 @@ fn pack_direct<T: Elem>(s: Avx512, from: MatRef<'_, T>, lanes: Range<usize>, pac
 /// 32 elements of a row as bf16, zeros past its end.
 #[inline(always)]
 fn load_row<T: Elem>(s: Avx512, row: &[T], at: usize) -> __m512 {
+    if T::IS_BF16 && at + STEP <= row.len() {
+        // SAFETY: 32 elements of two bytes are there, as many bytes as 16 of f32.
+        return unsafe { s.load(row.as_ptr().add(at).cast()) };
+    }
     let (first, second) = (at.min(row.len()), (at + LANES).min(row.len()));
     // SAFETY: Avx512 is the proof of AVX-512 F, and AMX-BF16 comes with AVX512-BF16.
     unsafe { join(mem::load(s, row, first), mem::load(s, row, second)) }

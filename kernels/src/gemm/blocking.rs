@@ -23,9 +23,11 @@ pub(super) struct Unit {
     pub(super) stage: usize,
     /// Lanes that are finished at a time: a multiple of the tile's, or all.
     pub(super) finish: usize,
-    /// Blocks of sums in flight. With two, a block is finished after the next one has been multiplied, so that
-    /// the epilogue does not wait for the unit.
-    pub(super) slots: usize,
+}
+
+impl Unit {
+    /// Nothing, finished all at once.
+    pub(super) const WHOLE: Unit = Unit { rows: 0, lanes: 0, packed: 0, stage: 0, finish: usize::MAX };
 }
 
 /// The cut of one product.
@@ -83,9 +85,7 @@ impl Blocking {
 
     /// Elements of scratch of one task.
     pub(super) fn piece_len(&self) -> usize {
-        self.packed_matrices * self.packed_len()
-            + self.stage_len()
-            + self.unit.slots * self.fused * self.sums_len()
+        self.packed_matrices * self.packed_len() + self.stage_len() + self.fused * self.sums_len()
     }
 
     /// Elements of scratch of one packed matrix.
@@ -96,11 +96,6 @@ impl Blocking {
     /// Matrices that are packed at a time.
     pub(super) fn packed_matrices(&self) -> usize {
         self.packed_matrices
-    }
-
-    /// Matrices that are multiplied before one result is stored.
-    pub(super) fn fused(&self) -> usize {
-        self.fused
     }
 
     /// Elements of scratch in which rows are staged.
@@ -145,7 +140,7 @@ impl Blocking {
 #[inline(always)]
 pub(super) fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
-    range.step_by(step).map(move |start| start..(start + step).min(end))
+    range.step_by(step).map(move |start| start..start.saturating_add(step).min(end))
 }
 
 /// The panels of `lanes`: their lanes, whole vectors each, at most `width` of them.
@@ -172,7 +167,7 @@ mod tests {
             for (m, n, k) in [(1, 1, 1), (300, 500, 700), (5, 4096, 512), (4096, 7, 512), (49, 33, 4096)] {
                 for (layout, threads) in [(Layout::Nk, 1), (Layout::Nk, 3), (Layout::Kn, 3), (Layout::Kn, 8)]
                 {
-                    let unit = Unit { rows, lanes, packed: k, stage: 0, finish: usize::MAX, slots: 1 };
+                    let unit = Unit { rows, lanes, packed: k, stage: 0, ..Unit::WHOLE };
                     let dims = Dims { parts: 2, ..Dims::of_one(layout, [m, n, k]) };
                     let blocking = Blocking::new(unit, threads, &dims);
                     // A part with fewer columns than the widest is cut by the same rule.

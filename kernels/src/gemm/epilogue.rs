@@ -164,16 +164,37 @@ fn store_turned<S: Simd, C: Elem>(
     for at in (0..cols).step_by(LANES) {
         let bias = bias_lanes(s, bias, sums.n.start + at);
         for i in (0..rows).step_by(LANES) {
-            // The block's rows lie `stride` apart; the last of them ends at `end`.
+            // The block's rows lie `stride` apart; the last of them ends where this slice does.
             let end = (at + LANES - 1) * sums.stride + i + LANES;
             let from = &sums.data[at * sums.stride + i..end];
             let mut block = [s.splat(0.0); LANES];
             for (r, y) in block.iter_mut().enumerate() {
-                *y = mem::load(s, from, r * sums.stride);
+                // SAFETY: 16 elements from each multiple of the stride are in `from`.
+                *y = unsafe { s.load(from.as_ptr().add(r * sums.stride)) };
             }
-            for (lane, y) in s.transpose(block).into_iter().enumerate().take(rows - i) {
-                let residual = residual.map(|residual| residual.row(i + lane));
-                mem::store(s, out.row_mut(i + lane), at, added(s, y, bias, residual, at));
+            let block = s.transpose(block);
+            if rows - i >= LANES && cols - at >= LANES {
+                let to = out.row_mut(i)[at..].as_mut_ptr();
+                let stride = out.row_stride();
+                let residual =
+                    residual.map(|residual| (residual.row(i)[at..].as_ptr(), residual.row_stride()));
+                for (lane, y) in block.into_iter().enumerate() {
+                    // SAFETY: `out`, and the residual of the same shape, have 16 rows from `i` on and in each 16
+                    // elements from `at` on; `MatRef` and `MatMut` have their rows `row_stride` apart.
+                    unsafe {
+                        let y = if let Some(bias) = bias { s.add(y, bias) } else { y };
+                        let y = match residual {
+                            Some((residual, stride)) => s.add(y, C::load(s, residual.add(lane * stride))),
+                            None => y,
+                        };
+                        C::store(s, to.add(lane * stride), y);
+                    }
+                }
+            } else {
+                for (lane, y) in block.into_iter().enumerate().take(rows - i) {
+                    let residual = residual.map(|residual| residual.row(i + lane));
+                    mem::store(s, out.row_mut(i + lane), at, added(s, y, bias, residual, at));
+                }
             }
         }
     }

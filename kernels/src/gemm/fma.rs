@@ -33,7 +33,7 @@ impl Kernel for FmaUnit {
     fn run<S: Simd>(self, _: S) -> Unit {
         let (rows, lanes) = (S::TILE_ROWS, S::TILE_VECTORS * LANES);
         let (packed, stage) = (self.k, rows * STAGE_STRIDE);
-        Unit { rows, lanes, packed, stage, finish: usize::MAX, slots: 1 }
+        Unit { rows, lanes, packed, stage, ..Unit::WHOLE }
     }
 }
 
@@ -56,11 +56,11 @@ impl<S: Simd> Engine<S> for Fma {
 
     /// Nothing: a block of k is staged when it is multiplied, and used up there.
     #[inline(always)]
-    fn stage(self, _: S, _: Operand<'_>, _: Range<usize>, _: &mut [f32]) {}
+    fn stage(self, _: S, _: Operand<'_>, _: Range<usize>, _: usize, _: &mut [f32]) {}
 
     #[inline(always)]
     fn multiply(self, s: S, strip: Strip<'_>, mut ahead: Option<&mut Ahead>) {
-        let Strip { x, rows, depth, lanes, packed, stage, sums, stride } = strip;
+        let Strip { x, rows, depth, lanes, packed, stage, sums, stride, .. } = strip;
         if depth == 0 {
             sums.fill(0.0);
         }
@@ -70,13 +70,13 @@ impl<S: Simd> Engine<S> for Fma {
                 let mut next = next_rows::<S>(x, &rows, &k, depth);
                 let mut nothing = Ahead::NONE;
                 let mut start = 0;
-                for panel in panels(0..lanes, S::TILE_VECTORS * LANES) {
+                for panel in panels(0..lanes.len(), S::TILE_VECTORS * LANES) {
                     let width = panel.len();
                     let v = &packed[start + k.start * width..start + k.end * width];
                     let sums = &mut sums[i * S::TILE_ROWS * stride + panel.start..];
                     let ahead = match &mut ahead {
                         Some(ahead) => &mut **ahead,
-                        None if panel.end >= lanes => &mut next,
+                        None if panel.end >= lanes.len() => &mut next,
                         None => &mut nothing,
                     };
                     let block = Block { depth: k.len(), first: k.start == 0, stride };

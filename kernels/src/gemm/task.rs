@@ -17,8 +17,8 @@ pub(super) trait Engine<S: Simd>: Copy {
     /// Packs some lanes of V for all k.
     fn pack(self, s: S, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32]);
 
-    /// Brings into `stage` what the rows of a strip need there for every multiplication.
-    fn stage(self, s: S, x: Operand<'_>, rows: Range<usize>, stage: &mut [f32]);
+    /// Brings into `stage` what the rows of a strip, which will meet `lanes` lanes, need there.
+    fn stage(self, s: S, x: Operand<'_>, rows: Range<usize>, lanes: usize, stage: &mut [f32]);
 
     /// Computes the sums of a strip whose rows are staged. While it does, it asks for what `ahead` says or,
     /// without one, for the rows of X that follow.
@@ -32,8 +32,9 @@ pub(super) struct Strip<'a> {
     pub(super) stage: &'a mut [f32],
     /// The whole of k.
     pub(super) depth: usize,
-    /// Number of lanes.
-    pub(super) lanes: usize,
+    /// The lanes, and how many the strip's rows meet in all.
+    pub(super) lanes: Range<usize>,
+    pub(super) of: usize,
     /// The lanes, panel after panel in the engine's form.
     pub(super) packed: &'a [f32],
     /// The sum of row `i` of the strip and lane `j` goes to `i * stride + j`.
@@ -62,8 +63,7 @@ impl<E: Copy> Task<'_, '_, E> {
         let (packed, rest) = self.scratch.split_at_mut(packed_len * blocking.packed_matrices());
         let (stage, sums) = rest.split_at_mut(blocking.stage_len());
         let rows = blocking.rows(index);
-        let mut sweep =
-            Sweep { engine, unit: self.unit, product, blocking, stage, sums, slot: 0, pending: None };
+        let mut sweep = Sweep { engine, unit: self.unit, product, blocking, stage, sums };
         match product.layout() {
             // Activations are packed, and rows of weights meet them.
             Layout::Nk => {
@@ -92,7 +92,6 @@ impl<E: Copy> Task<'_, '_, E> {
                 }
             }
         }
-        sweep.finish_pending(s);
     }
 }
 
@@ -113,18 +112,6 @@ struct Sweep<'a, 'b, E> {
     blocking: &'a Blocking,
     stage: &'a mut [f32],
     sums: &'a mut [f32],
-    /// Which block of sums is next.
-    slot: usize,
-    pending: Option<Pending<'a>>,
-}
-
-/// A block of sums that is multiplied and not finished.
-struct Pending<'a> {
-    group: &'a [Part<'a>],
-    column: usize,
-    m: Range<usize>,
-    n: Range<usize>,
-    slot: usize,
 }
 
 impl<'a, E: Copy> Sweep<'a, '_, E> {
@@ -150,7 +137,7 @@ impl<'a, E: Copy> Sweep<'a, '_, E> {
         let (stride, block) = (blocking.sums_stride(), blocking.sums_len());
         for rows in steps(x, blocking.strip) {
             for (part, stage) in group.iter().zip(self.stage.chunks_exact_mut(unit.stage.max(1))) {
-                engine.stage(s, operand(part), rows.clone(), stage);
+                engine.stage(s, operand(part), rows.clone(), v.len(), stage);
             }
             for lanes in steps(v.clone(), blocking.finish) {
                 for (p, part) in group.iter().enumerate() {
@@ -164,46 +151,22 @@ impl<'a, E: Copy> Sweep<'a, '_, E> {
                         rows: rows.clone(),
                         stage: &mut self.stage[stage..][..unit.stage],
                         depth: product.a.cols(),
-                        lanes: lanes.len(),
+                        lanes: lanes.clone(),
+                        of: v.len(),
                         packed: &packed[(lanes.start - v.start) * unit.packed..],
-                        sums: &mut self.sums[(self.slot * blocking.fused() + p) * block..][..block],
+                        sums: &mut self.sums[p * block..][..block],
                         stride,
                     };
                     engine.multiply(s, strip, ahead.as_deref_mut());
                 }
-                let (m, n) = match layout {
-                    Layout::Nk => (lanes, rows.clone()),
-                    Layout::Kn => (rows.clone(), lanes),
+                let (orientation, m, n) = match layout {
+                    Layout::Nk => (Orientation::Turned, lanes, rows.clone()),
+                    Layout::Kn => (Orientation::Straight, rows.clone(), lanes),
                 };
-                let this = Pending { group, column, m, n, slot: self.slot };
-                self.slot = (self.slot + 1) % unit.slots;
-                let done = if unit.slots == 1 { Some(this) } else { self.pending.replace(this) };
-                if let Some(done) = done {
-                    self.finish(s, done);
-                }
+                let sums = Sums { orientation, m, n, stride, data: self.sums, block };
+                // SAFETY: `Blocking` gives each task its own rows and columns of every part.
+                unsafe { finish(s, product, group, column, sums) };
             }
         }
-    }
-
-    #[inline(always)]
-    fn finish_pending<S: Simd>(&mut self, s: S) {
-        if let Some(pending) = self.pending.take() {
-            self.finish(s, pending);
-        }
-    }
-
-    #[inline(always)]
-    fn finish<S: Simd>(&mut self, s: S, pending: Pending<'_>) {
-        let Pending { group, column, m, n, slot } = pending;
-        let (stride, block) = (self.blocking.sums_stride(), self.blocking.sums_len());
-        let orientation = match self.product.layout() {
-            Layout::Nk => Orientation::Turned,
-            Layout::Kn => Orientation::Straight,
-        };
-        let slot_len = self.blocking.fused() * block;
-        let data = &mut self.sums[slot * slot_len..][..slot_len];
-        let sums = Sums { orientation, m, n, stride, data, block };
-        // SAFETY: `Blocking` gives each task its own rows and columns of every part.
-        unsafe { finish(s, self.product, group, column, sums) };
     }
 }

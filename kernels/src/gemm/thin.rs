@@ -69,7 +69,7 @@ impl Kernel for ThinUnit {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Unit {
-        Unit { rows: together::<S>(), lanes: LANES, packed: 0, stage: 0, finish: LANES, slots: 1 }
+        Unit { rows: together::<S>(), lanes: LANES, ..Unit::WHOLE }
     }
 }
 

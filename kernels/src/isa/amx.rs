@@ -25,7 +25,7 @@ impl Amx {
 ///
 /// By the calling convention no function keeps tile registers or their configuration across a call, so nothing of
 /// a caller's is lost; releasing them lets the processor save less at a context switch and sleep deeper.
-pub(crate) struct Tiles {
+pub(crate) struct TileRegisters {
     /// The registers are a thread's.
     _not_send: PhantomData<*const ()>,
 }
@@ -40,9 +40,9 @@ struct Config {
     rows: [u8; 16],
 }
 
-impl Tiles {
+impl TileRegisters {
     /// Configures the tile registers.
-    pub(crate) fn configure(_proof: Amx) -> Tiles {
+    pub(crate) fn configure(_proof: Amx) -> TileRegisters {
         static CONFIG: Config = {
             let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
             let mut i = 0;
@@ -55,14 +55,54 @@ impl Tiles {
         // SAFETY: the token is the proof that the instruction exists and is permitted; the configuration is a
         // valid one of palette 1.
         unsafe { core::arch::asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(readonly, nostack)) };
-        Tiles { _not_send: PhantomData }
+        TileRegisters { _not_send: PhantomData }
     }
 }
 
-impl Drop for Tiles {
+impl Drop for TileRegisters {
     fn drop(&mut self) {
         // SAFETY: a value exists only after `configure`.
         unsafe { core::arch::asm!("tilerelease", options(nomem, nostack)) };
+    }
+}
+
+/// Rounds of [`peak`], and the floating-point operations of each.
+pub(crate) const PEAK_ROUNDS: usize = 20_000;
+pub(crate) const PEAK_FLOPS: usize = 4 * 2 * 16 * 16 * 32;
+
+/// Products of tiles that wait for nothing: four running sums, as in a matrix product. The operands are numbers
+/// like any: zeros would draw less power, and run at a clock that no product reaches.
+pub(crate) fn peak(proof: Amx) {
+    let mut state = 0x9e37_79b9_u32;
+    let data: [u16; 2 * 16 * 32] = core::array::from_fn(|_| {
+        state = state.wrapping_mul(0x915f_77f5).wrapping_add(1);
+        // A sign, an exponent of 2^-1 or below, seven bits of mantissa.
+        (state >> 16) as u16 & 0xbfff | 0x3c00
+    });
+    let _registers = TileRegisters::configure(proof);
+    // SAFETY: the registers are configured, set before use, and not kept; the data has two tiles.
+    unsafe {
+        core::arch::asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "tileloadd tmm4, [{data} + {row}]",
+            "tileloadd tmm5, [{data} + {row} + 1024]",
+            "tileloadd tmm6, [{data} + {row} + 1024]",
+            "tileloadd tmm7, [{data} + {row}]",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "dec {rounds}",
+            "jnz 2b",
+            rounds = inout(reg) PEAK_ROUNDS => _,
+            data = in(reg) data.as_ptr(),
+            row = in(reg) 64usize,
+            options(readonly, nostack),
+        );
     }
 }
 
