@@ -247,10 +247,13 @@ impl Model for BertBackbone {
         let rows = batch.checked_mul(seq).filter(|rows| u32::try_from(*rows).is_ok());
         let rows = rows.ok_or_else(|| request("batch", batch, "at most 2^32 - 1 tokens in all"))?;
         let head_dim = self.config.hidden_dim / self.config.num_heads;
-        let layers = self.layers.iter().flat_map(|layer| [&layer.query, &layer.intermediate, &layer.output]);
-        let products = layers.map(|linear| linear.scratch_len(ctx, rows)).max().unwrap_or(0);
+        let layers = self.layers.iter().flat_map(|layer| {
+            [(&layer.query, 2), (&layer.attention_output, 0), (&layer.intermediate, 0), (&layer.output, 0)]
+        });
+        let products =
+            layers.map(|(linear, others)| linear.scratch_len(ctx, rows, others)).max().unwrap_or(0);
         let scratch = products.max(attention_scratch_len(ctx, head_dim, seq));
-        let scratch = scratch.max(self.pooler.scratch_len(ctx, batch));
+        let scratch = scratch.max(self.pooler.scratch_len(ctx, batch, 0));
         Ok(Plan { hidden: self.sizes(rows, batch).iter().sum(), scratch })
     }
 }
@@ -285,25 +288,18 @@ impl Layer {
         let Buffers { x, y, wide, scratch } = buffers;
         let (hidden, inner) = (config.hidden_dim, config.intermediate_dim);
         let rows = x.len() / hidden;
-        let plain = (Activation::Identity, None);
 
-        let [q, k, v] = carve(wide, [rows * hidden; 3]);
-        for (linear, out) in [(&self.query, &mut *q), (&self.key, k), (&self.value, v)] {
-            linear.apply(
-                ctx,
-                scratch,
-                MatRef::new(x, rows, hidden)?,
-                plain,
-                MatMut::new(out, rows, hidden)?,
-            )?;
-        }
+        let projected = &mut wide[..rows * 3 * hidden];
+        let (input, out) = (MatRef::new(x, rows, hidden)?, MatMut::new(projected, rows, 3 * hidden)?);
+        Linear::apply_all([&self.query, &self.key, &self.value], ctx, scratch, input, out)?;
+        let projected = MatRef::new(projected, rows, 3 * hidden)?;
         attention(
             ctx,
             scratch,
             Attention {
-                q: MatRef::new(q, rows, hidden)?,
-                k: MatRef::new(k, rows, hidden)?,
-                v: MatRef::new(v, rows, hidden)?,
+                q: projected.columns(0, hidden)?,
+                k: projected.columns(hidden, hidden)?,
+                v: projected.columns(2 * hidden, hidden)?,
                 heads: config.num_heads,
                 scale: 1.0 / ((hidden / config.num_heads) as f32).sqrt(),
                 spans,
@@ -312,8 +308,9 @@ impl Layer {
         )?;
         let residual = (Activation::Identity, Some(MatRef::new(x, rows, hidden)?));
         let mixed = MatRef::new(y, rows, hidden)?;
-        self.attention_output.apply(ctx, scratch, mixed, residual, MatMut::new(q, rows, hidden)?)?;
-        self.attention_norm.apply(ctx, MatRef::new(q, rows, hidden)?, MatMut::new(x, rows, hidden)?)?;
+        let summed = &mut wide[..rows * hidden];
+        self.attention_output.apply(ctx, scratch, mixed, residual, MatMut::new(summed, rows, hidden)?)?;
+        self.attention_norm.apply(ctx, MatRef::new(summed, rows, hidden)?, MatMut::new(x, rows, hidden)?)?;
 
         let wide = &mut wide[..rows * inner];
         let (input, activation) = (MatRef::new(x, rows, hidden)?, (config.activation, None));

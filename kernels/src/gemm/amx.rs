@@ -34,7 +34,7 @@ const SIDE: usize = 32;
 
 /// Lanes from which on it pays to copy rows that straddle cache lines rather than load them straddling again and
 /// again.
-const ALIGN_FROM: usize = 96;
+const ALIGN_FROM: usize = 256;
 
 /// Bytes of a row of a tile.
 const ROW: usize = 64;

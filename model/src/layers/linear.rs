@@ -1,7 +1,8 @@
 //! A dense layer on weights in place.
 
 use rachis_kernels::{
-    Activation, Ctx, Dims, Elem, Gemm, Layout, MatMut, MatRef, Part, Scratch, Weights, gemm, gemm_scratch_len,
+    Activation, Combine, Ctx, Dims, Elem, Gemm, Layout, MatMut, MatRef, Part, Scratch, Weights, gemm,
+    gemm_scratch_len,
 };
 
 use crate::error::Result;
@@ -28,8 +29,9 @@ impl Linear {
         Linear { weight, bias, layout: Layout::Nk }
     }
 
-    fn weights(&self) -> Weights<'_> {
-        Weights { matrix: self.weight.matrix(), layout: self.layout }
+    fn part(&self, activation: Activation) -> Part<'_> {
+        let weights = Weights { matrix: self.weight.matrix(), layout: self.layout };
+        Part { weights, bias: self.bias.as_ref().map(Weight::slice), activation }
     }
 
     /// `out = activation(x w + b) + residual`
@@ -42,14 +44,25 @@ impl Linear {
         out: MatMut<'_, T>,
     ) -> Result<()> {
         let (activation, residual) = epilogue;
-        let bias = self.bias.as_ref().map(Weight::slice);
-        let part = Part { weights: self.weights(), bias, activation };
-        Ok(gemm(ctx, scratch, Gemm { residual, ..Gemm::of(x, part, out) })?)
+        Ok(gemm(ctx, scratch, Gemm { residual, ..Gemm::of(x, self.part(activation), out) })?)
     }
 
-    /// Elements of scratch that a call on `rows` rows needs.
-    pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize) -> usize {
-        let weights = self.weights();
-        gemm_scratch_len(ctx, &Dims::of_one(self.layout, [rows, weights.n(), weights.k()]))
+    /// Several layers on the same input: their outputs are columns of `out`, in order.
+    pub(crate) fn apply_all<T: Elem, const L: usize>(
+        layers: [&Linear; L],
+        ctx: &Ctx,
+        scratch: &mut Scratch,
+        x: MatRef<'_, T>,
+        out: MatMut<'_, T>,
+    ) -> Result<()> {
+        let parts = layers.map(|layer| layer.part(Activation::Identity));
+        Ok(gemm(ctx, scratch, Gemm { a: x, parts, combine: Combine::Columns, residual: None, out })?)
+    }
+
+    /// Elements of scratch that a call on `rows` rows needs, together with `others` like it.
+    pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize, others: usize) -> usize {
+        let weights = self.part(Activation::Identity).weights;
+        let dims = Dims::of_one(self.layout, [rows, weights.n(), weights.k()]);
+        gemm_scratch_len(ctx, &Dims { parts: 1 + others, ..dims })
     }
 }
