@@ -30,7 +30,7 @@
 //!   products).
 //! - [`Order::Tiles`] (AMX, [`Precision::Bf16`] only): as `tdpbf16ps` defines it, 32 values of k at a time: the
 //!   even and the odd ones summed apart, then together, then added to the running sum, each rounded to nearest.
-//!   Subnormal operands and sums count as zero. The same bits whatever M, N, position, layout and threads.
+//!   Subnormal operands (as stored, before they are rounded) and sums count as zero. The same bits whatever M, N, position, layout and threads.
 //!
 //! The error against the exact product of the (rounded) operands is at most `gamma * sum_k |a_k| |w_k|` with
 //! `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`, on AMX plus `K * 2^-126 * (|a| + |w| + 1)` for what

@@ -105,13 +105,13 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
     fn oracle_of(&self, order: Order) -> oracle::Gemm {
         let GemmShape { m, n, k } = self.case.shape;
         let operand = |values: Vec<f64>| -> Vec<f64> {
-            let rounded = values.into_iter().map(|x| match self.case.precision {
-                Precision::Strict => x,
-                Precision::Bf16 => <bf16 as Storage>::nearest(x),
-            });
-            rounded
-                .map(|x| if order == Order::Tiles && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x })
-                .collect()
+            let flushes = order == Order::Tiles;
+            let taken =
+                values.into_iter().map(|x| if flushes && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x });
+            match self.case.precision {
+                Precision::Strict => taken.collect(),
+                Precision::Bf16 => taken.map(<bf16 as Storage>::nearest).collect(),
+            }
         };
         let w = operand(self.weights.exact());
         oracle::Gemm {
