@@ -183,15 +183,21 @@ pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
         return Err(Error::Plan { plan: plan.name, level: ctx.level(), rows: op.a.rows() });
     }
     with_product(ctx, op, |product| {
-        let len = plan.scratch_len(ctx, &product.dims());
-        product.run(plan, ctx, scratch.take(len));
+        if !product.is_empty() {
+            let len = plan.scratch_len(ctx, &product.dims());
+            plan.run(ctx, scratch.take(len), product);
+        }
     });
     Ok(())
 }
 
 /// [`gemm`] on operands whose shapes are known to agree, in scratch that is known to suffice.
 pub(crate) fn multiply<A: Elem, C: Elem>(ctx: &Ctx, scratch: &mut [f32], op: Gemm<'_, A, C>) {
-    with_product(ctx, op, |product| product.run(Plan::pick(ctx, product.a.rows()), ctx, scratch));
+    with_product(ctx, op, |product| {
+        if !product.is_empty() {
+            Plan::pick(ctx, product.a.rows()).run(ctx, scratch, product);
+        }
+    });
 }
 
 /// The dimensions of a product, for [`gemm_scratch_len`].
@@ -233,6 +239,9 @@ impl Dims {
 
 /// Elements of scratch that [`gemm`] needs for a product of these dimensions, or of fewer rows.
 pub fn gemm_scratch_len(ctx: &Ctx, dims: &Dims) -> usize {
+    if dims.m == 0 || dims.n == 0 {
+        return 0;
+    }
     let fitting = PLANS.iter().filter(|plan| plan.fits(ctx, dims.m.min(plan.most_rows)));
     fitting
         .map(|plan| plan.scratch_len(ctx, &Dims { m: dims.m.min(plan.most_rows), ..*dims }))
@@ -262,10 +271,9 @@ fn with_product<A: Elem, C: Elem, const L: usize>(
 }
 
 impl Product<'_> {
-    fn run(&self, plan: &Plan, ctx: &Ctx, scratch: &mut [f32]) {
-        if self.out.rows() > 0 && self.out.cols() > 0 {
-            plan.run(ctx, scratch, self);
-        }
+    /// Whether there is nothing to compute.
+    fn is_empty(&self) -> bool {
+        self.out.rows() == 0 || self.out.cols() == 0
     }
 
     fn layout(&self) -> Layout {

@@ -44,6 +44,12 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     #[inline(always)]
     fn prefetch(self, _at: *const u8) {}
 
+    /// [`Simd::prefetch`] into the second-level cache.
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        self.prefetch(at);
+    }
+
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F32;
 

@@ -104,13 +104,13 @@ fn softmax_row<S: Simd, T: Elem>(
     let mut largest = lowest;
     for at in (0..row.len()).step_by(LANES) {
         let seen = seen(s, row.len(), mask, at);
-        largest = s.max(s.select(seen, score(s, row, scale, bias, at), lowest), largest);
+        largest = s.max(keep(s, seen, score(s, row, scale, bias, at), lowest), largest);
     }
     let largest = s.splat(s.largest(largest));
     let mut sum = zero;
     for at in (0..row.len()).step_by(LANES) {
         let seen = seen(s, row.len(), mask, at);
-        let e = s.select(seen, exp_lanes(s, s.sub(score(s, row, scale, bias, at), largest)), zero);
+        let e = keep(s, seen, exp_lanes(s, s.sub(score(s, row, scale, bias, at), largest)), zero);
         sum = s.add(sum, e);
         if T::EXACT {
             mem::store(s, row, at, e);
@@ -125,8 +125,14 @@ fn softmax_row<S: Simd, T: Elem>(
             exp_lanes(s, s.sub(score(s, row, scale, bias, at), largest))
         };
         let seen = seen(s, row.len(), mask, at);
-        mem::store(s, row, at, s.select(seen, s.mul(e, inverse), zero));
+        mem::store(s, row, at, keep(s, seen, s.mul(e, inverse), zero));
     }
+}
+
+/// The lanes of `x` that are seen, and those of `other` elsewhere; `None` sees all.
+#[inline(always)]
+fn keep<S: Simd>(s: S, seen: Option<S::Mask>, x: S::F32, other: S::F32) -> S::F32 {
+    if let Some(seen) = seen { s.select(seen, x, other) } else { x }
 }
 
 /// `scale * x + bias` at 16 columns.
@@ -136,9 +142,9 @@ fn score<S: Simd, T: Elem>(s: S, row: &[T], scale: S::F32, bias: Option<&[f32]>,
     if let Some(bias) = bias { s.add(x, mem::load(s, bias, at)) } else { x }
 }
 
-/// Which of the lanes `at .. at + 16` are columns that count.
+/// Which of the lanes `at .. at + 16` are columns that count; `None` where all do.
 #[inline(always)]
-fn seen<S: Simd>(s: S, len: usize, mask: Option<&[bool]>, at: usize) -> S::Mask {
+fn seen<S: Simd>(s: S, len: usize, mask: Option<&[bool]>, at: usize) -> Option<S::Mask> {
     let mut lanes = [0.0; LANES];
     match mask {
         Some(mask) => {
@@ -146,8 +152,8 @@ fn seen<S: Simd>(s: S, len: usize, mask: Option<&[bool]>, at: usize) -> S::Mask 
                 *lane = f32::from(u8::from(*seen));
             }
         }
-        None if at + LANES <= len => lanes = [1.0; LANES],
+        None if at + LANES <= len => return None,
         None => lanes[..len - at].fill(1.0),
     }
-    s.lt(s.splat(0.0), mem::load(s, &lanes, 0))
+    Some(s.lt(s.splat(0.0), mem::load(s, &lanes, 0)))
 }

@@ -55,7 +55,7 @@ impl Ahead {
     #[inline(always)]
     pub(super) fn prefetch<S: Simd>(&mut self, s: S) {
         for _ in 0..self.burst {
-            s.prefetch(self.at);
+            s.prefetch_far(self.at);
             self.at = self.at.wrapping_add(LINE);
         }
         self.left -= 1;

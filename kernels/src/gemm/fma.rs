@@ -67,8 +67,8 @@ impl<S: Simd> Engine<S> for Fma {
         for (i, rows) in steps(rows, S::TILE_ROWS).enumerate() {
             for k in steps(0..depth, K_BLOCK) {
                 let from = Rows::at(s, x, rows.clone(), k.clone(), stage);
-                let mut next = next_rows::<S>(x, &rows, &k, depth);
-                let mut nothing = Ahead::NONE;
+                let count = lanes.len().div_ceil(S::TILE_VECTORS * LANES);
+                let mut next = next_rows::<S>(x, &rows, &k, (depth, count));
                 let mut start = 0;
                 for panel in panels(0..lanes.len(), S::TILE_VECTORS * LANES) {
                     let width = panel.len();
@@ -76,8 +76,7 @@ impl<S: Simd> Engine<S> for Fma {
                     let sums = &mut sums[i * S::TILE_ROWS * stride + panel.start..];
                     let ahead = match &mut ahead {
                         Some(ahead) => &mut **ahead,
-                        None if panel.end >= lanes.len() => &mut next,
-                        None => &mut nothing,
+                        None => &mut next,
                     };
                     let block = Block { depth: k.len(), first: k.start == 0, stride };
                     // The guards are constants: a level has no code for tiles wider than its own.
@@ -93,11 +92,16 @@ impl<S: Simd> Engine<S> for Fma {
     }
 }
 
-/// What will be read of X after the block `k` of `rows`.
+/// What will be read of X after the block `k` of `rows`, to be brought while that meets `panels` panels.
 #[inline(always)]
-fn next_rows<S: Simd>(x: Operand<'_>, rows: &Range<usize>, k: &Range<usize>, depth: usize) -> Ahead {
+fn next_rows<S: Simd>(
+    x: Operand<'_>,
+    rows: &Range<usize>,
+    k: &Range<usize>,
+    (depth, panels): (usize, usize),
+) -> Ahead {
     let at = if k.end == depth { (rows.end, 0) } else { (rows.start, k.end) };
-    Ahead::block(x.matrix, at, (S::TILE_ROWS, k.len()), k.len() / UNROLL)
+    Ahead::block(x.matrix, at, (S::TILE_ROWS, k.len()), panels * k.len() / UNROLL)
 }
 
 /// The rows of a register tile: where each starts, and how many elements of it are readable.

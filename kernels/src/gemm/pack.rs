@@ -85,8 +85,16 @@ fn pack_direct<S: Simd, T: Elem>(
         }
         for panel in panels(lanes.clone(), width) {
             let start = (panel.start - lanes.start) * from.rows() + k * panel.len();
-            for (j, at) in panel.step_by(LANES).enumerate() {
-                mem::store(s, packed, start + j * LANES, load(s, row, at, round));
+            let to = packed[start..][..panel.len()].as_chunks_mut::<LANES>().0;
+            if panel.end <= end {
+                // Whole vectors: every weight passes here, and checks add up.
+                for (to, from) in to.iter_mut().zip(row[panel].as_chunks::<LANES>().0) {
+                    mem::store(s, to, 0, load(s, from, 0, round));
+                }
+            } else {
+                for (to, at) in to.iter_mut().zip(panel.step_by(LANES)) {
+                    mem::store(s, to, 0, load(s, row, at, round));
+                }
             }
         }
     }
@@ -108,9 +116,26 @@ fn pack_transposed<S: Simd, T: Elem>(
         for (group, first) in panel.step_by(LANES).enumerate() {
             let rows = rows_from(from, first);
             for k in (0..depth).step_by(LANES) {
-                let block = rows.map(|row| load(s, row, k.min(row.len()), round));
+                // Loops and not closures: a closure may be left out of line.
+                let mut block = [s.splat(0.0); LANES];
+                if first + LANES <= from.rows() && k + LANES <= depth {
+                    for (v, row) in block.iter_mut().zip(rows) {
+                        // SAFETY: the row is there, and 16 elements of it.
+                        *v = unsafe { T::load(s, row.as_ptr().add(k)) };
+                    }
+                } else {
+                    for (v, row) in block.iter_mut().zip(rows) {
+                        *v = mem::load(s, row, k.min(row.len()));
+                    }
+                }
+                if round {
+                    for v in &mut block {
+                        *v = s.round_to_bf16(*v);
+                    }
+                }
+                let to = &mut packed[start + k * stride + group * LANES..];
                 for (i, v) in s.transpose(block).into_iter().enumerate().take(depth - k) {
-                    mem::store(s, packed, start + (k + i) * stride + group * LANES, v);
+                    mem::store(s, to, i * stride, v);
                 }
             }
         }

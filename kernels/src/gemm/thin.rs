@@ -163,16 +163,23 @@ impl Strip<'_> {
         for k in steps(0..self.k.max(1), K_BLOCK) {
             let mut acc = [s.splat(0.0); M];
             for at in (k.start..k.end.min(self.k)).step_by(LANES) {
-                let block: [S::F32; LANES] = if whole && at + LANES <= self.k {
-                    // SAFETY: 16 elements from `at` on are inside each of the 16 rows.
-                    rows.map(|row| unsafe { T::load(s, row.as_ptr().add(at)) })
+                let mut block = [s.splat(0.0); LANES];
+                if whole && at + LANES <= self.k {
+                    for (v, row) in block.iter_mut().zip(rows) {
+                        // SAFETY: 16 elements from `at` on are inside each of the 16 rows.
+                        *v = unsafe { T::load(s, row.as_ptr().add(at)) };
+                        s.prefetch(row.as_ptr().wrapping_add(at).cast::<u8>().wrapping_add(AHEAD));
+                    }
                 } else {
-                    rows.map(|row| mem::load(s, row, at.min(row.len())))
-                };
-                for row in rows {
-                    s.prefetch(row.as_ptr().wrapping_add(at).cast::<u8>().wrapping_add(AHEAD));
+                    for (v, row) in block.iter_mut().zip(rows) {
+                        *v = mem::load(s, row, at.min(row.len()));
+                    }
                 }
-                let block = if self.weights.round { block.map(|v| s.round_to_bf16(v)) } else { block };
+                if self.weights.round {
+                    for v in &mut block {
+                        *v = s.round_to_bf16(*v);
+                    }
+                }
                 let block = s.transpose(block);
                 if at + LANES <= self.k {
                     for (i, w) in block.into_iter().enumerate() {

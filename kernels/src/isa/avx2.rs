@@ -1,8 +1,8 @@
 //! Level `Avx2`: two 256-bit registers a vector, low lanes first.
 
 use core::arch::x86_64::{
-    __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
-    _mm256_cvtph_ps, _mm256_cvtps_ph,
+    __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _MM_HINT_T1,
+    _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph,
 };
 
 use super::{LANES, Simd};
@@ -101,6 +101,11 @@ impl Simd for Avx2 {
     fn prefetch(self, at: *const u8) {
         // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> V {

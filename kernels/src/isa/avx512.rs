@@ -1,7 +1,8 @@
 //! Level `Avx512`: one 512-bit register a vector.
 
 use core::arch::x86_64::{
-    __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_HINT_T0, _mm_prefetch,
+    __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_HINT_T0, _MM_HINT_T1,
+    _mm_prefetch,
 };
 
 use super::{LANES, Simd};
@@ -55,6 +56,11 @@ impl Simd for Avx512 {
     fn prefetch(self, at: *const u8) {
         // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
