@@ -36,12 +36,15 @@ const SIDE: usize = 32;
 /// again.
 const ALIGN_FROM: usize = 256;
 
+/// Lanes that are finished at a time.
+const FINISH: usize = 4 * SIDE;
+
 /// Bytes of a row of a tile.
 const ROW: usize = 64;
 
 pub(super) fn unit(k: usize) -> Unit {
     let pairs = k.next_multiple_of(STEP) / 2;
-    Unit { rows: SIDE, lanes: SIDE, packed: pairs, stage: SIDE * pairs, finish: SIDE }
+    Unit { rows: SIDE, lanes: SIDE, packed: pairs, stage: SIDE * pairs, finish: FINISH }
 }
 
 /// Runs a task on the tile unit, which is set up before and released after.
@@ -91,38 +94,43 @@ impl Engine<Avx512> for TileUnit {
 
     #[inline(always)]
     fn multiply(self, _: Avx512, strip: Strip<'_>, _ahead: Option<&mut Ahead>) {
-        let Strip { x, rows, depth, packed, stage, sums, stride, .. } = strip;
-        let lanes = strip.lanes.len();
+        let Strip { x, rows, depth, lanes, of, packed, stage, sums, stride } = strip;
         let pairs = depth.next_multiple_of(STEP) / 2;
-        assert!(stage.len() >= SIDE * pairs && packed.len() >= lanes.next_multiple_of(LANES) * pairs);
-        assert!(lanes <= SIDE && sums.len() >= (SIDE - 1) * stride + lanes.next_multiple_of(LANES));
+        let width = lanes.len().next_multiple_of(LANES);
+        assert!(stage.len() >= SIDE * pairs && packed.len() >= width * pairs);
+        assert!(sums.len() >= (SIDE - 1) * stride + width);
         let staged: *const u8 = stage.as_ptr().cast();
         let none = core::ptr::null();
         let tiles = match x.matrix {
-            AnyMatRef::Bf16(matrix) if in_place(x, &rows, strip.of) => {
+            AnyMatRef::Bf16(matrix) if in_place(x, &rows, of) => {
                 let stride = matrix.row_stride().wrapping_mul(2);
                 let first: *const u8 = matrix.block(rows, 0..depth).as_ptr().cast();
-                // The rows after these are asked for a few with every panel, so that all are when these are done.
-                let ahead = SIDE.div_ceil(strip.of.div_ceil(SIDE));
-                let turn = strip.lanes.start / SIDE % SIDE.div_ceil(ahead);
-                let next = first.wrapping_add((SIDE + turn * ahead).wrapping_mul(stride));
                 let tail = if depth.is_multiple_of(STEP) { none } else { staged };
-                Tiles { first, stride, blocks: depth / STEP, step: ROW, tail, next, ahead }
+                Tiles { first, stride, blocks: depth / STEP, step: ROW, tail, next: none, ahead: 0 }
             }
             _ => {
                 let (blocks, step) = (depth.div_ceil(STEP), SIDE * ROW);
                 Tiles { first: staged, stride: ROW, blocks, step, tail: none, next: none, ahead: 0 }
             }
         };
-        // SAFETY: the unit is configured (`TileUnit`). `first` has the blocks of 32 rows in place (`in_place`: the
-        // view has them) or, by the first assertion and as `stage_rows` lays them out, in the stage; the tail is
-        // the stage's first block. `packed` has as many blocks of pairs for the lanes, and `sums` 32 rows of
-        // them.
-        unsafe {
-            if lanes > LANES {
-                tiles.multiply_wide(packed.as_ptr(), sums.as_mut_ptr(), stride);
-            } else {
-                tiles.multiply_narrow(packed.as_ptr(), sums.as_mut_ptr(), stride);
+        // The rows after these are asked for a few with every panel, so that all are when these are done.
+        let groups = if tiles.step == ROW { (SIDE / 8).div_ceil(of.div_ceil(SIDE)) } else { 0 };
+        for panel in panels(0..lanes.len(), SIDE) {
+            let first = SIDE + (lanes.start + panel.start) / SIDE * groups * 8;
+            let next = tiles.first.wrapping_add(first.wrapping_mul(tiles.stride));
+            let ahead = if first < 2 * SIDE { groups } else { 0 };
+            let tiles = Tiles { next, ahead, ..tiles };
+            let (v, sums) = (packed[panel.start * pairs..].as_ptr(), sums[panel.start..].as_mut_ptr());
+            // SAFETY: the unit is configured (`TileUnit`). `first` has the blocks of 32 rows in place
+            // (`in_place`: the view has them) or, by the first assertion and as `stage_rows` lays them out, in
+            // the stage; the tail is the stage's first block. `packed` has as many blocks of pairs for the
+            // panel's lanes, and `sums` 32 rows of them, by the assertions.
+            unsafe {
+                if panel.len() > LANES {
+                    tiles.multiply_wide(v, sums, stride);
+                } else {
+                    tiles.multiply_narrow(v, sums, stride);
+                }
             }
         }
     }
@@ -137,6 +145,7 @@ fn in_place(x: Operand<'_>, rows: &Range<usize>, lanes: usize) -> bool {
 }
 
 /// 32 rows of X in bf16, as tiles are loaded from them.
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct Tiles {
     first: *const u8,
@@ -147,22 +156,31 @@ struct Tiles {
     step: usize,
     /// One more block elsewhere, rows [`ROW`] bytes apart; or null.
     tail: *const u8,
-    /// Rows to ask for, and how many.
+    /// Rows to ask for, and how many groups of eight.
     next: *const u8,
     ahead: usize,
 }
 
-/// What a loop over blocks does besides multiplying: asks for a line of each of some rows.
+/// What a loop over blocks does besides multiplying: asks for a line of each of some rows, eight at a time.
 macro_rules! ask_ahead {
     () => {
-        "mov {row_at}, {next}
-         mov {rows}, {ahead}
-         test {rows}, {rows}
+        "mov {groups}, [{this} + {ahead}]
+         test {groups}, {groups}
          jz 7f
+         mov {row_at}, {next}
          6:
          prefetcht1 [{row_at}]
-         add {row_at}, {sa}
-         dec {rows}
+         prefetcht1 [{row_at} + {sa}]
+         prefetcht1 [{row_at} + {sa} * 2]
+         prefetcht1 [{row_at} + {sa} * 4]
+         add {row_at}, {thrice}
+         prefetcht1 [{row_at}]
+         prefetcht1 [{row_at} + {sa} * 2]
+         prefetcht1 [{row_at} + {sa} * 4]
+         prefetcht1 [{row_at} + {thrice}]
+         add {row_at}, {thrice}
+         lea {row_at}, [{row_at} + {sa} * 2]
+         dec {groups}
          jnz 6b
          add {next}, 64
          7:"
@@ -197,8 +215,8 @@ impl Tiles {
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 ask_ahead!(),
-                "add {a0}, {step}",
-                "add {a1}, {step}",
+                "add {a0}, [{this} + {step}]",
+                "add {a1}, [{this} + {step}]",
                 "add {v}, 2048",
                 "dec {blocks}",
                 "jnz 2b",
@@ -227,13 +245,14 @@ impl Tiles {
                 v = inout(reg) v => _,
                 line = in(reg) ROW,
                 blocks = inout(reg) self.blocks => _,
-                step = in(reg) self.step,
                 next = inout(reg) self.next => _,
-                ahead = in(reg) self.ahead,
                 row_at = out(reg) _,
-                rows = out(reg) _,
+                groups = out(reg) _,
+                thrice = in(reg) self.stride.wrapping_mul(3),
                 this = in(reg) self,
+                step = const core::mem::offset_of!(Tiles, step),
                 tail = const core::mem::offset_of!(Tiles, tail),
+                ahead = const core::mem::offset_of!(Tiles, ahead),
                 c = in(reg) sums,
                 sc = in(reg) stride * 4,
                 options(nostack),
@@ -261,8 +280,8 @@ impl Tiles {
                 "tileloadd tmm5, [{a1} + {sa}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 ask_ahead!(),
-                "add {a0}, {step}",
-                "add {a1}, {step}",
+                "add {a0}, [{this} + {step}]",
+                "add {a1}, [{this} + {step}]",
                 "add {v}, 1024",
                 "dec {blocks}",
                 "jnz 2b",
@@ -286,13 +305,14 @@ impl Tiles {
                 v = inout(reg) v => _,
                 line = in(reg) ROW,
                 blocks = inout(reg) self.blocks => _,
-                step = in(reg) self.step,
                 next = inout(reg) self.next => _,
-                ahead = in(reg) self.ahead,
                 row_at = out(reg) _,
-                rows = out(reg) _,
+                groups = out(reg) _,
+                thrice = in(reg) self.stride.wrapping_mul(3),
                 this = in(reg) self,
+                step = const core::mem::offset_of!(Tiles, step),
                 tail = const core::mem::offset_of!(Tiles, tail),
+                ahead = const core::mem::offset_of!(Tiles, ahead),
                 c = in(reg) sums,
                 sc = in(reg) stride * 4,
                 options(nostack),
@@ -319,7 +339,7 @@ fn stage_rows<T: Elem>(
     for i in 0..SIDE {
         let row = if i < rows.len() { &from.row(rows.start + i)[k.clone()] } else { &[] };
         for at in (0..k.len()).step_by(STEP) {
-            s.prefetch(row.as_ptr().wrapping_add(at.wrapping_add(ahead)).cast());
+            s.prefetch_far(row.as_ptr().wrapping_add(at.wrapping_add(ahead)).cast());
             mem::store(s, stage, (at + i) * LANES, load_row(s, row, at));
         }
     }

@@ -172,23 +172,26 @@ fn store_turned<S: Simd, C: Elem>(
                 // SAFETY: 16 elements from each multiple of the stride are in `from`.
                 *y = unsafe { s.load(from.as_ptr().add(r * sums.stride)) };
             }
-            let block = s.transpose(block);
+            let mut block = s.transpose(block);
             if rows - i >= LANES && cols - at >= LANES {
-                let to = out.row_mut(i)[at..].as_mut_ptr();
-                let stride = out.row_stride();
-                let residual =
-                    residual.map(|residual| (residual.row(i)[at..].as_ptr(), residual.row_stride()));
-                for (lane, y) in block.into_iter().enumerate() {
-                    // SAFETY: `out`, and the residual of the same shape, have 16 rows from `i` on and in each 16
-                    // elements from `at` on; `MatRef` and `MatMut` have their rows `row_stride` apart.
-                    unsafe {
-                        let y = if let Some(bias) = bias { s.add(y, bias) } else { y };
-                        let y = match residual {
-                            Some((residual, stride)) => s.add(y, C::load(s, residual.add(lane * stride))),
-                            None => y,
-                        };
-                        C::store(s, to.add(lane * stride), y);
+                if let Some(bias) = bias {
+                    for y in &mut block {
+                        *y = s.add(*y, bias);
                     }
+                }
+                if let Some(residual) = residual {
+                    let (from, stride) = (residual.row(i)[at..].as_ptr(), residual.row_stride());
+                    for (lane, y) in block.iter_mut().enumerate() {
+                        // SAFETY: the residual has the shape of `out`: 16 rows from `i` on, `row_stride` apart, and
+                        // in each 16 elements from `at` on.
+                        *y = s.add(*y, unsafe { C::load(s, from.add(lane * stride)) });
+                    }
+                }
+                let (to, stride) = (out.row_mut(i)[at..].as_mut_ptr(), out.row_stride());
+                for (lane, y) in block.into_iter().enumerate() {
+                    // SAFETY: `out` has 16 rows from `i` on, `row_stride` apart, and in each 16 elements from `at`
+                    // on.
+                    unsafe { C::store(s, to.add(lane * stride), y) };
                 }
             } else {
                 for (lane, y) in block.into_iter().enumerate().take(rows - i) {
