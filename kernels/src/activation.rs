@@ -79,8 +79,13 @@ unary!(Tanh, tanh_lanes);
 /// `x[i] = f(x[i])`
 #[inline(always)]
 fn map<S: Simd, T: Elem, F: Unary>(s: S, x: &mut [T]) {
-    for at in (0..x.len()).step_by(LANES) {
-        mem::store(s, x, at, F::eval(s, mem::load(s, x, at)));
+    let (whole, rest) = x.as_chunks_mut::<LANES>();
+    for x in whole {
+        let y = F::eval(s, mem::load(s, x, 0));
+        mem::store(s, x, 0, y);
+    }
+    if !rest.is_empty() {
+        mem::store(s, rest, 0, F::eval(s, mem::load(s, rest, 0)));
     }
 }
 

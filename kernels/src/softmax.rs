@@ -101,32 +101,39 @@ fn softmax_row<S: Simd, T: Elem>(
     mask: Option<&[bool]>,
 ) {
     let (zero, lowest, scale) = (s.splat(0.0), s.splat(f32::NEG_INFINITY), s.splat(scale));
+    let len = row.len();
     let mut largest = lowest;
-    for at in (0..row.len()).step_by(LANES) {
-        let seen = seen(s, row.len(), mask, at);
-        largest = s.max(keep(s, seen, score(s, row, scale, bias, at), lowest), largest);
+    for (at, x) in pieces(row) {
+        let seen = seen(s, len, mask, at);
+        largest = s.max(keep(s, seen, score(s, x, scale, bias, at), lowest), largest);
     }
     let largest = s.splat(s.largest(largest));
     let mut sum = zero;
-    for at in (0..row.len()).step_by(LANES) {
-        let seen = seen(s, row.len(), mask, at);
-        let e = keep(s, seen, exp_lanes(s, s.sub(score(s, row, scale, bias, at), largest)), zero);
+    for (at, x) in pieces(row) {
+        let seen = seen(s, len, mask, at);
+        let e = keep(s, seen, exp_lanes(s, s.sub(score(s, x, scale, bias, at), largest)), zero);
         sum = s.add(sum, e);
         if T::EXACT {
-            mem::store(s, row, at, e);
+            mem::store(s, x, 0, e);
         }
     }
     let inverse = s.splat(1.0 / s.sum(sum));
-    for at in (0..row.len()).step_by(LANES) {
+    for (at, x) in pieces(row) {
         let e = if T::EXACT {
-            mem::load(s, row, at)
+            mem::load(s, x, 0)
         } else {
             // Storing the exponentials would round them twice.
-            exp_lanes(s, s.sub(score(s, row, scale, bias, at), largest))
+            exp_lanes(s, s.sub(score(s, x, scale, bias, at), largest))
         };
-        let seen = seen(s, row.len(), mask, at);
-        mem::store(s, row, at, keep(s, seen, s.mul(e, inverse), zero));
+        let seen = seen(s, len, mask, at);
+        mem::store(s, x, 0, keep(s, seen, s.mul(e, inverse), zero));
     }
+}
+
+/// The row, 16 columns at a time, with the first of each.
+#[inline(always)]
+fn pieces<T>(row: &mut [T]) -> impl Iterator<Item = (usize, &mut [T])> {
+    row.chunks_mut(LANES).enumerate().map(|(i, piece)| (i * LANES, piece))
 }
 
 /// The lanes of `x` that are seen, and those of `other` elsewhere; `None` sees all.
@@ -137,8 +144,8 @@ fn keep<S: Simd>(s: S, seen: Option<S::Mask>, x: S::F32, other: S::F32) -> S::F3
 
 /// `scale * x + bias` at 16 columns.
 #[inline(always)]
-fn score<S: Simd, T: Elem>(s: S, row: &[T], scale: S::F32, bias: Option<&[f32]>, at: usize) -> S::F32 {
-    let x = s.mul(mem::load(s, row, at), scale);
+fn score<S: Simd, T: Elem>(s: S, x: &[T], scale: S::F32, bias: Option<&[f32]>, at: usize) -> S::F32 {
+    let x = s.mul(mem::load(s, x, 0), scale);
     if let Some(bias) = bias { s.add(x, mem::load(s, bias, at)) } else { x }
 }
 
