@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod attention;
+mod cache;
 pub mod ctx;
 pub mod elem;
 pub mod embed;

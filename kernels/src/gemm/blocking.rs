@@ -3,10 +3,8 @@
 use core::ops::Range;
 
 use super::{Combine, Dims, Layout};
+use crate::cache::second_level_bytes;
 use crate::isa::LANES;
-
-/// Bytes of packed vector operand that a task works on at a time: a part of the second-level cache.
-const PACKED_BYTES: usize = 1 << 20;
 
 /// Multiplications below which another thread costs more than it brings.
 const WORK_PER_THREAD: usize = 1 << 20;
@@ -76,7 +74,8 @@ impl Blocking {
             Layout::Nk => (1, m_step),
             Layout::Kn => (fused, n_step),
         };
-        let fitting = PACKED_BYTES / size_of::<f32>() / (unit.packed * packed_matrices).max(1);
+        // Half of the second-level cache; the rest is for rows of X and results.
+        let fitting = second_level_bytes() / 2 / size_of::<f32>() / (unit.packed * packed_matrices).max(1);
         let lanes = (fitting / unit.lanes * unit.lanes).clamp(2 * unit.lanes, 16 * unit.lanes);
         let lanes = lanes.min(v_step.next_multiple_of(unit.lanes));
         let finish = unit.finish.min(lanes);

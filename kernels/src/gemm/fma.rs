@@ -60,14 +60,14 @@ impl<S: Simd> Engine<S> for Fma {
 
     #[inline(always)]
     fn multiply(self, s: S, strip: Strip<'_>, mut ahead: Option<&mut Ahead>) {
-        let Strip { x, rows, depth, lanes, packed, stage, sums, stride, .. } = strip;
+        let Strip { x, rows, depth, lanes, of, packed, stage, sums, stride } = strip;
         if depth == 0 {
             sums.fill(0.0);
         }
         for (i, rows) in steps(rows, S::TILE_ROWS).enumerate() {
             for k in steps(0..depth, K_BLOCK) {
                 let from = Rows::at(s, x, rows.clone(), k.clone(), stage);
-                let count = lanes.len().div_ceil(S::TILE_VECTORS * LANES);
+                let count = of.div_ceil(S::TILE_VECTORS * LANES);
                 let mut next = next_rows::<S>(x, &rows, &k, (depth, count));
                 let mut start = 0;
                 for panel in panels(0..lanes.len(), S::TILE_VECTORS * LANES) {
