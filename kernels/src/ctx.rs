@@ -15,7 +15,8 @@ pub enum Precision {
     #[default]
     Strict,
     /// Both operands of a matrix product are rounded once to bfloat16 (nearest, ties to even); products are
-    /// accumulated in f32. Everything outside the products stays as in [`Precision::Strict`].
+    /// accumulated in f32. Everything outside the products stays as in [`Precision::Strict`]. At [`Level::Amx`] the
+    /// tile unit computes them, in an order of its own and with subnormal numbers as zero.
     Bf16,
 }
 
