@@ -106,11 +106,11 @@ impl Engine<Avx512> for TileUnit {
                 let stride = matrix.row_stride().wrapping_mul(2);
                 let first: *const u8 = matrix.block(rows, 0..depth).as_ptr().cast();
                 let tail = if depth.is_multiple_of(STEP) { none } else { staged };
-                Tiles { first, stride, blocks: depth / STEP, step: ROW, tail, next: none, ahead: 0 }
+                Tiles { first, stride, blocks: depth / STEP, step: ROW, pairs: 0, tail, next: none, ahead: 0 }
             }
             _ => {
                 let (blocks, step) = (depth.div_ceil(STEP), SIDE * ROW);
-                Tiles { first: staged, stride: ROW, blocks, step, tail: none, next: none, ahead: 0 }
+                Tiles { first: staged, stride: ROW, blocks, step, pairs: 0, tail: none, next: none, ahead: 0 }
             }
         };
         // The rows after these are asked for a few with every panel, so that all are when these are done.
@@ -119,19 +119,13 @@ impl Engine<Avx512> for TileUnit {
             let first = SIDE + (lanes.start + panel.start) / SIDE * groups * 8;
             let next = tiles.first.wrapping_add(first.wrapping_mul(tiles.stride));
             let ahead = if first < 2 * SIDE { groups } else { 0 };
-            let tiles = Tiles { next, ahead, ..tiles };
+            let tiles = Tiles { pairs: panel.len() * ROW, next, ahead, ..tiles };
             let (v, sums) = (packed[panel.start * pairs..].as_ptr(), sums[panel.start..].as_mut_ptr());
             // SAFETY: the unit is configured (`TileUnit`). `first` has the blocks of 32 rows in place
             // (`in_place`: the view has them) or, by the first assertion and as `stage_rows` lays them out, in
             // the stage; the tail is the stage's first block. `packed` has as many blocks of pairs for the
             // panel's lanes, and `sums` 32 rows of them, by the assertions.
-            unsafe {
-                if panel.len() > LANES {
-                    tiles.multiply_wide(v, sums, stride);
-                } else {
-                    tiles.multiply_narrow(v, sums, stride);
-                }
-            }
+            unsafe { tiles.multiply(v, sums, stride) };
         }
     }
 }
@@ -154,11 +148,37 @@ struct Tiles {
     /// Whole blocks of 32 values of k, and bytes between them.
     blocks: usize,
     step: usize,
+    /// Bytes of a block of pairs of V: one tile or two.
+    pairs: usize,
     /// One more block elsewhere, rows [`ROW`] bytes apart; or null.
     tail: *const u8,
     /// Rows to ask for, and how many groups of eight.
     next: *const u8,
     ahead: usize,
+}
+
+/// The products of one block: the tiles of X at `$upper` and `$lower`, those of V at `v`, of which there are two
+/// unless a block of pairs is as long as one.
+macro_rules! multiply_block {
+    ($upper:literal, $lower:literal) => {
+        concat!(
+            "tileloadd tmm4, ",
+            $upper,
+            "
+             tileloadd tmm6, [{v} + {line}]
+             tileloadd tmm5, ",
+            $lower,
+            "
+             tdpbf16ps tmm0, tmm4, tmm6
+             tdpbf16ps tmm2, tmm5, tmm6
+             cmp qword ptr [{this} + {pairs}], 1024
+             je 8f
+             tileloadd tmm7, [{v} + {line} + 1024]
+             tdpbf16ps tmm1, tmm4, tmm7
+             tdpbf16ps tmm3, tmm5, tmm7
+             8:"
+        )
+    };
 }
 
 /// What a loop over blocks does besides multiplying: asks for a line of each of some rows, eight at a time.
@@ -188,13 +208,13 @@ macro_rules! ask_ahead {
 }
 
 impl Tiles {
-    /// The sums of the rows and 32 lanes.
+    /// The sums of the rows and 16 or 32 lanes.
     ///
     /// # Safety
-    /// The tile unit is configured; the blocks are readable; `v` has the pairs of every block for 32 lanes; `sums`
-    /// has 32 rows of 32 elements, `stride` elements apart.
+    /// The tile unit is configured; the blocks are readable; `v` has the pairs of every block, `pairs` bytes a block;
+    /// `sums` has 32 rows of as many elements as there are lanes, `stride` elements apart.
     #[inline(always)]
-    unsafe fn multiply_wide(&self, v: *const f32, sums: *mut f32, stride: usize) {
+    unsafe fn multiply(&self, v: *const f32, sums: *mut f32, stride: usize) {
         // SAFETY: the caller's contract. A prefetch may name any address. The tile registers are nobody else's:
         // compiled code does not use them, and by the calling convention they are not kept across calls.
         unsafe {
@@ -206,39 +226,28 @@ impl Tiles {
                 "test {blocks}, {blocks}",
                 "jz 3f",
                 "2:",
-                "tileloadd tmm4, [{a0} + {sa}]",
-                "tileloadd tmm6, [{v} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{v} + {line} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a1} + {sa}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
+                multiply_block!("[{a0} + {sa}]", "[{a1} + {sa}]"),
                 ask_ahead!(),
                 "add {a0}, [{this} + {step}]",
                 "add {a1}, [{this} + {step}]",
-                "add {v}, 2048",
+                "add {v}, [{this} + {pairs}]",
                 "dec {blocks}",
                 "jnz 2b",
                 "3:",
                 "mov {a0}, [{this} + {tail}]",
                 "test {a0}, {a0}",
                 "jz 4f",
-                "tileloadd tmm4, [{a0} + {line}]",
-                "tileloadd tmm5, [{a0} + {line} + 1024]",
-                "tileloadd tmm6, [{v} + {line}]",
-                "tileloadd tmm7, [{v} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
+                multiply_block!("[{a0} + {line}]", "[{a0} + {line} + 1024]"),
                 "4:",
                 "lea {a1}, [{c} + {sc} * 8]",
                 "lea {a1}, [{a1} + {sc} * 8]",
                 "tilestored [{c} + {sc}], tmm0",
+                "tilestored [{a1} + {sc}], tmm2",
+                "cmp qword ptr [{this} + {pairs}], 1024",
+                "je 5f",
                 "tilestored [{c} + {sc} + 64], tmm1",
-                "tilestored [{a1} + {sc}], tmm2",
                 "tilestored [{a1} + {sc} + 64], tmm3",
+                "5:",
                 a0 = inout(reg) self.first => _,
                 a1 = inout(reg) self.first.wrapping_add(16 * self.stride) => _,
                 sa = in(reg) self.stride,
@@ -251,66 +260,7 @@ impl Tiles {
                 thrice = in(reg) self.stride.wrapping_mul(3),
                 this = in(reg) self,
                 step = const core::mem::offset_of!(Tiles, step),
-                tail = const core::mem::offset_of!(Tiles, tail),
-                ahead = const core::mem::offset_of!(Tiles, ahead),
-                c = in(reg) sums,
-                sc = in(reg) stride * 4,
-                options(nostack),
-            );
-        }
-    }
-
-    /// The sums of the rows and 16 lanes.
-    ///
-    /// # Safety
-    /// As [`Tiles::multiply_wide`], for 16 lanes.
-    #[inline(always)]
-    unsafe fn multiply_narrow(&self, v: *const f32, sums: *mut f32, stride: usize) {
-        // SAFETY: as in `multiply_wide`.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm2",
-                "test {blocks}, {blocks}",
-                "jz 3f",
-                "2:",
-                "tileloadd tmm4, [{a0} + {sa}]",
-                "tileloadd tmm6, [{v} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a1} + {sa}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                ask_ahead!(),
-                "add {a0}, [{this} + {step}]",
-                "add {a1}, [{this} + {step}]",
-                "add {v}, 1024",
-                "dec {blocks}",
-                "jnz 2b",
-                "3:",
-                "mov {a0}, [{this} + {tail}]",
-                "test {a0}, {a0}",
-                "jz 4f",
-                "tileloadd tmm4, [{a0} + {line}]",
-                "tileloadd tmm5, [{a0} + {line} + 1024]",
-                "tileloadd tmm6, [{v} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "4:",
-                "lea {a1}, [{c} + {sc} * 8]",
-                "lea {a1}, [{a1} + {sc} * 8]",
-                "tilestored [{c} + {sc}], tmm0",
-                "tilestored [{a1} + {sc}], tmm2",
-                a0 = inout(reg) self.first => _,
-                a1 = inout(reg) self.first.wrapping_add(16 * self.stride) => _,
-                sa = in(reg) self.stride,
-                v = inout(reg) v => _,
-                line = in(reg) ROW,
-                blocks = inout(reg) self.blocks => _,
-                next = inout(reg) self.next => _,
-                row_at = out(reg) _,
-                groups = out(reg) _,
-                thrice = in(reg) self.stride.wrapping_mul(3),
-                this = in(reg) self,
-                step = const core::mem::offset_of!(Tiles, step),
+                pairs = const core::mem::offset_of!(Tiles, pairs),
                 tail = const core::mem::offset_of!(Tiles, tail),
                 ahead = const core::mem::offset_of!(Tiles, ahead),
                 c = in(reg) sums,
