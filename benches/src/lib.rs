@@ -1,58 +1,43 @@
-//! What the benchmarks share: the list of products that models are made of, and a clock.
+//! Benchmarks: what the machine can do, what the kernels reach, what their peers reach beside them.
+//!
+//! | to | run |
+//! |---|---|
+//! | measure the machine and every plan of a matrix product against it | `cargo run --release -p rachis-benches --bin kprobe` |
+//! | the same for other weights, products or threads | `kprobe --dtype bf16 --precision bf16 --shapes 128x768x768,1x768x768 --threads 2` |
+//! | fail when the wrong plan is picked, or a product is slow | `kprobe --assert` |
+//! | time a CBLAS library in the same turns | `kprobe --cblas LIBRARY`, see [`cblas`] |
+//! | compare with the crates `gemm` and `matrixmultiply` | `cargo bench -p rachis-benches --bench gemm` |
+//! | time softmax, the norms and the activations | `cargo bench -p rachis-benches --bench rows` |
+//!
+//! `RACHIS_ISA` asks for a lesser level, as everywhere. Only rates of one run may be compared: the clock of a
+//! machine drifts, and neighbours take their share.
+//!
+//! | where | what |
+//! |---|---|
+//! | `src/bin/kprobe.rs` | options, and the order of events |
+//! | [`shape`] | the products that all of it measures |
+//! | [`arena`] | weights, misaligned as in files, enough of them to run past the caches |
+//! | [`machine`], [`limits`] | caches and features; peaks, bandwidths, and which of them binds |
+//! | [`measure`] | the candidates of a product, timed turn by turn |
+//! | [`report`] | a row for each candidate, and what `--assert` asks of the rows |
+//! | [`peers`], [`cblas`] | other libraries behind safe functions |
+//! | `benches/` | the criterion benchmarks |
+//! | `record/` | dated results, with what was tried |
+//!
+//! Unsafe code is in [`peers`] and [`cblas`] only: the other libraries take pointers.
 
+pub mod arena;
+pub mod cblas;
+pub mod limits;
 pub mod machine;
+pub mod measure;
+pub mod peers;
+pub mod report;
+pub mod shape;
 
-use std::time::{Duration, Instant};
-
-/// A product `[m, k] x [k, n]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Rows of activations: tokens.
-    pub m: usize,
-    /// Outputs.
-    pub n: usize,
-    /// Inputs.
-    pub k: usize,
-}
-
-/// The products of BERT base and of MiniLM at several batch sizes, and a cube.
-pub const SHAPES: [Shape; 11] = [
-    Shape { m: 1, n: 768, k: 768 },
-    Shape { m: 8, n: 768, k: 768 },
-    Shape { m: 32, n: 3072, k: 768 },
-    Shape { m: 128, n: 384, k: 384 },
-    Shape { m: 128, n: 1536, k: 384 },
-    Shape { m: 128, n: 384, k: 1536 },
-    Shape { m: 128, n: 768, k: 768 },
-    Shape { m: 128, n: 3072, k: 768 },
-    Shape { m: 128, n: 768, k: 3072 },
-    Shape { m: 512, n: 3072, k: 768 },
-    Shape { m: 1024, n: 1024, k: 1024 },
-];
-
-impl std::str::FromStr for Shape {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Shape, String> {
-        let dims: Option<Vec<usize>> =
-            text.split('x').map(|dim| dim.parse().ok().filter(|d| *d > 0)).collect();
-        match dims.as_deref() {
-            Some(&[m, n, k]) => Ok(Shape { m, n, k }),
-            _ => Err(format!("shape {text}: expected MxNxK")),
-        }
-    }
-}
-
-/// The shortest of several calls: at least `fewest`, and as many as fit into `budget`.
-pub fn best_time(fewest: usize, budget: Duration, mut call: impl FnMut()) -> Duration {
-    let started = Instant::now();
-    let mut best = Duration::MAX;
-    let mut count = 0;
-    while count < fewest || started.elapsed() < budget {
-        let start = Instant::now();
-        call();
-        best = best.min(start.elapsed());
-        count += 1;
-    }
-    best
-}
+pub use arena::{Arena, Dtype};
+pub use cblas::Cblas;
+pub use limits::{Limit, Limits};
+pub use measure::{Case, Method};
+pub use report::{Row, complaints};
+pub use shape::{SHAPES, Shape};

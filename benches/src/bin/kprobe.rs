@@ -1,56 +1,60 @@
-//! Measures the machine's limits and the matrix products against them, in one run.
+//! Measures the machine's limits, and every plan of every product against them, in one run.
 //!
-//! A fraction is of the limit that binds: the multiply-add peak, or the bandwidth at which the bytes that the
-//! product must touch can be read, whichever takes longer. `hot` repeats one product; `cold` cycles through more
-//! weights than the caches hold. Rates are the best of many short turns, fractions the median of the turns'.
+//! A fraction is of the limit that binds: the multiply-add peak of the plan's unit, or the bandwidth at which the
+//! weights can be read from where they are, whichever takes longer. Rates are the best of many short turns,
+//! fractions the median of the turns'.
 
+use std::error::Error;
+use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use rachis_benches::machine::{cache_bytes, features};
-use rachis_benches::{SHAPES, Shape, best_time};
-use rachis_kernels::probe::{fma_gflops, read_gbps};
-use rachis_kernels::{
-    AnyMatRef, Ctx, Gemm, Layout, Level, MatMut, MatRef, Scratch, Weights, bf16, f16, gemm,
-};
+use rachis_benches::limits::{caches, past_caches};
+use rachis_benches::machine::features;
+use rachis_benches::report::lower;
+use rachis_benches::{Arena, Case, Cblas, Dtype, Limits, Row, SHAPES, Shape, complaints};
+use rachis_kernels::{Ctx, Layout, Precision};
 use serde_json::{Value, json};
 
+/// Measure this machine's limits and every plan of a matrix product against them
 #[derive(Debug, Parser)]
 struct Args {
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
     /// Threads that share a product
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Fail when a product of 128 or more rows is under 0.70 of the peak, hot
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: u16,
+    /// Fail when a picked plan is, hot, more than 10 % behind another of its order, or, strict and at 128 rows or
+    /// more, under 0.70 of its limit
     #[arg(long)]
     assert: bool,
     /// Storage type of the weights
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
+    /// How products treat their operands
+    #[arg(long, value_enum, default_value_t = Rounding::Strict)]
+    precision: Rounding,
+    /// Elements by which the weights start off a 64-byte boundary
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(..32))]
+    misalign: u8,
     /// Products to measure: MxNxK,...
     #[arg(long, value_delimiter = ',')]
     shapes: Vec<Shape>,
+    /// A CBLAS shared library (32-bit integers) to time beside: cblas_sgemm for f32, cblas_gemm_bf16bf16f32 for
+    /// bf16 weights whatever the precision. Its threads are set by its own environment variables
+    #[arg(long, value_name = "LIBRARY")]
+    cblas: Option<OsString>,
 }
 
+/// The names of [`Precision`] on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Dtype {
-    F32,
+enum Rounding {
+    /// Multiply what is stored
+    Strict,
+    /// Round both operands to bfloat16
     Bf16,
-    F16,
 }
-
-/// Weights of every storage type, enough to run past the caches.
-enum Store {
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
-    F16(Vec<f16>),
-}
-
-/// The fraction of the multiply-add peak that `--assert` asks for.
-const FLOOR: f64 = 0.70;
 
 fn main() -> ExitCode {
     match probe(&Args::parse()) {
@@ -62,188 +66,105 @@ fn main() -> ExitCode {
     }
 }
 
-fn probe(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.max(1)).build()?;
-    let ctx = Ctx::new(Level::from_env()?)?;
-    let ctx = ctx.with_pool((args.threads > 1).then_some(&pool));
-    let caches: Vec<usize> = (1..=3).map(cache_bytes).collect();
-    let past_caches = (2 * caches[2]).clamp(64 << 20, 1 << 30);
-    let ring = vec![1.0f32; past_caches / 4];
-    let gbps = |bytes: usize, runs| read_gbps(&ctx, &ring[..(bytes / 4).clamp(1024, ring.len())], runs);
-    let (l2, l3) = (gbps(caches[1] / 2, 200), gbps((caches[2] / 4).min(32 << 20), 8));
-    let dram = gbps(past_caches, 2);
-    drop(ring);
-
+fn probe(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.into()).build()?;
+    let ctx = Ctx::from_env()?.with_pool((args.threads > 1).then_some(&pool));
+    let ctx = ctx.with_precision(match args.precision {
+        Rounding::Strict => Precision::Strict,
+        Rounding::Bf16 => Precision::Bf16,
+    });
+    let cblas = args.cblas.as_deref().map(Cblas::load).transpose()?;
     let shapes = if args.shapes.is_empty() { &SHAPES[..] } else { &args.shapes };
+    let arena = Arena::new(args.dtype, arena_bytes(args.dtype, shapes), args.misalign.into());
+    let limits = Limits::measure(&ctx, &arena);
+    if !args.json {
+        print_machine(&ctx, &arena, &limits);
+    }
     let mut rows = Vec::new();
-    let mut lowest = f64::MAX;
     for shape in shapes {
-        for (layout, name) in [(Layout::Nk, "nk"), (Layout::Kn, "kn")] {
-            let turns = time(&ctx, args.dtype, *shape, layout, past_caches)?;
-            let bytes = weight_bytes(args.dtype) * shape.n * shape.k;
-            let cache = if bytes < caches[1] * 3 / 4 { l2 } else { l3 };
-            let flops = 2.0 * (shape.m * shape.n * shape.k) as f64;
-            let threads = args.threads as f64;
-            let fraction = |peak: f64, gbps: f64, time: Duration| {
-                let limit = (flops / (peak * threads * 1e9)).max(bytes as f64 / (gbps * threads * 1e9));
-                limit / time.as_secs_f64()
-            };
-            let hot_fraction = median(turns.iter().map(|turn| fraction(turn.peak, cache, turn.hot)));
-            let cold_fraction = median(turns.iter().map(|turn| fraction(turn.peak, dram, turn.cold)));
-            let best = |times: &mut dyn Iterator<Item = Duration>| {
-                flops / times.min().unwrap_or(Duration::MAX).as_secs_f64() / 1e9
-            };
-            let hot = best(&mut turns.iter().map(|turn| turn.hot));
-            let cold = best(&mut turns.iter().map(|turn| turn.cold));
-            let peak = turns.iter().map(|turn| turn.peak).fold(0.0, f64::max) * threads;
-            if shape.m >= 128 {
-                lowest = lowest.min(hot_fraction);
+        for layout in [Layout::Nk, Layout::Kn] {
+            let mut case = Case::new(*shape, layout, &arena);
+            let methods = case.candidates(&ctx, cblas.as_ref());
+            let turns = case.time(&ctx, &methods)?;
+            for (method, turns) in methods.iter().zip(&turns) {
+                let row = Row::new(&ctx, &limits, &case, args.dtype, method, turns);
+                if !args.json {
+                    println!("{row}");
+                }
+                rows.push(row);
             }
-            let row = json!({
-                "m": shape.m, "n": shape.n, "k": shape.k,
-                "dtype": format!("{:?}", args.dtype).to_lowercase(),
-                "precision": "strict", "layout": name, "threads": args.threads,
-                "plan": format!("fma-{}", ctx.level()), "picked": true, "peak_gflops": round(peak),
-                "hot_gflops": round(hot), "cold_gflops": round(cold),
-                "hot_fraction": round(hot_fraction), "cold_fraction": round(cold_fraction),
-            });
-            if !args.json {
-                println!("{}", line(&row));
-            }
-            rows.push(row);
         }
     }
-    let report = json!({
+    if args.json {
+        println!("{}", report(&ctx, &arena, &limits, &rows));
+    }
+    let complaints = if args.assert { complaints(&rows) } else { Vec::new() };
+    for complaint in &complaints {
+        eprintln!("error: {complaint}");
+    }
+    Ok(if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Enough to run past the caches with the largest product, within 1 GiB.
+fn arena_bytes(dtype: Dtype, shapes: &[Shape]) -> usize {
+    let largest = shapes.iter().map(Shape::weights).max().unwrap_or(0) * dtype.bytes();
+    past_caches(&caches()).max((2 * largest).min(1 << 30))
+}
+
+fn print_machine(ctx: &Ctx, arena: &Arena, limits: &Limits) {
+    let [l1, l2, l3] = limits.caches.map(|bytes| bytes >> 10);
+    let [from_l2, from_l3, from_dram] = limits.read;
+    println!("level {}, features {}", ctx.level(), features().join(" "));
+    println!("caches: L1 {l1} KiB, L2 {l2} KiB, L3 {l3} KiB");
+    print!("one core: f32 {:.0} GFLOP/s", limits.fma);
+    if let Some(amx) = limits.amx {
+        print!(", bf16 by AMX {amx:.0} GFLOP/s");
+    }
+    println!("; reads {from_l2:.1} GB/s from L2, {from_l3:.1} from L3, {from_dram:.1} from memory");
+    println!(
+        "weights {}, {} elements off a line; precision {}; threads {}; * is the pick",
+        arena.dtype().name(),
+        arena.misalign(),
+        lower(ctx.precision()),
+        ctx.threads(),
+    );
+}
+
+fn report(ctx: &Ctx, arena: &Arena, limits: &Limits, rows: &[Row]) -> Value {
+    let [l1d, l2, l3] = limits.caches;
+    json!({
         "level": ctx.level().name(),
         "features": features(),
-        "caches": { "l1d": caches[0], "l2": caches[1], "l3": caches[2] },
-        "peaks": {
-            "f32_gflops": round(fma_gflops(&ctx, 50)),
-            "amx_bf16_gflops": Value::Null,
-            "read_gbps": { "l2": round(l2), "l3": round(l3), "dram": round(dram) },
-        },
-        "gemm": rows,
-    });
-    if args.json {
-        println!("{report}");
-    } else {
-        println!("level {}, peaks {}", report["level"], report["peaks"]);
-    }
-    if args.assert && lowest < FLOOR {
-        eprintln!("error: a product of 128 or more rows reached {lowest:.2} of the peak, expected {FLOOR}");
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// One short turn, in which the multiply-add peak and the product are measured one after the other: the clock of
-/// a shared machine drifts, and a neighbour takes a share, so a fraction is of the peak beside it.
-struct Turn {
-    /// GFLOP/s of one core.
-    peak: f64,
-    hot: Duration,
-    cold: Duration,
-}
-
-/// The middle of the values.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-const TURNS: usize = 40;
-const TURN: Duration = Duration::from_millis(8);
-
-fn time(
-    ctx: &Ctx,
-    dtype: Dtype,
-    shape: Shape,
-    layout: Layout,
-    past_caches: usize,
-) -> Result<Vec<Turn>, Box<dyn std::error::Error>> {
-    let Shape { m, n, k } = shape;
-    let each = n * k;
-    let copies = (past_caches / (each * weight_bytes(dtype))).max(2);
-    let value = |i: usize| ((i * 7919 % 1009) as f32 - 504.0) / 1009.0;
-    let store = match dtype {
-        Dtype::F32 => Store::F32((0..copies * each).map(value).collect()),
-        Dtype::Bf16 => Store::Bf16((0..copies * each).map(|i| bf16::from_f32(value(i))).collect()),
-        Dtype::F16 => Store::F16((0..copies * each).map(|i| f16::from_f32(value(i))).collect()),
-    };
-    let a: Vec<f32> = (0..m * k).map(value).collect();
-    let mut out = vec![0.0f32; m * n];
-    let mut scratch = Scratch::new();
-    let mut failure = None;
-    let mut call = |copy: usize| {
-        let result = matrix(
-            &store,
-            copy * each..(copy + 1) * each,
-            if layout == Layout::Nk { (n, k) } else { (k, n) },
-        )
-        .and_then(|matrix| {
-            let weights = Weights { matrix, layout };
-            let (a, out) = (MatRef::new(&a, m, k)?, MatMut::new(&mut out, m, n)?);
-            gemm(ctx, &mut scratch, Gemm::product(a, weights, out))
-        });
-        failure = result.err().or(failure.take());
-    };
-    let mut turns = Vec::with_capacity(TURNS);
-    let mut next = 0;
-    for _ in 0..TURNS {
-        let before = fma_gflops(ctx, 2);
-        call(0);
-        let hot = best_time(1, TURN, || call(0));
-        let cold = best_time(1, TURN, || {
-            next = (next + 1) % copies;
-            call(next);
-        });
-        turns.push(Turn { peak: before.max(fma_gflops(ctx, 2)), hot, cold });
-    }
-    match failure {
-        Some(error) => Err(error.into()),
-        None => Ok(turns),
-    }
-}
-
-fn matrix(
-    store: &Store,
-    range: std::ops::Range<usize>,
-    (rows, cols): (usize, usize),
-) -> rachis_kernels::Result<AnyMatRef<'_>> {
-    Ok(match store {
-        Store::F32(data) => MatRef::new(&data[range], rows, cols)?.into(),
-        Store::Bf16(data) => MatRef::new(&data[range], rows, cols)?.into(),
-        Store::F16(data) => MatRef::new(&data[range], rows, cols)?.into(),
+        "caches": { "l1d": l1d, "l2": l2, "l3": l3 },
+        "misalign": arena.misalign(),
+        "peaks": limits.peaks(),
+        "gemm": rows.iter().map(Row::json).collect::<Vec<_>>(),
     })
 }
 
-fn weight_bytes(dtype: Dtype) -> usize {
-    match dtype {
-        Dtype::F32 => 4,
-        Dtype::Bf16 | Dtype::F16 => 2,
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+        let parse = |args: &str| Args::try_parse_from(args.split(' '));
+        let args = parse("kprobe --shapes 1x2x3,4x5x6 --dtype bf16 --precision bf16").expect("valid");
+        assert_eq!(args.shapes, [Shape { m: 1, n: 2, k: 3 }, Shape { m: 4, n: 5, k: 6 }]);
+        for args in ["--threads 0", "--misalign 32", "--shapes 1x2", "--dtype f64", "--precision f16"] {
+            assert!(parse(&format!("kprobe {args}")).is_err(), "{args}");
+        }
     }
-}
 
-fn round(x: f64) -> f64 {
-    (x * 1000.0).round() / 1000.0
-}
-
-fn line(row: &Value) -> String {
-    let text = |key: &str| row[key].as_str().map_or_else(|| row[key].to_string(), str::to_owned);
-    let number = |key: &str| row[key].as_f64().unwrap_or(0.0);
-    format!(
-        "{:>5} x {:>5} x {:>5}  {} {} {:<12} hot {:>6.1} GFLOP/s ({:.2})  cold {:>6.1} GFLOP/s ({:.2})  peak {:.0}",
-        text("m"),
-        text("n"),
-        text("k"),
-        text("dtype"),
-        text("layout"),
-        text("plan"),
-        number("hot_gflops"),
-        number("hot_fraction"),
-        number("cold_gflops"),
-        number("cold_fraction"),
-        number("peak_gflops"),
-    )
+    #[test]
+    fn memory_is_past_the_caches_and_within_a_gibibyte() {
+        let vocabulary = Shape { m: 1, n: 1 << 14, k: 1 << 14 };
+        for shapes in [&SHAPES[..], &[vocabulary], &[]] {
+            let bytes = arena_bytes(Dtype::F32, shapes);
+            assert!((past_caches(&caches())..=1 << 30).contains(&bytes), "{bytes}");
+        }
+    }
 }

@@ -1,0 +1,159 @@
+//! What bounds a product: arithmetic, or reading its weights from where they are.
+
+use std::time::Duration;
+
+use rachis_kernels::Ctx;
+use rachis_kernels::probe::{amx_gflops, fma_gflops, read_gbps};
+use serde_json::{Value, json};
+
+use crate::arena::Arena;
+use crate::machine::cache_bytes;
+
+/// What takes the longest time of all that a product must do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Its multiply-adds.
+    Compute,
+    /// Reading its weights from the second-level cache.
+    L2,
+    /// Reading its weights from the third-level cache.
+    L3,
+    /// Reading its weights from memory.
+    Dram,
+}
+
+impl Limit {
+    /// As in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Limit::Compute => "compute",
+            Limit::L2 => "l2",
+            Limit::L3 => "l3",
+            Limit::Dram => "dram",
+        }
+    }
+}
+
+/// The measured limits of one core, and how many share a product.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of the caches: the first level's data, the second, the third.
+    pub caches: [usize; 3],
+    /// GFLOP/s of f32 multiply-adds.
+    pub fma: f64,
+    /// GFLOP/s of bfloat16 multiply-adds by tiles, where the level has them.
+    pub amx: Option<f64>,
+    /// GB/s read from the second-level cache, the third, and memory.
+    pub read: [f64; 3],
+    /// Cores; bandwidths and peaks are taken to add up.
+    pub threads: usize,
+}
+
+/// Bytes of each cache, as usual where the system does not say.
+pub fn caches() -> [usize; 3] {
+    const USUAL: [usize; 3] = [32 << 10, 1 << 20, 32 << 20];
+    std::array::from_fn(|i| match cache_bytes(i + 1) {
+        0 => USUAL[i],
+        bytes => bytes,
+    })
+}
+
+/// Bytes that no cache holds, and 1 GiB at most.
+pub fn past_caches(caches: &[usize; 3]) -> usize {
+    (2 * caches[2]).clamp(64 << 20, 1 << 30)
+}
+
+impl Limits {
+    /// Measures them on the memory of `arena`.
+    pub fn measure(ctx: &Ctx, arena: &Arena) -> Limits {
+        let caches = caches();
+        let gbps = |bytes, runs| read_gbps(ctx, arena.bytes(bytes), runs);
+        Limits {
+            caches,
+            fma: fma_gflops(ctx, 200),
+            amx: amx_gflops(ctx, 200),
+            read: [
+                gbps(caches[1] / 2, 200),
+                gbps((caches[2] / 4).min(32 << 20), 8),
+                gbps(past_caches(&caches), 2),
+            ],
+            threads: ctx.threads(),
+        }
+    }
+
+    /// Where weights of this many bytes, a share of them for each core, are when they were used just before.
+    pub fn hot(&self, bytes: usize) -> Limit {
+        let share = bytes / self.threads;
+        let [_, l2, l3] = self.caches.map(|cache| cache * 3 / 4);
+        if share < l2 {
+            Limit::L2
+        } else if share < l3 {
+            Limit::L3
+        } else {
+            Limit::Dram
+        }
+    }
+
+    /// The least time for `flops` at `gflops` a core and for `bytes` at `gbps` a core, and whether it is that of
+    /// the operations.
+    pub fn bound(&self, (flops, gflops): (f64, f64), (bytes, gbps): (usize, f64)) -> (Duration, bool) {
+        let cores = self.threads as f64 * 1e9;
+        let (compute, read) = (flops / (gflops * cores), bytes as f64 / (gbps * cores));
+        let time = Duration::try_from_secs_f64(compute.max(read)).unwrap_or(Duration::MAX);
+        (time, compute >= read)
+    }
+
+    /// For the report.
+    pub fn peaks(&self) -> Value {
+        let [l2, l3, dram] = self.read.map(rounded);
+        json!({
+            "f32_gflops": rounded(self.fma),
+            "amx_bf16_gflops": self.amx.map(rounded),
+            "read_gbps": { "l2": l2, "l3": l3, "dram": dram },
+        })
+    }
+}
+
+/// To three places, which is more than a measurement has.
+pub fn rounded(x: f64) -> f64 {
+    (x * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const LIMITS: Limits = Limits {
+        caches: [32 << 10, 1 << 20, 32 << 20],
+        fma: 100.0,
+        amx: None,
+        read: [100.0, 20.0, 10.0],
+        threads: 1,
+    };
+
+    #[test]
+    fn the_slower_of_arithmetic_and_reading_binds() {
+        let bytes = 1_000_000_000;
+        let bound = |flops, gbps| LIMITS.bound((flops, 100.0), (bytes, gbps));
+        assert_eq!(bound(2e11, 10.0), (Duration::from_secs(2), true));
+        assert_eq!(bound(2e9, 10.0), (Duration::from_millis(100), false));
+        assert_eq!(bound(2e9, 100.0), (Duration::from_millis(20), true));
+        let two = Limits { threads: 2, ..LIMITS };
+        assert_eq!(two.bound((2e9, 100.0), (bytes, 10.0)), (Duration::from_millis(50), false));
+    }
+
+    #[test]
+    fn hot_weights_are_in_the_smallest_cache_with_room() {
+        for (bytes, place) in [(1000, Limit::L2), (1 << 20, Limit::L3), (32 << 20, Limit::Dram)] {
+            assert_eq!(LIMITS.hot(bytes), place);
+        }
+        assert_eq!(Limits { threads: 2, ..LIMITS }.hot(1 << 20), Limit::L2);
+    }
+
+    #[test]
+    fn no_cache_holds_the_weights_that_are_cycled_through() {
+        assert_eq!(past_caches(&[0, 0, 1 << 20]), 64 << 20);
+        assert_eq!(past_caches(&[0, 0, 100 << 20]), 200 << 20);
+        assert_eq!(past_caches(&[0, 0, 4 << 30]), 1 << 30);
+    }
+}

@@ -1,0 +1,288 @@
+//! Times the candidates of a product against each other, turn by turn.
+//!
+//! In a turn every candidate runs for a few milliseconds hot and as long cold, between two measurements of the
+//! peak that bounds it, and a plain loop reads the same weights: the clock of a shared machine drifts, and a
+//! neighbour takes a share, so a fraction is of the limit beside it. `hot` repeats one product; `cold` goes
+//! through more weights than the caches hold.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use rachis_kernels::gemm::Order;
+use rachis_kernels::probe::{amx_gflops, fma_gflops, read_gbps};
+use rachis_kernels::{
+    AnySlice, Ctx, Gemm, Layout, MatMut, MatRef, PLANS, Plan, Scratch, Weights, bf16, gemm_with,
+};
+
+use crate::arena::{Arena, Dtype, values};
+use crate::cblas::Cblas;
+use crate::peers::Product;
+use crate::shape::Shape;
+
+/// A way to compute a product.
+#[derive(Clone, Copy)]
+pub enum Method<'a> {
+    /// One of ours.
+    Plan(&'static Plan),
+    /// A library's, for the weights as they are stored.
+    Cblas(&'a Cblas),
+}
+
+impl Method<'_> {
+    /// What reports call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Method::Plan(plan) => plan.name,
+            Method::Cblas(_) => "cblas",
+        }
+    }
+
+    /// In which order it sums; a library does not say.
+    pub fn order(&self) -> Option<Order> {
+        match self {
+            Method::Plan(plan) => Some(plan.order),
+            Method::Cblas(_) => None,
+        }
+    }
+
+    /// GFLOP/s of one core that bound it: those of the tile unit for the plans made of it, and for a library's
+    /// bfloat16 product where there is one.
+    fn peak(&self, ctx: &Ctx, dtype: Dtype) -> f64 {
+        let tiles = match self {
+            Method::Plan(plan) => plan.order == Order::Tiles,
+            Method::Cblas(_) => dtype == Dtype::Bf16,
+        };
+        let tiles = if tiles { amx_gflops(ctx, 2) } else { None };
+        tiles.unwrap_or_else(|| fma_gflops(ctx, 2))
+    }
+}
+
+/// One candidate in one turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// GFLOP/s of one core, before or after.
+    pub peak: f64,
+    /// On weights just used.
+    pub hot: Best,
+    /// On weights that no cache holds.
+    pub cold: Best,
+}
+
+/// The best of a turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Best {
+    /// The shortest call.
+    pub time: Duration,
+    /// GB/s at which one core, in this turn, read its share of such weights and did nothing else with them.
+    pub gbps: f64,
+}
+
+const TURNS: usize = 40;
+const FEWEST_TURNS: usize = 3;
+/// How long a candidate runs hot in a turn, and cold, if one call is not longer.
+const TURN: Duration = Duration::from_millis(5);
+/// How long weights are read in a turn, hot, and cold, if one pass is not longer.
+const READ: Duration = Duration::from_millis(1);
+/// After which no further turn starts.
+const CASE: Duration = Duration::from_millis(2500);
+
+/// A product with memory for its operands.
+pub struct Case<'a> {
+    /// The dimensions.
+    pub shape: Shape,
+    /// How the weights lie.
+    pub layout: Layout,
+    arena: &'a Arena,
+    a: Vec<f32>,
+    /// The same rounded, for libraries that take no mixture.
+    a_bf16: Vec<bf16>,
+    out: Vec<f32>,
+    scratch: Scratch,
+}
+
+impl<'a> Case<'a> {
+    /// A product by the weights in `arena`.
+    pub fn new(shape: Shape, layout: Layout, arena: &'a Arena) -> Case<'a> {
+        let a = values(shape.m * shape.k);
+        let a_bf16 = a.iter().map(|x| bf16::from_f32(*x)).collect();
+        let out = vec![0.0; shape.m * shape.n];
+        Case { shape, layout, arena, a, a_bf16, out, scratch: Scratch::new() }
+    }
+
+    /// Everything that can compute it: the plans that fit, and the library if it takes such weights.
+    pub fn candidates<'b>(&self, ctx: &Ctx, cblas: Option<&'b Cblas>) -> Vec<Method<'b>> {
+        let plans = PLANS.iter().filter(|plan| plan.fits(ctx, self.shape.m)).map(Method::Plan);
+        let cblas = cblas.filter(|cblas| cblas.takes(self.arena.dtype())).map(Method::Cblas);
+        plans.chain(cblas).collect()
+    }
+
+    /// Times the candidates; for each, its turns.
+    ///
+    /// # Errors
+    /// When a candidate does not take the product.
+    pub fn time(&mut self, ctx: &Ctx, methods: &[Method<'_>]) -> Result<Vec<Vec<Turn>>, Box<dyn Error>> {
+        let dtype = self.arena.dtype();
+        let copies = self.arena.copies(self.shape).max(1);
+        let mut turns = vec![Vec::with_capacity(TURNS); methods.len()];
+        let mut next = 0;
+        let started = Instant::now();
+        for turn in 0..TURNS {
+            if turn >= FEWEST_TURNS && started.elapsed() > CASE {
+                break;
+            }
+            let hot_gbps = self.read(ctx, || 0);
+            let cold_gbps = self.read(ctx, || {
+                next = (next + 1) % copies;
+                next
+            });
+            for i in 0..methods.len() {
+                // Nobody always runs after the same one.
+                let i = (i + turn) % methods.len();
+                let method = &methods[i];
+                let before = method.peak(ctx, dtype);
+                self.run(ctx, method, 0)?;
+                let hot = best_time(TURN, || self.run(ctx, method, 0))?;
+                let cold = best_time(TURN, || {
+                    next = (next + 1) % copies;
+                    self.run(ctx, method, next)
+                })?;
+                turns[i].push(Turn {
+                    peak: before.max(method.peak(ctx, dtype)),
+                    hot: Best { time: hot, gbps: hot_gbps },
+                    cold: Best { time: cold, gbps: cold_gbps },
+                });
+            }
+        }
+        Ok(turns)
+    }
+
+    /// GB/s at which one core reads its share of the weights, the best of several passes.
+    fn read(&self, ctx: &Ctx, mut copy: impl FnMut() -> usize) -> f64 {
+        let started = Instant::now();
+        let mut best = 0.0f64;
+        // One pass more than is timed brings hot weights into the cache.
+        for pass in 0.. {
+            let share = self.arena.share(self.shape, copy(), ctx.threads());
+            let gbps = read_gbps(ctx, share, 1);
+            if pass > 0 {
+                best = best.max(gbps);
+            }
+            if pass > 0 && started.elapsed() > READ {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Computes the product by the given copy of the weights.
+    fn run(&mut self, ctx: &Ctx, method: &Method<'_>, copy: usize) -> Result<(), Box<dyn Error>> {
+        let Case { shape, layout, .. } = *self;
+        let Shape { m, n, k } = shape;
+        let weights = self.arena.weights(shape, copy);
+        let out = &mut self.out[..];
+        match (method, weights) {
+            (Method::Plan(plan), weights) => {
+                let (rows, cols) = if layout == Layout::Nk { (n, k) } else { (k, n) };
+                let matrix = match weights {
+                    AnySlice::F32(data) => MatRef::new(data, rows, cols)?.into(),
+                    AnySlice::Bf16(data) => MatRef::new(data, rows, cols)?.into(),
+                    AnySlice::F16(data) => MatRef::new(data, rows, cols)?.into(),
+                };
+                let (a, out) = (MatRef::new(&self.a, m, k)?, MatMut::new(out, m, n)?);
+                let product = Gemm::product(a, Weights { matrix, layout }, out);
+                Ok(gemm_with(plan, ctx, &mut self.scratch, product)?)
+            }
+            (Method::Cblas(cblas), AnySlice::F32(weights)) => {
+                cblas.gemm_f32(Product { shape, layout, a: &self.a, weights, out });
+                Ok(())
+            }
+            (Method::Cblas(cblas), AnySlice::Bf16(weights))
+                if cblas.gemm_bf16(Product { shape, layout, a: &self.a_bf16, weights, out }) =>
+            {
+                Ok(())
+            }
+            (Method::Cblas(_), _) => Err("cblas: no product of such weights".into()),
+        }
+    }
+}
+
+/// The shortest of as many calls as fit into `budget`, and of one at least.
+fn best_time<E>(budget: Duration, mut call: impl FnMut() -> Result<(), E>) -> Result<Duration, E> {
+    let started = Instant::now();
+    let mut best = Duration::MAX;
+    while best == Duration::MAX || started.elapsed() < budget {
+        let start = Instant::now();
+        call()?;
+        best = best.min(start.elapsed());
+    }
+    Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use rachis_kernels::{Level, Precision};
+
+    use super::*;
+    use crate::peers::tests::exact;
+
+    #[test]
+    fn every_candidate_computes_the_product() {
+        let shape = Shape { m: 3, n: 37, k: 65 };
+        for level in Level::supported() {
+            for precision in [Precision::Strict, Precision::Bf16] {
+                for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+                    let ctx = Ctx::new(level).expect("supported").with_precision(precision);
+                    let arena = Arena::new(dtype, 1 << 16, 4);
+                    for layout in [Layout::Nk, Layout::Kn] {
+                        let mut case = Case::new(shape, layout, &arena);
+                        let copy = arena.copies(shape) - 1;
+                        let weights = match arena.weights(shape, copy) {
+                            AnySlice::F32(data) => data.to_vec(),
+                            AnySlice::Bf16(data) => data.iter().map(|x| x.to_f32()).collect(),
+                            AnySlice::F16(data) => data.iter().map(|x| x.to_f32()).collect(),
+                        };
+                        let want = exact(shape, layout, &case.a, &weights);
+                        let methods = case.candidates(&ctx, None);
+                        assert!(!methods.is_empty());
+                        for method in methods {
+                            println!("{level} {precision:?} {dtype:?} {layout:?} {}", method.name());
+                            case.out.fill(f32::NAN);
+                            case.run(&ctx, &method, copy).expect("it fits");
+                            for (got, want) in case.out.iter().zip(&want) {
+                                assert!((f64::from(*got) - want).abs() < 0.1, "{got} {want}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_pick_is_a_candidate() {
+        let arena = Arena::new(Dtype::F32, 1 << 10, 0);
+        for level in Level::supported() {
+            for precision in [Precision::Strict, Precision::Bf16] {
+                let ctx = Ctx::new(level).expect("supported").with_precision(precision);
+                for m in [1, 8, 128] {
+                    let case = Case::new(Shape { m, n: 1, k: 1 }, Layout::Nk, &arena);
+                    let pick = Plan::pick(&ctx, m).name;
+                    let named = case.candidates(&ctx, None).iter().filter(|c| c.name() == pick).count();
+                    assert_eq!(named, 1, "{level} {precision:?} {m}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_call_is_timed_whatever_the_budget() {
+        let mut calls = 0;
+        let time = best_time(Duration::ZERO, || {
+            calls += 1;
+            Ok::<(), ()>(())
+        });
+        assert!(time.is_ok_and(|time| time < Duration::MAX));
+        assert_eq!(calls, 1);
+        assert_eq!(best_time(Duration::ZERO, || Err(7)), Err(7));
+    }
+}
