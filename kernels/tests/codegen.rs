@@ -163,7 +163,8 @@ impl Program {
     }
 
     /// There are loops whose last stretch without a jump is `count` (or a multiple, unrolled) fused multiply-adds
-    /// on such registers and no other arithmetic: register tiles. They call nothing and store no vector.
+    /// on such registers and no other arithmetic, and which do little else: register tiles. They call nothing and
+    /// store no vector.
     fn assert_tile(&self, register: &str, count: usize) {
         let mut found = 0;
         for (name, body) in self.loops() {
@@ -173,6 +174,7 @@ impl Program {
             let fused = stretch.iter().filter(|i| i.is_fused_multiply_add(register)).count();
             let tile = fused > 0
                 && fused.is_multiple_of(count)
+                && 3 * fused > body.len()
                 && !stretch.iter().any(Instruction::is_other_arithmetic);
             if tile {
                 let text = || body.iter().map(|i| i.text.as_str()).collect::<Vec<_>>().join("\n");

@@ -6,14 +6,17 @@ use crate::view::{AnyMatRef, MatRef, any};
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
-/// The cache lines of a block of a matrix, asked for a few in each turn of a loop.
+/// The cache lines of a block of a matrix, asked for at an even pace in the turns of a loop.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     /// The next line; it need not exist, as past the end of a matrix.
     at: *const u8,
-    /// Lines a turn.
+    /// Turns until the next lines, and between lines.
+    wait: usize,
+    pace: usize,
+    /// Lines at a time.
     burst: usize,
-    /// Turns until the end of this row's part, and of a whole row's.
+    /// Bursts until the end of this row's part, and of a whole row's.
     left: usize,
     row: usize,
     /// Bytes from the end of a row's part to the start of the next one's.
@@ -22,8 +25,15 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Nothing to bring.
-    pub(super) const NONE: Ahead =
-        Ahead { at: core::ptr::null(), burst: 0, left: usize::MAX, row: usize::MAX, gap: 0 };
+    pub(super) const NONE: Ahead = Ahead {
+        at: core::ptr::null(),
+        wait: usize::MAX,
+        pace: usize::MAX,
+        burst: 0,
+        left: 0,
+        row: 0,
+        gap: 0,
+    };
 
     /// The block of `rows` rows and `cols` columns from `(row, col)` on, to be brought within `turns` turns.
     #[inline(always)]
@@ -47,13 +57,19 @@ impl Ahead {
         let lines = (cols * size_of::<T>()).div_ceil(LINE).max(1);
         let burst = (rows * lines).div_ceil(turns.max(1)).clamp(1, lines);
         let row = lines.div_ceil(burst);
+        let pace = (turns / (rows * row).max(1)).max(1);
         let gap = from.row_stride().wrapping_mul(size_of::<T>()).wrapping_sub(row * burst * LINE);
-        Ahead { at: at.cast(), burst, left: row, row, gap }
+        Ahead { at: at.cast(), wait: pace, pace, burst, left: row, row, gap }
     }
 
     /// Asks for the lines of one turn.
     #[inline(always)]
     pub(super) fn prefetch<S: Simd>(&mut self, s: S) {
+        self.wait -= 1;
+        if self.wait > 0 {
+            return;
+        }
+        self.wait = self.pace;
         for _ in 0..self.burst {
             s.prefetch_far(self.at);
             self.at = self.at.wrapping_add(LINE);

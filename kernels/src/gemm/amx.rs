@@ -71,6 +71,7 @@ impl pulp::NullaryFnOnce for Entry<'_, '_> {
 
 impl Engine<Avx512> for TileUnit {
     const TURN: usize = STEP;
+    const PACKS: bool = false;
 
     #[inline(always)]
     fn pack(self, s: Avx512, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32]) {
@@ -94,7 +95,7 @@ impl Engine<Avx512> for TileUnit {
 
     #[inline(always)]
     fn multiply(self, _: Avx512, strip: Strip<'_>, _ahead: Option<&mut Ahead>) {
-        let Strip { x, rows, depth, lanes, of, packed, stage, sums, stride } = strip;
+        let Strip { x, rows, depth, lanes, of, packed, stage, sums, stride, .. } = strip;
         let pairs = depth.next_multiple_of(STEP) / 2;
         let width = lanes.len().next_multiple_of(LANES);
         assert!(stage.len() >= SIDE * pairs && packed.len() >= width * pairs);

@@ -9,6 +9,9 @@ use crate::isa::LANES;
 /// Multiplications below which another thread costs more than it brings.
 const WORK_PER_THREAD: usize = 1 << 20;
 
+/// Lanes that are packed at a time at least: shorter pieces of rows waste cache lines.
+const LEAST: usize = 64;
+
 /// What a micro-kernel works in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unit {
@@ -76,7 +79,8 @@ impl Blocking {
         };
         // Half of the second-level cache; the rest is for rows of X and results.
         let fitting = second_level_bytes() / 2 / size_of::<f32>() / (unit.packed * packed_matrices).max(1);
-        let lanes = (fitting / unit.lanes * unit.lanes).clamp(2 * unit.lanes, 16 * unit.lanes);
+        let least = (2 * unit.lanes).max(LEAST);
+        let lanes = (fitting / unit.lanes * unit.lanes).clamp(least, 16 * unit.lanes);
         let lanes = lanes.min(v_step.next_multiple_of(unit.lanes));
         let finish = unit.finish.min(lanes);
         Blocking { strip, lanes, finish, unit, fused, packed_matrices, m, m_tasks, m_step, n_tasks, n_unit }

@@ -2,7 +2,6 @@
 
 use core::ops::Range;
 
-use super::ahead::LINE;
 use super::blocking::panels;
 use crate::elem::Elem;
 use crate::isa::{LANES, Simd};
@@ -51,58 +50,39 @@ pub(super) fn stage_rows<S: Simd>(
     });
 }
 
-/// Packs the lanes `lanes` of V into panels of up to `width` lanes: within a panel all lanes for k = 0, then
-/// k = 1, ... Lanes past the end of the matrix are zero.
+/// Packs the rows `k` of the lanes `lanes`, which may end past those of the matrix: these are zero.
 #[inline(always)]
-pub(super) fn pack<S: Simd>(s: S, v: Operand<'_>, lanes: Range<usize>, width: usize, packed: &mut [f32]) {
-    any!(AnyMatRef, v.matrix, from => if v.k_in_rows {
-        pack_transposed(s, from, lanes, width, v.round, packed);
-    } else {
-        pack_direct(s, from, lanes, width, v.round, packed);
-    });
-}
-
-/// How many rows ahead [`pack_direct`] asks for its piece.
-const ROWS_AHEAD: usize = 8;
-
-/// [`pack`] of a matrix `[K, lanes]`: goes through it a row at a time, since rows may lie pages apart.
-#[inline(always)]
-fn pack_direct<S: Simd, T: Elem>(
+pub(super) fn pack_rows<S: Simd, T: Elem>(
     s: S,
     from: MatRef<'_, T>,
+    k: Range<usize>,
     lanes: Range<usize>,
-    width: usize,
     round: bool,
     packed: &mut [f32],
 ) {
-    let end = lanes.end.min(from.cols());
-    for k in 0..from.rows() {
-        let row = from.row(k);
-        // The hardware does not see where the next row's piece starts.
-        let ahead = from.as_ptr().wrapping_add((k + ROWS_AHEAD).wrapping_mul(from.row_stride()));
-        for at in (lanes.start..end).step_by(LINE / size_of::<T>()) {
-            s.prefetch(ahead.wrapping_add(at).cast());
-        }
-        for panel in panels(lanes.clone(), width) {
-            let start = (panel.start - lanes.start) * from.rows() + k * panel.len();
-            let to = packed[start..][..panel.len()].as_chunks_mut::<LANES>().0;
-            if panel.end <= end {
-                // Whole vectors: every weight passes here, and checks add up.
-                for (to, from) in to.iter_mut().zip(row[panel].as_chunks::<LANES>().0) {
-                    mem::store(s, to, 0, load(s, from, 0, round));
-                }
-            } else {
-                for (to, at) in to.iter_mut().zip(panel.step_by(LANES)) {
-                    mem::store(s, to, 0, load(s, row, at, round));
-                }
-            }
+    for (k, to) in k.zip(packed.chunks_exact_mut(lanes.len())) {
+        let row = &from.row(k)[lanes.start..];
+        for at in (0..lanes.len()).step_by(LANES) {
+            mem::store(s, to, at, load(s, row, at.min(row.len()), round));
         }
     }
 }
 
-/// [`pack`] of a matrix `[lanes, K]`: turns 16 x 16 blocks in registers.
+/// Packs the lanes `lanes` of V, a matrix `[lanes, K]`, into panels of up to `width` lanes: within a panel all
+/// lanes for k = 0, then k = 1, ... Lanes past the end of the matrix are zero. Turns 16 x 16 blocks in registers.
 #[inline(always)]
-fn pack_transposed<S: Simd, T: Elem>(
+pub(super) fn pack_turned<S: Simd>(
+    s: S,
+    v: Operand<'_>,
+    lanes: Range<usize>,
+    width: usize,
+    packed: &mut [f32],
+) {
+    any!(AnyMatRef, v.matrix, from => pack_turned_from(s, from, lanes, width, v.round, packed));
+}
+
+#[inline(always)]
+fn pack_turned_from<S: Simd, T: Elem>(
     s: S,
     from: MatRef<'_, T>,
     lanes: Range<usize>,

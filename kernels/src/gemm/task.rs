@@ -14,7 +14,10 @@ pub(super) trait Engine<S: Simd>: Copy {
     /// Steps of k between two prefetches.
     const TURN: usize;
 
-    /// Packs some lanes of V for all k.
+    /// Whether `multiply` packs lanes that lie along rows of a matrix while it uses them for the first time.
+    const PACKS: bool;
+
+    /// Packs some lanes of V for all k: lanes that must be turned, or all where `multiply` packs none.
     fn pack(self, s: S, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32]);
 
     /// Brings into `stage` what the rows of a strip, which will meet `lanes` lanes, need there.
@@ -35,8 +38,10 @@ pub(super) struct Strip<'a> {
     /// The lanes, and how many the strip's rows meet in all.
     pub(super) lanes: Range<usize>,
     pub(super) of: usize,
-    /// The lanes, panel after panel in the engine's form.
-    pub(super) packed: &'a [f32],
+    /// The lanes, panel after panel in the engine's form: there already, or, with where they come from, to be put
+    /// there by the way.
+    pub(super) packed: &'a mut [f32],
+    pub(super) unpacked: Option<Operand<'a>>,
     /// The sum of row `i` of the strip and lane `j` goes to `i * stride + j`.
     pub(super) sums: &'a mut [f32],
     pub(super) stride: usize,
@@ -80,9 +85,10 @@ impl<E: Copy> Task<'_, '_, E> {
                 for (group, column) in product.groups() {
                     let columns = blocking.columns(index, group[0].weights.n());
                     for n in steps(columns.clone(), blocking.lanes) {
-                        for (p, part) in group.iter().enumerate() {
-                            let packed = &mut packed[p * packed_len..][..packed_len];
-                            engine.pack(s, product.weights(part), n.clone(), packed);
+                        if !E::PACKS {
+                            for (part, packed) in group.iter().zip(packed.chunks_exact_mut(packed_len)) {
+                                engine.pack(s, product.weights(part), n.clone(), packed);
+                            }
                         }
                         let next = n.end..columns.end.min(n.end + n.len());
                         let turns = blocking.tiles(rows.len(), n.len()) * (product.a.cols() / E::TURN);
@@ -123,7 +129,7 @@ impl<'a, E: Copy> Sweep<'a, '_, E> {
         (group, column): (&'a [Part<'a>], usize),
         x: Range<usize>,
         v: Range<usize>,
-        packed: &[f32],
+        packed: &mut [f32],
         mut ahead: Option<&mut Ahead>,
     ) where
         E: Engine<S>,
@@ -135,16 +141,20 @@ impl<'a, E: Copy> Sweep<'a, '_, E> {
             Layout::Kn => product.activations(),
         };
         let (stride, block) = (blocking.sums_stride(), blocking.sums_len());
-        for rows in steps(x, blocking.strip) {
+        for rows in steps(x.clone(), blocking.strip) {
+            let first = rows.start == x.start;
             for (part, stage) in group.iter().zip(self.stage.chunks_exact_mut(unit.stage.max(1))) {
                 engine.stage(s, operand(part), rows.clone(), v.len(), stage);
             }
             for lanes in steps(v.clone(), blocking.finish) {
                 for (p, part) in group.iter().enumerate() {
                     // The layout says whose operands differ from part to part.
-                    let (packed, stage) = match layout {
-                        Layout::Nk => (packed, p * unit.stage),
-                        Layout::Kn => (&packed[p * blocking.packed_len()..], 0),
+                    let (packed_at, stage, unpacked) = match layout {
+                        Layout::Nk => (0, p * unit.stage, None),
+                        Layout::Kn => {
+                            let unpacked = (E::PACKS && first).then(|| product.weights(part));
+                            (p * blocking.packed_len(), 0, unpacked)
+                        }
                     };
                     let strip = Strip {
                         x: operand(part),
@@ -153,7 +163,8 @@ impl<'a, E: Copy> Sweep<'a, '_, E> {
                         depth: product.a.cols(),
                         lanes: lanes.clone(),
                         of: v.len(),
-                        packed: &packed[(lanes.start - v.start) * unit.packed..],
+                        packed: &mut packed[packed_at + (lanes.start - v.start) * unit.packed..],
+                        unpacked,
                         sums: &mut self.sums[p * block..][..block],
                         stride,
                     };
