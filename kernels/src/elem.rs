@@ -44,6 +44,10 @@ pub(crate) mod private {
         /// 16 elements must be readable at `from`; no alignment beyond the element's is needed.
         unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F32;
 
+        /// The elements in the words of 4 bytes that the lanes' bits are: the first of each word, the second, as
+        /// many as there are.
+        fn split<S: Simd>(s: S, words: S::F32) -> [S::F32; 2];
+
         /// Rounds and stores 16 elements.
         ///
         /// # Safety
@@ -52,7 +56,8 @@ pub(crate) mod private {
     }
 
     macro_rules! storage {
-        ($t:ty, $variant:ident, $bits:ty, $exact:literal, $is_bf16:literal, $load:ident, $store:ident) => {
+        ($t:ty, $variant:ident, $bits:ty, $exact:literal, $is_bf16:literal, $load:ident, $store:ident,
+         |$s:ident, $words:ident| $split:expr) => {
             impl Storage for $t {
                 const EXACT: bool = $exact;
                 const IS_BF16: bool = $is_bf16;
@@ -81,6 +86,11 @@ pub(crate) mod private {
                 }
 
                 #[inline(always)]
+                fn split<S: Simd>($s: S, $words: S::F32) -> [S::F32; 2] {
+                    $split
+                }
+
+                #[inline(always)]
                 unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::F32) {
                     // SAFETY: the caller's contract is the operation's; the cast keeps size and alignment.
                     unsafe { s.$store(to.cast::<$bits>(), v) }
@@ -89,7 +99,7 @@ pub(crate) mod private {
         };
     }
 
-    storage!(f32, F32, f32, true, false, load, store);
-    storage!(bf16, Bf16, u16, false, true, load_bf16, store_bf16);
-    storage!(f16, F16, u16, false, false, load_f16, store_f16);
+    storage!(f32, F32, f32, true, false, load, store, |s, words| [words, s.splat(0.0)]);
+    storage!(bf16, Bf16, u16, false, true, load_bf16, store_bf16, |s, words| s.split_bf16(words));
+    storage!(f16, F16, u16, false, false, load_f16, store_f16, |s, words| s.split_f16(words));
 }

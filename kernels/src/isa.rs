@@ -126,6 +126,17 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     fn sum(self, a: Self::F32) -> f32;
     /// The largest lane, by [`Simd::max`] of halves.
     fn largest(self, a: Self::F32) -> f32;
+    /// Loads 16 words of 4 bytes from each of 16 rows, `stride` bytes apart, and turns them: vector `i` holds word
+    /// `i` of every row. Each row is read at once, so that rows which share a set of the cache do not evict one
+    /// another.
+    ///
+    /// # Safety
+    /// 64 bytes must be readable at each row, with no alignment.
+    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [Self::F32; LANES];
+    /// The two bf16 in each lane's bits, widened: those in the low halves, those in the high halves.
+    fn split_bf16(self, pairs: Self::F32) -> [Self::F32; 2];
+    /// The two f16 in each lane's bits, widened: those in the low halves, those in the high halves.
+    fn split_f16(self, pairs: Self::F32) -> [Self::F32; 2];
     /// The transpose of a 16 x 16 block.
     fn transpose(self, rows: [Self::F32; LANES]) -> [Self::F32; LANES];
 }

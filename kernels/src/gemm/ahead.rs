@@ -46,6 +46,14 @@ impl Ahead {
         any!(AnyMatRef, from, from => Ahead::of(from, (row, col), (rows, cols), turns))
     }
 
+    /// The block of `rows` rows and `cols` columns from `(row, col)` on, to be brought `burst` lines at a time by
+    /// [`Ahead::bring`].
+    #[inline(always)]
+    pub(super) fn bursts<T>(from: MatRef<'_, T>, at: (usize, usize), cols: usize, burst: usize) -> Ahead {
+        let lines = (cols * size_of::<T>()).div_ceil(LINE);
+        Ahead::of(from, at, (1, cols), lines.div_ceil(burst.max(1)))
+    }
+
     #[inline(always)]
     fn of<T>(
         from: MatRef<'_, T>,
@@ -60,6 +68,20 @@ impl Ahead {
         let pace = (turns / (rows * row).max(1)).max(1);
         let gap = from.row_stride().wrapping_mul(size_of::<T>()).wrapping_sub(row * burst * LINE);
         Ahead { at: at.cast(), wait: pace, pace, burst, left: row, row, gap }
+    }
+
+    /// Asks for the lines of one turn, of which there are `burst`: a constant, so that there is no loop.
+    #[inline(always)]
+    pub(super) fn bring<S: Simd>(&mut self, s: S, burst: usize) {
+        for i in 0..burst {
+            s.prefetch_far(self.at.wrapping_add(i * LINE));
+        }
+        self.at = self.at.wrapping_add(burst * LINE);
+        self.left -= 1;
+        if self.left == 0 {
+            self.at = self.at.wrapping_add(self.gap);
+            self.left = self.row;
+        }
     }
 
     /// Asks for the lines of one turn.

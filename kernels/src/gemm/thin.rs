@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use super::K_BLOCK;
-use super::ahead::LINE;
+use super::ahead::{Ahead, LINE};
 use super::blocking::{Unit, steps};
 use super::epilogue::{Orientation, Sums, finish};
 use super::pack::{Operand, load, rows_from, stage_rows};
@@ -20,14 +20,15 @@ use crate::view::{MatRef, any};
 /// The most rows of activations.
 pub(super) const MOST_ROWS: usize = 8;
 
-/// Columns of the output that are summed before they are stored.
-const STRIP: usize = 512;
+/// Columns of the output that are summed before they are stored. Pieces of rows of that length come from memory
+/// as fast as whole rows.
+const STRIP: usize = 1024;
+
+/// Cache lines of `[N, K]` weights that are asked for at a time.
+const BURST: usize = 4;
 
 /// Rows of `[K, N]` weights that are added to the sums while those are in registers.
-const ROWS: usize = 8;
-
-/// How far ahead weights are asked for, in bytes of a row.
-const AHEAD: usize = 8 * LINE;
+const ROWS: usize = 32;
 
 /// Multiplications below which another thread costs more than it brings.
 const WORK_PER_THREAD: usize = 1 << 19;
@@ -133,22 +134,24 @@ impl Strip<'_> {
     /// Weights `[N, K]`.
     #[inline(always)]
     fn turned<S: Simd>(&self, s: S, sums: &mut [f32]) {
-        for m in steps(0..self.m, together::<S>()) {
-            for (j, n) in self.n.clone().step_by(LANES).enumerate() {
-                let sums = &mut sums[m.start * STRIP + j * LANES..];
-                any!(AnyMatRef, self.weights.matrix, w => match m.len() {
-                    1 => self.turned_rows::<S, _, 1>(s, w, m.start, n, sums),
-                    2 => self.turned_rows::<S, _, 2>(s, w, m.start, n, sums),
-                    5.. if together::<S>() == 8 => self.turned_rows::<S, _, 8>(s, w, m.start, n, sums),
-                    _ => self.turned_rows::<S, _, 4>(s, w, m.start, n, sums),
-                });
+        any!(AnyMatRef, self.weights.matrix, w => {
+            for m in steps(0..self.m, together::<S>()) {
+                for (j, n) in self.n.clone().step_by(LANES).enumerate() {
+                    let sums = &mut sums[m.start * STRIP + j * LANES..];
+                    match m.len() {
+                        1 => self.turned_block::<S, _, 1>(s, w, m.start, n, sums),
+                        2 => self.turned_block::<S, _, 2>(s, w, m.start, n, sums),
+                        5.. if together::<S>() == 8 => self.turned_block::<S, _, 8>(s, w, m.start, n, sums),
+                        _ => self.turned_block::<S, _, 4>(s, w, m.start, n, sums),
+                    }
+                }
             }
-        }
+        });
     }
 
     /// The sums of M rows from `m` on and 16 columns from `n` on.
     #[inline(always)]
-    fn turned_rows<S: Simd, T: Elem, const M: usize>(
+    fn turned_block<S: Simd, T: Elem, const M: usize>(
         &self,
         s: S,
         w: MatRef<'_, T>,
@@ -156,80 +159,81 @@ impl Strip<'_> {
         n: usize,
         sums: &mut [f32],
     ) {
-        let rows = rows_from(w, n);
         let stride = self.k.next_multiple_of(LANES);
-        let x: [&[f32]; M] = core::array::from_fn(|i| &self.x[(m + i) * stride..][..stride]);
-        let whole = n + LANES <= w.rows();
+        let x = &self.x[m * stride..][..M * stride];
+        // A step is a cache line of each row. Values that must be rounded take the slower way of an edge.
+        let step = LINE / size_of::<T>();
+        let plain = n + LANES <= w.rows() && !self.weights.round;
+        let whole = if plain { self.k / step * step } else { 0 };
         for k in steps(0..self.k.max(1), K_BLOCK) {
+            let next = if k.end < self.k { (n, k.end) } else { (n + LANES, 0) };
+            let mut ahead = Ahead::bursts(w, next, k.len(), BURST);
             let mut acc = [s.splat(0.0); M];
-            for at in (k.start..k.end.min(self.k)).step_by(LANES) {
-                let mut block = [s.splat(0.0); LANES];
-                if whole && at + LANES <= self.k {
-                    for (v, row) in block.iter_mut().zip(rows) {
-                        // SAFETY: 16 elements from `at` on are inside each of the 16 rows.
-                        *v = unsafe { T::load(s, row.as_ptr().add(at)) };
-                        s.prefetch(row.as_ptr().wrapping_add(at).cast::<u8>().wrapping_add(AHEAD));
-                    }
-                } else {
-                    for (v, row) in block.iter_mut().zip(rows) {
-                        *v = mem::load(s, row, at.min(row.len()));
-                    }
+            let mut at = k.start;
+            while at < k.end.min(whole) {
+                for _ in 0..LANES / BURST {
+                    ahead.bring(s, BURST);
                 }
-                if self.weights.round {
-                    for v in &mut block {
-                        *v = s.round_to_bf16(*v);
-                    }
-                }
-                let block = s.transpose(block);
-                if at + LANES <= self.k {
-                    for (i, w) in block.into_iter().enumerate() {
-                        for (acc, x) in acc.iter_mut().zip(x) {
-                            *acc = s.mul_add(s.splat(x[at + i]), w, *acc);
-                        }
-                    }
-                } else {
-                    for (i, w) in block.into_iter().enumerate().take(self.k - at) {
-                        for (acc, x) in acc.iter_mut().zip(x) {
-                            *acc = s.mul_add(s.splat(x[at + i]), w, *acc);
-                        }
-                    }
-                }
+                // SAFETY: a step's elements from `at` on are inside each of the 16 rows, and inside the M rows of x.
+                unsafe { add_step(s, w, (n, at), x, stride, &mut acc) };
+                at += step;
             }
-            for (i, acc) in acc.into_iter().enumerate() {
-                let to = &mut sums[i * STRIP..];
+            while at < k.end.min(self.k) {
+                let block = self.turned_edge(s, w, n, at);
+                for (i, w) in block.into_iter().enumerate().take(self.k - at) {
+                    for (r, acc) in acc.iter_mut().enumerate() {
+                        *acc = s.mul_add(s.splat(x[r * stride + at + i]), w, *acc);
+                    }
+                }
+                at += LANES;
+            }
+            for (r, acc) in acc.into_iter().enumerate() {
+                let to = &mut sums[r * STRIP..];
                 let sum = if k.start == 0 { acc } else { s.add(mem::load(s, to, 0), acc) };
                 mem::store(s, to, 0, sum);
             }
         }
     }
 
-    /// Weights `[K, N]`.
+    /// 16 columns of 16 rows from `(n, at)` on, turned; what is not there is zero.
+    #[inline(always)]
+    fn turned_edge<S: Simd, T: Elem>(&self, s: S, w: MatRef<'_, T>, n: usize, at: usize) -> [S::F32; LANES] {
+        let mut block = [s.splat(0.0); LANES];
+        for (v, row) in block.iter_mut().zip(rows_from(w, n)) {
+            *v = load(s, row, at.min(row.len()), self.weights.round);
+        }
+        s.transpose(block)
+    }
+
+    /// Weights `[K, N]`. Later blocks of k are summed in `block`.
     #[inline(always)]
     fn straight<S: Simd>(&self, s: S, sums: &mut [f32], block: &mut [f32]) {
-        let lanes = self.n.len().next_multiple_of(LANES);
         if self.k == 0 {
             sums.fill(0.0);
         }
         for k in steps(0..self.k, K_BLOCK) {
-            // The first block is summed in place, later ones apart.
             let first = k.start == 0;
             let to = if first { &mut *sums } else { &mut *block };
             for rows in steps(k.clone(), ROWS) {
-                let start = rows.start == k.start;
-                for m in steps(0..self.m, together::<S>()) {
-                    any!(AnyMatRef, self.weights.matrix, w => match m.len() {
-                        1 => self.straight_rows::<S, _, 1, 4>(s, w, m.start, rows.clone(), start, to),
-                        2 => self.straight_rows::<S, _, 2, 4>(s, w, m.start, rows.clone(), start, to),
-                        5.. if together::<S>() == 8 => {
-                            self.straight_rows::<S, _, 8, 2>(s, w, m.start, rows.clone(), start, to);
+                any!(AnyMatRef, self.weights.matrix, w => {
+                    for m in steps(0..self.m, together::<S>()) {
+                        let piece = Piece { k: rows.clone(), start: rows.start == k.start, m: m.start };
+                        let to = &mut to[m.start * STRIP..];
+                        match (m.len(), together::<S>()) {
+                            (1, 8) => self.straight_rows::<S, _, 1, 8>(s, w, piece, to),
+                            (2, 8) => self.straight_rows::<S, _, 2, 8>(s, w, piece, to),
+                            (3 | 4, 8) => self.straight_rows::<S, _, 4, 4>(s, w, piece, to),
+                            (_, 8) => self.straight_rows::<S, _, 8, 3>(s, w, piece, to),
+                            (1, _) => self.straight_rows::<S, _, 1, 4>(s, w, piece, to),
+                            (2, _) => self.straight_rows::<S, _, 2, 2>(s, w, piece, to),
+                            _ => self.straight_rows::<S, _, 4, 1>(s, w, piece, to),
                         }
-                        _ => self.straight_rows::<S, _, 4, 2>(s, w, m.start, rows.clone(), start, to),
-                    });
-                }
+                    }
+                });
             }
             if !first {
                 for m in 0..self.m {
-                    for at in (m * STRIP..m * STRIP + lanes).step_by(LANES) {
+                    for at in (m * STRIP..m * STRIP + self.n.len()).step_by(LANES) {
                         let sum = s.add(mem::load(s, sums, at), mem::load(s, block, at));
                         mem::store(s, sums, at, sum);
                     }
@@ -238,74 +242,147 @@ impl Strip<'_> {
         }
     }
 
-    /// Adds the rows `k` of the weights times M rows of x from `m` on to the sums, or starts these; V vectors at
-    /// a time.
+    /// Adds some rows of the weights, times M rows of x, to the sums, 16 x V columns at a time.
     #[inline(always)]
     fn straight_rows<S: Simd, T: Elem, const M: usize, const V: usize>(
         &self,
         s: S,
         w: MatRef<'_, T>,
-        m: usize,
-        k: Range<usize>,
-        start: bool,
+        piece: Piece,
         sums: &mut [f32],
     ) {
-        let stride = self.k.next_multiple_of(LANES);
-        let x: [&[f32]; M] = core::array::from_fn(|i| &self.x[(m + i) * stride..][..stride]);
-        let rows: [&[T]; ROWS] =
-            core::array::from_fn(
-                |i| {
-                    if k.start + i < k.end { &w.row(k.start + i)[self.n.clone()] } else { &[] }
-                },
-            );
-        let sums = &mut sums[m * STRIP..];
-        let mut at = 0;
-        while at < self.n.len() {
-            let count = (self.n.len() - at).div_ceil(LANES).min(V);
-            if count == V && at + V * LANES <= self.n.len() {
-                self.add_rows::<S, T, M, V>(s, rows, &x, k.clone(), start, at, sums);
-                at += V * LANES;
-            } else {
-                self.add_rows::<S, T, M, 1>(s, rows, &x, k.clone(), start, at, sums);
-                at += LANES;
-            }
+        let Range { start, end } = self.n;
+        let next = if piece.k.end < self.k { (piece.k.end, start) } else { (0, end) };
+        let mut ahead = Ahead::bursts(w, next, end - start, lines::<T>(V));
+        let mut n = start;
+        while n + V * LANES <= end {
+            self.straight_block::<S, T, M, V>(s, w, &piece, n, &mut sums[n - start..], &mut ahead);
+            n += V * LANES;
+        }
+        while n < end {
+            self.straight_block::<S, T, M, 1>(s, w, &piece, n, &mut sums[n - start..], &mut ahead);
+            n += LANES;
         }
     }
 
+    /// [`Strip::straight_rows`] for the 16 x V columns from `n` on.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn add_rows<S: Simd, T: Elem, const M: usize, const V: usize>(
+    fn straight_block<S: Simd, T: Elem, const M: usize, const V: usize>(
         &self,
         s: S,
-        rows: [&[T]; ROWS],
-        x: &[&[f32]; M],
-        k: Range<usize>,
-        start: bool,
-        at: usize,
+        w: MatRef<'_, T>,
+        piece: &Piece,
+        n: usize,
         sums: &mut [f32],
+        ahead: &mut Ahead,
     ) {
+        let stride = self.k.next_multiple_of(LANES);
+        let x = &self.x[piece.m * stride..][..M * stride];
+        let sums = &mut sums[..(M - 1) * STRIP + V * LANES];
+        // Only a lone vector can pass the end; the others have no code for it.
+        let whole = V > 1 || n + LANES <= w.cols();
+        let mut bring = *ahead;
         let mut acc = [[s.splat(0.0); V]; M];
-        if !start {
-            for (i, acc) in acc.iter_mut().enumerate() {
+        if !piece.start {
+            for (r, acc) in acc.iter_mut().enumerate() {
                 for (j, acc) in acc.iter_mut().enumerate() {
-                    *acc = mem::load(s, sums, i * STRIP + at + j * LANES);
+                    *acc = mem::load(s, sums, r * STRIP + j * LANES);
                 }
             }
         }
-        for (k, row) in k.zip(rows) {
-            s.prefetch(row.as_ptr().wrapping_add(at).cast::<u8>().wrapping_add(AHEAD));
-            let w: [S::F32; V] = core::array::from_fn(|j| load(s, row, at + j * LANES, self.weights.round));
-            for (acc, x) in acc.iter_mut().zip(x) {
-                let x = s.splat(x[k]);
-                for (acc, w) in acc.iter_mut().zip(w) {
-                    *acc = s.mul_add(x, w, *acc);
+        for k in piece.k.clone() {
+            bring.bring(s, lines::<T>(V));
+            let from = w.as_ptr().wrapping_add(k * w.row_stride() + n);
+            let mut row = [s.splat(0.0); V];
+            for (j, v) in row.iter_mut().enumerate() {
+                *v = if whole {
+                    // SAFETY: 16 elements from there on are inside the row.
+                    unsafe { T::load(s, from.wrapping_add(j * LANES)) }
+                } else {
+                    mem::load(s, &w.row(k)[n..], j * LANES)
+                };
+                if self.weights.round {
+                    *v = s.round_to_bf16(*v);
+                }
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: x has M rows of `stride` elements.
+                let x = s.splat(unsafe { *x.get_unchecked(r * stride + k) });
+                for (acc, v) in acc.iter_mut().zip(row) {
+                    *acc = s.mul_add(x, v, *acc);
                 }
             }
         }
-        for (i, acc) in acc.into_iter().enumerate() {
+        *ahead = bring;
+        for (r, acc) in acc.into_iter().enumerate() {
             for (j, acc) in acc.into_iter().enumerate() {
-                mem::store(s, sums, i * STRIP + at + j * LANES, acc);
+                mem::store(s, sums, r * STRIP + j * LANES, acc);
             }
         }
     }
+}
+
+/// Cache lines of that many vectors.
+const fn lines<T>(vectors: usize) -> usize {
+    (vectors * LANES * size_of::<T>()).div_ceil(LINE)
+}
+
+/// Adds 16 columns of `[N, K]` weights, a cache line of each from `(n, k)` on, times M rows of x to their sums.
+///
+/// # Safety
+/// The weights must have a cache line from `k` on in each of the 16 rows from `n` on, and x as many elements from
+/// `k` on in each of M rows that lie `stride` elements apart.
+#[inline(always)]
+unsafe fn add_step<S: Simd, T: Elem, const M: usize>(
+    s: S,
+    w: MatRef<'_, T>,
+    (n, k): (usize, usize),
+    x: &[f32],
+    stride: usize,
+    acc: &mut [S::F32; M],
+) {
+    let from = w.as_ptr().wrapping_add(n * w.row_stride() + k);
+    let x = x.as_ptr().wrapping_add(k);
+    let quad = LINE / size_of::<T>() / 4;
+    // SAFETY: the caller's contract. A quad is four words.
+    unsafe {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] =
+            s.load_turned(from.cast(), w.row_stride() * size_of::<T>());
+        add_words::<S, T, M>(s, [a, b, c, d], x, stride, acc);
+        add_words::<S, T, M>(s, [e, f, g, h], x.add(quad), stride, acc);
+        add_words::<S, T, M>(s, [i, j, k, l], x.add(2 * quad), stride, acc);
+        add_words::<S, T, M>(s, [m, n, o, p], x.add(3 * quad), stride, acc);
+    }
+}
+
+/// # Safety
+/// `x` must have as many elements as there are in four words in each of M rows that lie `stride` apart.
+#[inline(always)]
+unsafe fn add_words<S: Simd, T: Elem, const M: usize>(
+    s: S,
+    words: [S::F32; 4],
+    x: *const f32,
+    stride: usize,
+    acc: &mut [S::F32; M],
+) {
+    let each = size_of::<f32>() / size_of::<T>();
+    for (i, word) in words.into_iter().enumerate() {
+        for (j, value) in T::split(s, word).into_iter().enumerate().take(each) {
+            for (r, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: the caller's contract.
+                let x = s.splat(unsafe { *x.add(r * stride + i * each + j) });
+                *acc = s.mul_add(x, value, *acc);
+            }
+        }
+    }
+}
+
+/// Some rows of `[K, N]` weights and of activations.
+struct Piece {
+    /// Rows of the weights.
+    k: Range<usize>,
+    /// Whether their sums start here.
+    start: bool,
+    /// The first row of activations.
+    m: usize,
 }

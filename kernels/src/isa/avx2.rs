@@ -1,8 +1,8 @@
 //! Level `Avx2`: two 256-bit registers a vector, low lanes first.
 
 use core::arch::x86_64::{
-    __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _MM_HINT_T1,
-    _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph,
+    __m128, __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0,
+    _MM_HINT_T1, _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph,
 };
 
 use super::{LANES, Simd};
@@ -66,6 +66,14 @@ impl Avx2 {
     fn widen_f16(self, bits: __m128i) -> __m256 {
         // SAFETY: the token holds F16C.
         unsafe { _mm256_cvtph_ps(bits) }
+    }
+
+    /// The f16 in the low half of each word, whose high half is zero.
+    #[inline(always)]
+    fn widen_f16_words(self, words: __m256i) -> __m256 {
+        let low = self.avx._mm256_castsi256_si128(words);
+        let high = self.avx2._mm256_extracti128_si256::<1>(words);
+        self.widen_f16(self.sse4_1._mm_packus_epi32(low, high))
     }
 
     #[inline(always)]
@@ -230,6 +238,60 @@ impl Simd for Avx2 {
         let a = avx._mm256_max_ps(a, avx._mm256_permute_ps::<0b01_00_11_10>(a));
         let a = avx._mm256_max_ps(a, avx._mm256_permute_ps::<0b10_11_00_01>(a));
         avx._mm256_cvtss_f32(a)
+    }
+    #[inline(always)]
+    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [V; LANES] {
+        let avx = self.avx;
+        let mut out = [self.splat(0.0); LANES];
+        for half in 0..2 {
+            // Vector 4 r + w holds words 4 w .. 4 w + 4 of rows r and 4 + r of this half.
+            let mut v = [avx._mm256_setzero_ps(); LANES];
+            for r in 0..4 {
+                for w in 0..4 {
+                    let at = from.wrapping_add((8 * half + r) * stride + 16 * w);
+                    // SAFETY: the caller's contract.
+                    unsafe {
+                        let low = at.cast::<__m128>().read_unaligned();
+                        let high = at.wrapping_add(4 * stride).cast::<__m128>().read_unaligned();
+                        v[4 * r + w] = avx._mm256_insertf128_ps::<1>(avx._mm256_castps128_ps256(low), high);
+                    }
+                }
+            }
+            for (w, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                let (a, b, c, d) = (v[w], v[4 + w], v[8 + w], v[12 + w]);
+                let (ab_lo, ab_hi) = (avx._mm256_unpacklo_ps(a, b), avx._mm256_unpackhi_ps(a, b));
+                let (cd_lo, cd_hi) = (avx._mm256_unpacklo_ps(c, d), avx._mm256_unpackhi_ps(c, d));
+                out[0][half] = avx._mm256_shuffle_ps::<0b01_00_01_00>(ab_lo, cd_lo);
+                out[1][half] = avx._mm256_shuffle_ps::<0b11_10_11_10>(ab_lo, cd_lo);
+                out[2][half] = avx._mm256_shuffle_ps::<0b01_00_01_00>(ab_hi, cd_hi);
+                out[3][half] = avx._mm256_shuffle_ps::<0b11_10_11_10>(ab_hi, cd_hi);
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn split_bf16(self, pairs: V) -> [V; 2] {
+        let (avx, avx2) = (self.avx, self.avx2);
+        let mut out = [pairs; 2];
+        for (i, pairs) in pairs.into_iter().enumerate() {
+            let bits = avx._mm256_castps_si256(pairs);
+            let high = avx2._mm256_and_si256(bits, avx._mm256_set1_epi32(0xffff_0000_u32 as i32));
+            out[0][i] = avx._mm256_castsi256_ps(avx2._mm256_slli_epi32::<16>(bits));
+            out[1][i] = avx._mm256_castsi256_ps(high);
+        }
+        out
+    }
+    #[inline(always)]
+    fn split_f16(self, pairs: V) -> [V; 2] {
+        let (avx, avx2) = (self.avx, self.avx2);
+        let mut out = [pairs; 2];
+        for (i, pairs) in pairs.into_iter().enumerate() {
+            let bits = avx._mm256_castps_si256(pairs);
+            let low = avx2._mm256_and_si256(bits, avx._mm256_set1_epi32(0xffff));
+            out[0][i] = self.widen_f16_words(low);
+            out[1][i] = self.widen_f16_words(avx2._mm256_srli_epi32::<16>(bits));
+        }
+        out
     }
     #[inline(always)]
     fn transpose(self, rows: [V; LANES]) -> [V; LANES] {

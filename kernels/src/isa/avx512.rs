@@ -1,7 +1,7 @@
 //! Level `Avx512`: one 512-bit register a vector.
 
 use core::arch::x86_64::{
-    __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_HINT_T0, _MM_HINT_T1,
+    __m128, __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_HINT_T0, _MM_HINT_T1,
     _mm_prefetch,
 };
 
@@ -179,6 +179,54 @@ impl Simd for Avx512 {
         let a = f._mm512_max_ps(a, f._mm512_permute_ps::<0b01_00_11_10>(a));
         let a = f._mm512_max_ps(a, f._mm512_permute_ps::<0b10_11_00_01>(a));
         self.sse._mm_cvtss_f32(f._mm512_castps512_ps128(a))
+    }
+    #[inline(always)]
+    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [__m512; LANES] {
+        let f = self.avx512f;
+        let pd = |v| f._mm512_castps_pd(v);
+        let ps = |v| f._mm512_castpd_ps(v);
+        // Vector 4 r + w holds words 4 w .. 4 w + 4 of rows r, 4 + r, 8 + r and 12 + r, a quarter each: inserted by
+        // loads, which spares half of the shuffles. Masked broadcasts instead were no faster.
+        let mut v = [self.splat(0.0); LANES];
+        for r in 0..4 {
+            for w in 0..4 {
+                let at = from.wrapping_add(r * stride + 16 * w);
+                // SAFETY: the caller's contract.
+                unsafe {
+                    let quarter =
+                        |q: usize| at.wrapping_add(4 * q * stride).cast::<__m128>().read_unaligned();
+                    let mut x = f._mm512_castps128_ps512(quarter(0));
+                    x = f._mm512_insertf32x4::<1>(x, quarter(1));
+                    x = f._mm512_insertf32x4::<2>(x, quarter(2));
+                    v[4 * r + w] = f._mm512_insertf32x4::<3>(x, quarter(3));
+                }
+            }
+        }
+        let mut out = v;
+        for w in 0..4 {
+            let (a, b, c, d) = (v[w], v[4 + w], v[8 + w], v[12 + w]);
+            let (ab_lo, ab_hi) = (f._mm512_unpacklo_ps(a, b), f._mm512_unpackhi_ps(a, b));
+            let (cd_lo, cd_hi) = (f._mm512_unpacklo_ps(c, d), f._mm512_unpackhi_ps(c, d));
+            out[4 * w] = ps(f._mm512_unpacklo_pd(pd(ab_lo), pd(cd_lo)));
+            out[4 * w + 1] = ps(f._mm512_unpackhi_pd(pd(ab_lo), pd(cd_lo)));
+            out[4 * w + 2] = ps(f._mm512_unpacklo_pd(pd(ab_hi), pd(cd_hi)));
+            out[4 * w + 3] = ps(f._mm512_unpackhi_pd(pd(ab_hi), pd(cd_hi)));
+        }
+        out
+    }
+    #[inline(always)]
+    fn split_bf16(self, pairs: __m512) -> [__m512; 2] {
+        let f = self.avx512f;
+        let bits = f._mm512_castps_si512(pairs);
+        let high = f._mm512_and_si512(bits, f._mm512_set1_epi32(0xffff_0000_u32 as i32));
+        [f._mm512_castsi512_ps(f._mm512_slli_epi32::<16>(bits)), f._mm512_castsi512_ps(high)]
+    }
+    #[inline(always)]
+    fn split_f16(self, pairs: __m512) -> [__m512; 2] {
+        let f = self.avx512f;
+        let bits = f._mm512_castps_si512(pairs);
+        let widen = |bits| f._mm512_cvtph_ps(f._mm512_cvtepi32_epi16(bits));
+        [widen(bits), widen(f._mm512_srli_epi32::<16>(bits))]
     }
     #[inline(always)]
     fn transpose(self, r: [__m512; LANES]) -> [__m512; LANES] {

@@ -206,6 +206,49 @@ impl Simd for Neon {
         })
     }
     #[inline(always)]
+    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [V; LANES] {
+        let mut out = [self.splat(0.0); LANES];
+        for q in 0..4 {
+            for w in 0..4 {
+                let mut rows = [neon!(vdupq_n_f32(0.0)); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    let at = from.wrapping_add((4 * q + i) * stride + 16 * w);
+                    // SAFETY: the caller's contract; the read is of bytes.
+                    *row = unsafe { vreinterpretq_f32_u8(vld1q_u8(at)) };
+                }
+                let block = self.transpose4(rows);
+                for (i, word) in block.into_iter().enumerate() {
+                    out[4 * w + i][q] = word;
+                }
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn split_bf16(self, pairs: V) -> [V; 2] {
+        let mut out = [pairs; 2];
+        for (i, pairs) in pairs.into_iter().enumerate() {
+            neon!({
+                let bits = vreinterpretq_u32_f32(pairs);
+                out[0][i] = vreinterpretq_f32_u32(vshlq_n_u32::<16>(bits));
+                out[1][i] = vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xffff_0000)));
+            });
+        }
+        out
+    }
+    #[inline(always)]
+    fn split_f16(self, pairs: V) -> [V; 2] {
+        let mut out = [pairs; 2];
+        for (i, pairs) in pairs.into_iter().enumerate() {
+            neon!({
+                let bits = vreinterpretq_u32_f32(pairs);
+                out[0][i] = self.widen_f16(vmovn_u32(bits));
+                out[1][i] = self.widen_f16(vshrn_n_u32::<16>(bits));
+            });
+        }
+        out
+    }
+    #[inline(always)]
     fn transpose(self, rows: [V; LANES]) -> [V; LANES] {
         let mut out = rows;
         for r in 0..4 {

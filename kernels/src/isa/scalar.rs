@@ -136,6 +136,25 @@ impl Simd for Scalar {
         halve(a, larger)
     }
     #[inline(always)]
+    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [V; LANES] {
+        let word = |i: usize, row: usize| {
+            // SAFETY: the caller's contract.
+            unsafe { from.wrapping_add(row * stride + 4 * i).cast::<f32>().read_unaligned() }
+        };
+        core::array::from_fn(|i| core::array::from_fn(|row| word(i, row)))
+    }
+    #[inline(always)]
+    fn split_bf16(self, pairs: V) -> [V; 2] {
+        let bits = pairs.map(f32::to_bits);
+        [bits.map(|bits| f32::from_bits(bits << 16)), bits.map(|bits| f32::from_bits(bits & 0xffff_0000))]
+    }
+    #[inline(always)]
+    fn split_f16(self, pairs: V) -> [V; 2] {
+        let bits = pairs.map(f32::to_bits);
+        let widen = |bits: u32| f16::from_bits(bits as u16).to_f32();
+        [bits.map(widen), bits.map(|bits| widen(bits >> 16))]
+    }
+    #[inline(always)]
     fn transpose(self, rows: [V; LANES]) -> [V; LANES] {
         core::array::from_fn(|i| core::array::from_fn(|j| rows[j][i]))
     }
