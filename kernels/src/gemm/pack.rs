@@ -78,6 +78,7 @@ pub(super) fn pack_turned<S: Simd>(
     width: usize,
     packed: &mut [f32],
 ) {
+    debug_assert!(v.k_in_rows);
     any!(AnyMatRef, v.matrix, from => pack_turned_from(s, from, lanes, width, v.round, packed));
 }
 
