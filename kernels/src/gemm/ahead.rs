@@ -46,12 +46,19 @@ impl Ahead {
         any!(AnyMatRef, from, from => Ahead::of(from, (row, col), (rows, cols), turns))
     }
 
-    /// The block of `rows` rows and `cols` columns from `(row, col)` on, to be brought `burst` lines at a time by
+    /// The `cols` columns from `(row, col)` on, row after row, to be brought `burst` lines at a time by
     /// [`Ahead::bring`].
     #[inline(always)]
-    pub(super) fn bursts<T>(from: MatRef<'_, T>, at: (usize, usize), cols: usize, burst: usize) -> Ahead {
-        let lines = (cols * size_of::<T>()).div_ceil(LINE);
-        Ahead::of(from, at, (1, cols), lines.div_ceil(burst.max(1)))
+    pub(super) fn bursts<T>(
+        from: MatRef<'_, T>,
+        (row, col): (usize, usize),
+        cols: usize,
+        burst: usize,
+    ) -> Ahead {
+        let at = from.as_ptr().wrapping_add(row.wrapping_mul(from.row_stride()).wrapping_add(col));
+        let row = (cols * size_of::<T>()).div_ceil(LINE).max(1).div_ceil(burst);
+        let gap = from.row_stride().wrapping_mul(size_of::<T>()).wrapping_sub(row * burst * LINE);
+        Ahead { at: at.cast(), wait: 1, pace: 1, burst, left: row, row, gap }
     }
 
     #[inline(always)]
