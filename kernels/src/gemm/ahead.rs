@@ -62,19 +62,11 @@ impl Ahead {
     }
 
     #[inline(always)]
-    fn of<T>(
-        from: MatRef<'_, T>,
-        (row, col): (usize, usize),
-        (rows, cols): (usize, usize),
-        turns: usize,
-    ) -> Ahead {
-        let at = from.as_ptr().wrapping_add(row.wrapping_mul(from.row_stride()).wrapping_add(col));
+    fn of<T>(from: MatRef<'_, T>, at: (usize, usize), (rows, cols): (usize, usize), turns: usize) -> Ahead {
         let lines = (cols * size_of::<T>()).div_ceil(LINE).max(1);
         let burst = (rows * lines).div_ceil(turns.max(1)).clamp(1, lines);
-        let row = lines.div_ceil(burst);
-        let pace = (turns / (rows * row).max(1)).max(1);
-        let gap = from.row_stride().wrapping_mul(size_of::<T>()).wrapping_sub(row * burst * LINE);
-        Ahead { at: at.cast(), wait: pace, pace, burst, left: row, row, gap }
+        let pace = (turns / (rows * lines.div_ceil(burst)).max(1)).max(1);
+        Ahead { wait: pace, pace, ..Ahead::bursts(from, at, cols, burst) }
     }
 
     /// Asks for the lines of one turn, of which there are `burst`: a constant, so that there is no loop.

@@ -76,18 +76,26 @@ impl Avx2 {
         self.widen_f16(self.sse4_1._mm_packus_epi32(low, high))
     }
 
+    /// The transposes of the two 4 x 4 blocks in the 128-bit halves.
+    #[inline(always)]
+    fn transpose_halves(self, [a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+        let avx = self.avx;
+        let (ab_lo, ab_hi) = (avx._mm256_unpacklo_ps(a, b), avx._mm256_unpackhi_ps(a, b));
+        let (cd_lo, cd_hi) = (avx._mm256_unpacklo_ps(c, d), avx._mm256_unpackhi_ps(c, d));
+        [
+            avx._mm256_shuffle_ps::<0b01_00_01_00>(ab_lo, cd_lo),
+            avx._mm256_shuffle_ps::<0b11_10_11_10>(ab_lo, cd_lo),
+            avx._mm256_shuffle_ps::<0b01_00_01_00>(ab_hi, cd_hi),
+            avx._mm256_shuffle_ps::<0b11_10_11_10>(ab_hi, cd_hi),
+        ]
+    }
+
     #[inline(always)]
     fn transpose8(self, r: [__m256; 8]) -> [__m256; 8] {
         let avx = self.avx;
         let mut t = r;
-        for g in 0..2 {
-            let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
-            let (ab_lo, ab_hi) = (avx._mm256_unpacklo_ps(a, b), avx._mm256_unpackhi_ps(a, b));
-            let (cd_lo, cd_hi) = (avx._mm256_unpacklo_ps(c, d), avx._mm256_unpackhi_ps(c, d));
-            t[4 * g] = avx._mm256_shuffle_ps::<0b01_00_01_00>(ab_lo, cd_lo);
-            t[4 * g + 1] = avx._mm256_shuffle_ps::<0b11_10_11_10>(ab_lo, cd_lo);
-            t[4 * g + 2] = avx._mm256_shuffle_ps::<0b01_00_01_00>(ab_hi, cd_hi);
-            t[4 * g + 3] = avx._mm256_shuffle_ps::<0b11_10_11_10>(ab_hi, cd_hi);
+        for t in t.as_chunks_mut::<4>().0 {
+            *t = self.transpose_halves(*t);
         }
         let mut out = r;
         for c in 0..4 {
@@ -258,13 +266,10 @@ impl Simd for Avx2 {
                 }
             }
             for (w, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                let (a, b, c, d) = (v[w], v[4 + w], v[8 + w], v[12 + w]);
-                let (ab_lo, ab_hi) = (avx._mm256_unpacklo_ps(a, b), avx._mm256_unpackhi_ps(a, b));
-                let (cd_lo, cd_hi) = (avx._mm256_unpacklo_ps(c, d), avx._mm256_unpackhi_ps(c, d));
-                out[0][half] = avx._mm256_shuffle_ps::<0b01_00_01_00>(ab_lo, cd_lo);
-                out[1][half] = avx._mm256_shuffle_ps::<0b11_10_11_10>(ab_lo, cd_lo);
-                out[2][half] = avx._mm256_shuffle_ps::<0b01_00_01_00>(ab_hi, cd_hi);
-                out[3][half] = avx._mm256_shuffle_ps::<0b11_10_11_10>(ab_hi, cd_hi);
+                let words = self.transpose_halves([v[w], v[4 + w], v[8 + w], v[12 + w]]);
+                for (out, word) in out.iter_mut().zip(words) {
+                    out[half] = word;
+                }
             }
         }
         out

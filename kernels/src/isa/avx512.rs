@@ -43,6 +43,22 @@ impl Avx512 {
         let nan = f._mm512_cmp_ps_mask::<{ core::arch::x86_64::_CMP_UNORD_Q }>(v, v);
         f._mm512_mask_blend_epi32(nan, rounded, quiet)
     }
+
+    /// The transposes of the four 4 x 4 blocks in the 128-bit quarters.
+    #[inline(always)]
+    fn transpose_quarters(self, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+        let f = self.avx512f;
+        let pd = |v| f._mm512_castps_pd(v);
+        let ps = |v| f._mm512_castpd_ps(v);
+        let (ab_lo, ab_hi) = (f._mm512_unpacklo_ps(a, b), f._mm512_unpackhi_ps(a, b));
+        let (cd_lo, cd_hi) = (f._mm512_unpacklo_ps(c, d), f._mm512_unpackhi_ps(c, d));
+        [
+            ps(f._mm512_unpacklo_pd(pd(ab_lo), pd(cd_lo))),
+            ps(f._mm512_unpackhi_pd(pd(ab_lo), pd(cd_lo))),
+            ps(f._mm512_unpacklo_pd(pd(ab_hi), pd(cd_hi))),
+            ps(f._mm512_unpackhi_pd(pd(ab_hi), pd(cd_hi))),
+        ]
+    }
 }
 
 impl Simd for Avx512 {
@@ -183,8 +199,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_turned(self, from: *const u8, stride: usize) -> [__m512; LANES] {
         let f = self.avx512f;
-        let pd = |v| f._mm512_castps_pd(v);
-        let ps = |v| f._mm512_castpd_ps(v);
         // Vector 4 r + w holds words 4 w .. 4 w + 4 of rows r, 4 + r, 8 + r and 12 + r, a quarter each: inserted by
         // loads, which spares half of the shuffles. Masked broadcasts instead were no faster.
         let mut v = [self.splat(0.0); LANES];
@@ -203,14 +217,8 @@ impl Simd for Avx512 {
             }
         }
         let mut out = v;
-        for w in 0..4 {
-            let (a, b, c, d) = (v[w], v[4 + w], v[8 + w], v[12 + w]);
-            let (ab_lo, ab_hi) = (f._mm512_unpacklo_ps(a, b), f._mm512_unpackhi_ps(a, b));
-            let (cd_lo, cd_hi) = (f._mm512_unpacklo_ps(c, d), f._mm512_unpackhi_ps(c, d));
-            out[4 * w] = ps(f._mm512_unpacklo_pd(pd(ab_lo), pd(cd_lo)));
-            out[4 * w + 1] = ps(f._mm512_unpackhi_pd(pd(ab_lo), pd(cd_lo)));
-            out[4 * w + 2] = ps(f._mm512_unpacklo_pd(pd(ab_hi), pd(cd_hi)));
-            out[4 * w + 3] = ps(f._mm512_unpackhi_pd(pd(ab_hi), pd(cd_hi)));
+        for (w, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *out = self.transpose_quarters([v[w], v[4 + w], v[8 + w], v[12 + w]]);
         }
         out
     }
@@ -231,18 +239,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn transpose(self, r: [__m512; LANES]) -> [__m512; LANES] {
         let f = self.avx512f;
-        let pd = |v| f._mm512_castps_pd(v);
-        let ps = |v| f._mm512_castpd_ps(v);
-        // Within each 128-bit quarter: 4 x 4 blocks, row group g in t[4g..4g+4], one column each.
+        // Row group g in t[4g..4g+4], one column of each quarter in each.
         let mut t = r;
-        for g in 0..4 {
-            let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
-            let (ab_lo, ab_hi) = (f._mm512_unpacklo_ps(a, b), f._mm512_unpackhi_ps(a, b));
-            let (cd_lo, cd_hi) = (f._mm512_unpacklo_ps(c, d), f._mm512_unpackhi_ps(c, d));
-            t[4 * g] = ps(f._mm512_unpacklo_pd(pd(ab_lo), pd(cd_lo)));
-            t[4 * g + 1] = ps(f._mm512_unpackhi_pd(pd(ab_lo), pd(cd_lo)));
-            t[4 * g + 2] = ps(f._mm512_unpacklo_pd(pd(ab_hi), pd(cd_hi)));
-            t[4 * g + 3] = ps(f._mm512_unpackhi_pd(pd(ab_hi), pd(cd_hi)));
+        for t in t.as_chunks_mut::<4>().0 {
+            *t = self.transpose_quarters(*t);
         }
         // t[4g + c] holds, in quarter q, rows 4g..4g+4 of column 4q + c: gather the quarters.
         let mut out = r;
