@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rachis_kernels::Ctx;
-use rachis_kernels::probe::{amx_gflops, fma_gflops, read_gbps};
+use rachis_kernels::probe::{bf16_gflops, fma_gflops, read_gbps};
 use serde_json::{Value, json};
 
 use crate::arena::Arena;
@@ -41,8 +41,8 @@ pub struct Limits {
     pub caches: [usize; 3],
     /// GFLOP/s of f32 multiply-adds.
     pub fma: f64,
-    /// GFLOP/s of bfloat16 multiply-adds by tiles, where the level has them.
-    pub amx: Option<f64>,
+    /// GFLOP/s of bfloat16 multiply-adds, where the level has instructions for them.
+    pub bf16: Option<f64>,
     /// GB/s read from the second-level cache, the third, and memory.
     pub read: [f64; 3],
     /// Cores; bandwidths and peaks are taken to add up.
@@ -71,7 +71,7 @@ impl Limits {
         Limits {
             caches,
             fma: fma_gflops(ctx, 200),
-            amx: amx_gflops(ctx, 200),
+            bf16: bf16_gflops(ctx, 200),
             read: [
                 gbps(caches[1] / 2, 200),
                 gbps((caches[2] / 4).min(32 << 20), 8),
@@ -108,7 +108,7 @@ impl Limits {
         let [l2, l3, dram] = self.read.map(rounded);
         json!({
             "f32_gflops": rounded(self.fma),
-            "amx_bf16_gflops": self.amx.map(rounded),
+            "bf16_gflops": self.bf16.map(rounded),
             "read_gbps": { "l2": l2, "l3": l3, "dram": dram },
         })
     }
@@ -126,7 +126,7 @@ pub(crate) mod tests {
     pub(crate) const LIMITS: Limits = Limits {
         caches: [32 << 10, 1 << 20, 32 << 20],
         fma: 100.0,
-        amx: None,
+        bf16: None,
         read: [100.0, 20.0, 10.0],
         threads: 1,
     };

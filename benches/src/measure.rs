@@ -9,7 +9,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use rachis_kernels::gemm::Order;
-use rachis_kernels::probe::{amx_gflops, fma_gflops, read_gbps};
+use rachis_kernels::probe::{bf16_gflops, fma_gflops, read_gbps};
 use rachis_kernels::{
     AnySlice, Ctx, Gemm, Layout, MatMut, MatRef, PLANS, Plan, Scratch, Weights, bf16, gemm_with,
 };
@@ -45,15 +45,15 @@ impl Method<'_> {
         }
     }
 
-    /// GFLOP/s of one core that bound it: those of the tile unit for the plans made of it, and for a library's
-    /// bfloat16 product where there is one.
+    /// GFLOP/s of one core that bound it: those of bfloat16 instructions for the plans made of them, and for a
+    /// library's bfloat16 product where there are any.
     fn peak(&self, ctx: &Ctx, dtype: Dtype) -> f64 {
-        let tiles = match self {
-            Method::Plan(plan) => plan.order == Order::Tiles,
+        let bf16 = match self {
+            Method::Plan(plan) => plan.order != Order::Ascending,
             Method::Cblas(_) => dtype == Dtype::Bf16,
         };
-        let tiles = if tiles { amx_gflops(ctx, 2) } else { None };
-        tiles.unwrap_or_else(|| fma_gflops(ctx, 2))
+        let bf16 = if bf16 { bf16_gflops(ctx, 2) } else { None };
+        bf16.unwrap_or_else(|| fma_gflops(ctx, 2))
     }
 }
 

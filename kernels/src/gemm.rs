@@ -42,11 +42,12 @@ mod ahead;
 mod amx;
 mod blocking;
 mod epilogue;
-mod fma;
 mod pack;
 mod plan;
 mod task;
 mod thin;
+mod tile;
+pub(crate) mod word;
 
 pub use plan::{Order, PLANS, Plan};
 

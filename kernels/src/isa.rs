@@ -16,6 +16,8 @@ pub(crate) mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512_bf16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -158,6 +160,8 @@ pub(crate) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
     #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(avx512::Avx512, avx512_bf16::Bf16Pairs),
+    #[cfg(target_arch = "x86_64")]
     Amx(avx512::Avx512, amx::Amx),
     #[cfg(target_arch = "aarch64")]
     Neon(neon::Neon),
@@ -175,6 +179,10 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => avx512::Avx512::try_new().map(Isa::Avx512),
             #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => {
+                Some(Isa::Avx512Bf16(avx512::Avx512::try_new()?, avx512_bf16::Bf16Pairs::try_new()?))
+            }
+            #[cfg(target_arch = "x86_64")]
             Level::Amx => Some(Isa::Amx(avx512::Avx512::try_new()?, amx::Amx::try_new()?)),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => neon::Neon::try_new().map(Isa::Neon),
@@ -191,6 +199,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => Level::Avx512,
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(..) => Level::Avx512Bf16,
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx(..) => Level::Amx,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => Level::Neon,
@@ -204,10 +214,27 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(s) => s.vectorize(Entry { s, kernel }),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(s) | Isa::Amx(s, _) => s.vectorize(Entry { s, kernel }),
+            Isa::Avx512(s) | Isa::Avx512Bf16(s, _) | Isa::Amx(s, _) => s.run(kernel),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(s) => s.vectorize(Entry { s, kernel }),
         }
+    }
+}
+
+/// A body for one vocabulary: that of any [`Kernel`], or one that needs more than the vocabulary.
+pub(crate) trait KernelAt<S> {
+    /// What it returns.
+    type Output;
+    /// The body. Implementations must be `#[inline(always)]`.
+    fn run_at(self, s: S) -> Self::Output;
+}
+
+impl<S: Simd, K: Kernel> KernelAt<S> for K {
+    type Output = K::Output;
+
+    #[inline(always)]
+    fn run_at(self, s: S) -> K::Output {
+        self.run(s)
     }
 }
 
@@ -217,11 +244,19 @@ struct Entry<S, K> {
     kernel: K,
 }
 
-impl<S: Simd, K: Kernel> pulp::NullaryFnOnce for Entry<S, K> {
+impl<S, K: KernelAt<S>> pulp::NullaryFnOnce for Entry<S, K> {
     type Output = K::Output;
 
     #[inline(always)]
     fn call(self) -> K::Output {
-        self.kernel.run(self.s)
+        self.kernel.run_at(self.s)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl avx512::Avx512 {
+    /// Runs `kernel` compiled for AVX-512.
+    pub(crate) fn run<K: KernelAt<avx512::Avx512>>(self, kernel: K) -> K::Output {
+        self.vectorize(Entry { s: self, kernel })
     }
 }

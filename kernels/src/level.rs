@@ -13,7 +13,7 @@ pub const ISA_VARIABLE: &str = "RACHIS_ISA";
 /// One instruction set that the kernels are compiled for.
 ///
 /// Levels are ordered from the most portable to the most specific; [`Level::detect`] picks the last one
-/// that the processor supports.
+/// that the processor supports and is fast at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
@@ -23,6 +23,9 @@ pub enum Level {
     Avx2,
     /// x86-64 with AVX-512 F, BW, CD, DQ and VL.
     Avx512,
+    /// [`Level::Avx512`] and, for bfloat16 products, AVX512-BF16. Detected on AMD's processors only: where
+    /// Intel's have it, widening to f32 is faster.
+    Avx512Bf16,
     /// [`Level::Avx512`] and, for bfloat16 products, the AMX tile unit (AMX-TILE and AMX-BF16), where the
     /// operating system grants the tile state.
     Amx,
@@ -32,11 +35,21 @@ pub enum Level {
 
 impl Level {
     /// Every level that this crate knows, on any processor.
-    pub const ALL: [Level; 5] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Amx, Level::Neon];
+    pub const ALL: [Level; 6] =
+        [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx, Level::Neon];
 
     /// The best level of this processor.
     pub fn detect() -> Level {
-        Level::supported().last().unwrap_or(Level::Scalar)
+        Level::supported().filter(|level| level.pays()).last().unwrap_or(Level::Scalar)
+    }
+
+    /// Whether the level, where it is supported, is faster than those before it.
+    fn pays(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => crate::isa::avx512_bf16::Bf16Pairs::pays(),
+            _ => true,
+        }
     }
 
     /// The levels that this processor can run, in ascending order.
@@ -79,6 +92,7 @@ impl Level {
             Level::Scalar => "scalar",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512bf16",
             Level::Amx => "amx",
             Level::Neon => "neon",
         }
@@ -117,9 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn scalar_is_always_supported_and_detection_is_the_last_supported_level() {
+    fn scalar_is_always_supported_and_detection_is_the_last_supported_level_that_pays() {
         assert!(Level::Scalar.is_supported());
-        assert_eq!(Level::supported().last(), Some(Level::detect()));
+        let best = Level::supported().filter(|level| *level != Level::Avx512Bf16 || level.pays()).last();
+        assert_eq!(best, Some(Level::detect()));
     }
 
     #[test]

@@ -4,32 +4,40 @@
 use std::time::Instant;
 
 use crate::ctx::Ctx;
+use crate::gemm::word::{Single, Word};
 #[cfg(target_arch = "x86_64")]
-use crate::isa::amx;
+use crate::isa::{Isa, KernelAt, amx, avx512::Avx512, avx512_bf16::Bf16Pairs};
 use crate::isa::{Kernel, LANES, Simd};
 
 /// Multiply-adds per second times two on registers alone, in GFLOP/s: the ceiling of every f32 product of this
 /// level on one core. The best of `runs` short runs.
 pub fn fma_gflops(ctx: &Ctx, runs: usize) -> f64 {
-    (0..runs).map(|_| ctx.run(Fma)).fold(0.0, f64::max)
+    (0..runs).map(|_| ctx.run(Peak(Single))).fold(0.0, f64::max)
 }
 
-/// Multiply-adds per second times two of the tile unit on registers alone, in GFLOP/s: the ceiling of bfloat16
-/// products at [`Level::Amx`](crate::Level::Amx) on one core; `None` at other levels. The best of `runs` short
-/// runs.
-pub fn amx_gflops(ctx: &Ctx, runs: usize) -> Option<f64> {
+/// Multiply-adds per second times two of bfloat16 on registers alone, in GFLOP/s, by the tile unit or by pairs: the
+/// ceiling of bfloat16 products on one core at the levels that have instructions for them, `None` at others. The
+/// best of `runs` short runs.
+pub fn bf16_gflops(ctx: &Ctx, runs: usize) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
-    if let crate::isa::Isa::Amx(_, amx) = ctx.isa() {
-        let flops = (amx::PEAK_ROUNDS * amx::PEAK_FLOPS) as f64;
-        let run = || {
-            let start = Instant::now();
-            amx::peak(amx);
-            flops / start.elapsed().as_secs_f64() / 1e9
+    {
+        let run = || match ctx.isa() {
+            Isa::Amx(_, amx) => {
+                let start = Instant::now();
+                amx::peak(amx);
+                let flops = (amx::PEAK_ROUNDS * amx::PEAK_FLOPS) as f64;
+                Some(flops / start.elapsed().as_secs_f64() / 1e9)
+            }
+            Isa::Avx512Bf16(s, word) => Some(s.run(Peak(word))),
+            _ => None,
         };
-        return Some((0..runs).map(|_| run()).fold(0.0, f64::max));
+        (0..runs).filter_map(|_| run()).reduce(f64::max)
     }
-    let _ = (ctx, runs);
-    None
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (ctx, runs);
+        None
+    }
 }
 
 /// Bytes per second, in GB/s, at which one core reads `data` and does nothing else with it. The best of `runs`
@@ -38,18 +46,29 @@ pub fn read_gbps(ctx: &Ctx, data: &[f32], runs: usize) -> f64 {
     (0..runs).map(|_| ctx.run(Read { data })).fold(0.0, f64::max)
 }
 
-struct Fma;
+/// Multiply-adds of words on registers alone.
+struct Peak<W>(W);
 
-impl Kernel for Fma {
+impl Kernel for Peak<Single> {
     type Output = f64;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
         match S::TILE_ROWS {
-            8 => fma::<S, 8, 3>(s),
-            6 => fma::<S, 6, 1>(s),
-            _ => fma::<S, 3, 1>(s),
+            8 => peak::<S, Single, 8, 3>(s, self.0),
+            6 => peak::<S, Single, 6, 1>(s, self.0),
+            _ => peak::<S, Single, 3, 1>(s, self.0),
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl KernelAt<Avx512> for Peak<Bf16Pairs> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run_at(self, s: Avx512) -> f64 {
+        peak::<Avx512, Bf16Pairs, 8, 3>(s, self.0)
     }
 }
 
@@ -60,9 +79,13 @@ const TURN: usize = 8;
 /// instruction to the next: constants would draw less power, and run at a clock that no product reaches. Two
 /// factors stay in registers beside the sums even where there are 16 registers of half a vector.
 #[inline(always)]
-fn fma<S: Simd, const R: usize, const V: usize>(s: S) -> f64 {
+fn peak<S: Simd, W: Word<S>, const R: usize, const V: usize>(s: S, word: W) -> f64 {
     let turns = 4_000_000 / (TURN * R * V);
-    let data: [f32; 4 * LANES] = core::array::from_fn(|i| ((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5);
+    // Of an f32 like these, both halves are a bf16 of moderate size.
+    let data: [f32; 4 * LANES] = core::array::from_fn(|i| {
+        let x = ((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5;
+        f32::from_bits(x.to_bits() & 0xffff_0000 | x.to_bits() >> 16 & 0xbfff)
+    });
     let data = std::hint::black_box(data);
     let x = [s.splat(data[0]), s.splat(data[1])];
     // SAFETY: the data has four vectors.
@@ -73,7 +96,7 @@ fn fma<S: Simd, const R: usize, const V: usize>(s: S) -> f64 {
         for _ in 0..TURN {
             for (r, sums) in sums.iter_mut().enumerate() {
                 for (sum, v) in sums.iter_mut().zip(v) {
-                    *sum = s.mul_add(x[r % 2], v, *sum);
+                    *sum = word.mul_add(s, x[r % 2], v, *sum);
                 }
             }
         }
@@ -81,7 +104,7 @@ fn fma<S: Simd, const R: usize, const V: usize>(s: S) -> f64 {
     let seconds = start.elapsed().as_secs_f64();
     let total = sums.into_iter().flatten().fold(s.splat(0.0), |total, sum| s.add(total, sum));
     std::hint::black_box(s.sum(total));
-    (2 * turns * TURN * R * V * LANES) as f64 / seconds / 1e9
+    (2 * turns * TURN * R * V * LANES * W::VALUES) as f64 / seconds / 1e9
 }
 
 struct Read<'a> {

@@ -107,7 +107,8 @@ impl Instruction {
 
     fn is_fused_multiply_add(&self, register: &str) -> bool {
         let mnemonic = self.mnemonic();
-        let fused = mnemonic.starts_with("vfmadd") && mnemonic.ends_with("ps") || mnemonic == "fmla";
+        let fused = mnemonic.starts_with("vfmadd") && mnemonic.ends_with("ps")
+            || matches!(mnemonic, "vdpbf16ps" | "fmla");
         fused && self.text.contains(register)
     }
 

@@ -117,8 +117,8 @@ fn print_machine(ctx: &Ctx, arena: &Arena, limits: &Limits) {
     println!("level {}, features {}", ctx.level(), features().join(" "));
     println!("caches: L1 {l1} KiB, L2 {l2} KiB, L3 {l3} KiB");
     print!("one core: f32 {:.0} GFLOP/s", limits.fma);
-    if let Some(amx) = limits.amx {
-        print!(", bf16 by AMX {amx:.0} GFLOP/s");
+    if let Some(bf16) = limits.bf16 {
+        print!(", bf16 {bf16:.0} GFLOP/s");
     }
     println!("; reads {from_l2:.1} GB/s from L2, {from_l3:.1} from L3, {from_dram:.1} from memory");
     println!(

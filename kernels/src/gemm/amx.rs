@@ -5,25 +5,26 @@
 //! packed operand is of the second kind. Two by two tiles of sums need one tile load for each product.
 
 use core::arch::asm;
-use core::arch::x86_64::__m512;
 use core::ops::Range;
 
 use super::ahead::Ahead;
 use super::blocking::{Unit, panels};
 use super::pack::{Operand, rows_from};
 use super::task::{Engine, Strip, Task};
+use super::word::Word;
 use crate::ctx::Ctx;
 use crate::elem::Elem;
 use crate::isa::amx::{Amx, TileRegisters};
 use crate::isa::avx512::Avx512;
-use crate::isa::{Isa, LANES, Simd};
+use crate::isa::avx512_bf16::Bf16Pairs;
+use crate::isa::{Isa, KernelAt, LANES, Simd};
 use crate::mem;
 use crate::view::{AnyMatRef, MatRef, any};
 
 /// The tile unit, configured on this thread.
 #[derive(Clone, Copy)]
 pub(super) struct TileUnit {
-    _proof: Amx,
+    proof: Amx,
 }
 
 /// Values of k in a tile.
@@ -51,21 +52,16 @@ pub(super) fn unit(k: usize) -> Unit {
 pub(super) fn run<'a, 'b: 'a>(ctx: &Ctx, task: impl FnOnce(TileUnit) -> Task<'a, 'b, TileUnit>) {
     if let Isa::Amx(s, amx) = ctx.isa() {
         let _registers = TileRegisters::configure(amx);
-        s.vectorize(Entry { s, task: task(TileUnit { _proof: amx }) });
+        s.run(task(TileUnit { proof: amx }));
     }
 }
 
-struct Entry<'a, 'b> {
-    s: Avx512,
-    task: Task<'a, 'b, TileUnit>,
-}
-
-impl pulp::NullaryFnOnce for Entry<'_, '_> {
+impl KernelAt<Avx512> for Task<'_, '_, TileUnit> {
     type Output = ();
 
     #[inline(always)]
-    fn call(self) {
-        self.task.run_with(self.s);
+    fn run_at(self, s: Avx512) {
+        self.run_with(s);
     }
 }
 
@@ -76,9 +72,9 @@ impl Engine<Avx512> for TileUnit {
     #[inline(always)]
     fn pack(self, s: Avx512, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32]) {
         any!(AnyMatRef, v.matrix, from => if v.k_in_rows {
-            pack_transposed(s, from, lanes, packed);
+            pack_transposed(s, self.proof.pairs(), from, lanes, packed);
         } else {
-            pack_direct(s, from, lanes, packed);
+            pack_direct(s, self.proof.pairs(), from, lanes, packed);
         });
     }
 
@@ -89,7 +85,7 @@ impl Engine<Avx512> for TileUnit {
     fn stage(self, s: Avx512, x: Operand<'_>, rows: Range<usize>, lanes: usize, stage: &mut [f32]) {
         any!(AnyMatRef, x.matrix, matrix => {
             let start = if in_place(x, &rows, lanes) { matrix.cols() / STEP * STEP } else { 0 };
-            stage_rows(s, matrix, rows, start..matrix.cols(), stage);
+            stage_rows(s, self.proof.pairs(), matrix, rows, start..matrix.cols(), stage);
         });
     }
 
@@ -277,6 +273,7 @@ impl Tiles {
 #[inline(always)]
 fn stage_rows<T: Elem>(
     s: Avx512,
+    word: Bf16Pairs,
     from: MatRef<'_, T>,
     rows: Range<usize>,
     k: Range<usize>,
@@ -291,7 +288,7 @@ fn stage_rows<T: Elem>(
         let row = if i < rows.len() { &from.row(rows.start + i)[k.clone()] } else { &[] };
         for at in (0..k.len()).step_by(STEP) {
             s.prefetch_far(row.as_ptr().wrapping_add(at.wrapping_add(ahead)).cast());
-            mem::store(s, stage, (at + i) * LANES, load_row(s, row, at));
+            mem::store(s, stage, (at + i) * LANES, word.along_ragged(s, row, at, true));
         }
     }
 }
@@ -299,7 +296,13 @@ fn stage_rows<T: Elem>(
 /// Packs lanes of a matrix `[lanes, K]`: panels of up to 32 lanes, in them blocks of 32 values of k, in them
 /// groups of 16 lanes, in them a row of 16 lanes for each pair of values.
 #[inline(always)]
-fn pack_transposed<T: Elem>(s: Avx512, from: MatRef<'_, T>, lanes: Range<usize>, packed: &mut [f32]) {
+fn pack_transposed<T: Elem>(
+    s: Avx512,
+    word: Bf16Pairs,
+    from: MatRef<'_, T>,
+    lanes: Range<usize>,
+    packed: &mut [f32],
+) {
     let depth = from.cols();
     let pairs = depth.next_multiple_of(STEP) / 2;
     for panel in panels(lanes.clone(), SIDE) {
@@ -310,7 +313,7 @@ fn pack_transposed<T: Elem>(s: Avx512, from: MatRef<'_, T>, lanes: Range<usize>,
                 let at = start + k / 2 * width + group * LANES * LANES;
                 let mut block = [s.splat(0.0); LANES];
                 for (v, row) in block.iter_mut().zip(rows) {
-                    *v = load_row(s, row, k.min(row.len()));
+                    *v = word.along_ragged(s, row, k, true);
                 }
                 for (to, v) in packed[at..].as_chunks_mut::<LANES>().0.iter_mut().zip(s.transpose(block)) {
                     mem::store(s, to, 0, v);
@@ -322,82 +325,22 @@ fn pack_transposed<T: Elem>(s: Avx512, from: MatRef<'_, T>, lanes: Range<usize>,
 
 /// [`pack_transposed`] of a matrix `[K, lanes]`.
 #[inline(always)]
-fn pack_direct<T: Elem>(s: Avx512, from: MatRef<'_, T>, lanes: Range<usize>, packed: &mut [f32]) {
+fn pack_direct<T: Elem>(
+    s: Avx512,
+    word: Bf16Pairs,
+    from: MatRef<'_, T>,
+    lanes: Range<usize>,
+    packed: &mut [f32],
+) {
     let depth = from.rows();
     let pairs = depth.next_multiple_of(STEP) / 2;
-    let row = |k: usize| if k < depth { from.row(k) } else { &[] };
     for pair in 0..pairs {
-        let (even, odd) = (row(2 * pair), row(2 * pair + 1));
         for panel in panels(lanes.clone(), SIDE) {
             let (start, width) = ((panel.start - lanes.start) * pairs, panel.len());
             for (group, at) in panel.step_by(LANES).enumerate() {
                 let to = start + pair / LANES * LANES * width + (group * LANES + pair % LANES) * LANES;
-                let (even, odd) =
-                    (mem::load(s, even, at.min(even.len())), mem::load(s, odd, at.min(odd.len())));
-                // SAFETY: Avx512 is the proof of AVX-512 BW, and AMX-BF16 comes with AVX512-BF16.
-                let v = unsafe { interleave(even, odd) };
-                mem::store(s, packed, to, v);
+                mem::store(s, packed, to, word.across_ragged(s, from, (2 * pair, at), true));
             }
         }
-    }
-}
-
-/// 32 elements of a row as bf16, zeros past its end.
-#[inline(always)]
-fn load_row<T: Elem>(s: Avx512, row: &[T], at: usize) -> __m512 {
-    if T::IS_BF16 && at + STEP <= row.len() {
-        // SAFETY: 32 elements of two bytes are there, as many bytes as 16 of f32.
-        return unsafe { s.load(row.as_ptr().add(at).cast()) };
-    }
-    let (first, second) = (at.min(row.len()), (at + LANES).min(row.len()));
-    // SAFETY: Avx512 is the proof of AVX-512 F, and AMX-BF16 comes with AVX512-BF16.
-    unsafe { join(mem::load(s, row, first), mem::load(s, row, second)) }
-}
-
-/// Both vectors rounded to bf16, one after the other. Subnormal numbers become zero, as in the tile unit.
-///
-/// # Safety
-/// The processor has AVX-512 F and AVX512-BF16.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn join(first: __m512, second: __m512) -> __m512 {
-    let joined;
-    // SAFETY: one instruction on registers, which the caller's processor has.
-    unsafe {
-        asm!(
-            "vcvtne2ps2bf16 {0}, {1}, {2}",
-            lateout(zmm_reg) joined,
-            in(zmm_reg) second,
-            in(zmm_reg) first,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    joined
-}
-
-/// Both vectors rounded to bf16 as [`join`] does, in turns: pairs of elements with the same index.
-///
-/// # Safety
-/// As [`join`], and AVX-512 BW.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn interleave(even: __m512, odd: __m512) -> __m512 {
-    use core::arch::x86_64::{
-        _mm512_castps_si512, _mm512_castsi512_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16,
-    };
-    static ORDER: [u16; 32] = {
-        let mut order = [0; 32];
-        let mut i = 0;
-        while i < 16 {
-            order[2 * i] = i as u16;
-            order[2 * i + 1] = 16 + i as u16;
-            i += 1;
-        }
-        order
-    };
-    // SAFETY: the caller's contract; the array has 64 bytes.
-    unsafe {
-        let order = _mm512_loadu_si512(ORDER.as_ptr().cast());
-        _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, _mm512_castps_si512(join(even, odd))))
     }
 }

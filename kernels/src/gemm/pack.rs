@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use super::blocking::panels;
+use super::word::Word;
 use crate::elem::Elem;
 use crate::isa::{LANES, Simd};
 use crate::mem;
@@ -18,18 +19,12 @@ pub(super) struct Operand<'a> {
     pub(super) round: bool,
 }
 
-/// 16 elements of a row, rounded to bf16 where the precision asks for it.
+/// Copies the columns `k` of the rows `rows` of X into `stage` as words, one row every `stride` words. Values up
+/// to the next multiple of 16 words become zero.
 #[inline(always)]
-pub(super) fn load<S: Simd, T: Elem>(s: S, row: &[T], at: usize, round: bool) -> S::F32 {
-    let v = mem::load(s, row, at);
-    if round { s.round_to_bf16(v) } else { v }
-}
-
-/// Copies the columns `k` of the rows `rows` of X into `stage`, one row every `stride` elements. Elements up to
-/// the next multiple of 16 become zero.
-#[inline(always)]
-pub(super) fn stage_rows<S: Simd>(
+pub(super) fn stage_rows<S: Simd, W: Word<S>>(
     s: S,
+    word: W,
     x: Operand<'_>,
     rows: Range<usize>,
     k: Range<usize>,
@@ -39,52 +34,59 @@ pub(super) fn stage_rows<S: Simd>(
         for (r, to) in rows.zip(stage.chunks_exact_mut(stride)) {
             let row = &from.row(r)[k.clone()];
             // Whole vectors apart from the rest: every weight passes here, and checks add up.
-            let (whole, rest) = row.as_chunks::<LANES>();
-            for (from, to) in whole.iter().zip(to.as_chunks_mut::<LANES>().0) {
-                mem::store(s, to, 0, load(s, from, 0, x.round));
+            let whole = row.len() / (W::VALUES * LANES);
+            for (i, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate().take(whole) {
+                // SAFETY: as many vectors of words are in the row.
+                let v = unsafe { word.along(s, row.as_ptr().add(i * W::VALUES * LANES), x.round) };
+                mem::store(s, to, 0, v);
             }
-            if !rest.is_empty() {
-                mem::store(s, to, row.len() - rest.len(), load(s, rest, 0, x.round));
+            if whole * W::VALUES * LANES < row.len() {
+                let v = word.along_ragged(s, row, whole * W::VALUES * LANES, x.round);
+                mem::store(s, to, whole * LANES, v);
             }
         }
     });
 }
 
-/// Packs the rows `k` of the lanes `lanes`, which may end past those of the matrix: these are zero.
+/// Packs the rows `k` of the lanes `lanes`, which may end past those of the matrix: these are zero, and so is
+/// what a last word lacks.
 #[inline(always)]
-pub(super) fn pack_rows<S: Simd, T: Elem>(
+pub(super) fn pack_rows<S: Simd, W: Word<S>, T: Elem>(
     s: S,
+    word: W,
     from: MatRef<'_, T>,
     k: Range<usize>,
     lanes: Range<usize>,
     round: bool,
     packed: &mut [f32],
 ) {
-    for (k, to) in k.zip(packed.chunks_exact_mut(lanes.len())) {
-        let row = &from.row(k)[lanes.start..];
+    for (k, to) in k.step_by(W::VALUES).zip(packed.chunks_exact_mut(lanes.len())) {
         for at in (0..lanes.len()).step_by(LANES) {
-            mem::store(s, to, at, load(s, row, at.min(row.len()), round));
+            mem::store(s, to, at, word.across_ragged(s, from, (k, lanes.start + at), round));
         }
     }
 }
 
 /// Packs the lanes `lanes` of V, a matrix `[lanes, K]`, into panels of up to `width` lanes: within a panel all
-/// lanes for k = 0, then k = 1, ... Lanes past the end of the matrix are zero. Turns 16 x 16 blocks in registers.
+/// lanes for the first word of k, then for the second, ... Lanes past the end of the matrix are zero. Turns 16 x 16
+/// blocks in registers.
 #[inline(always)]
-pub(super) fn pack_turned<S: Simd>(
+pub(super) fn pack_turned<S: Simd, W: Word<S>>(
     s: S,
+    word: W,
     v: Operand<'_>,
     lanes: Range<usize>,
     width: usize,
     packed: &mut [f32],
 ) {
     debug_assert!(v.k_in_rows);
-    any!(AnyMatRef, v.matrix, from => pack_turned_from(s, from, lanes, width, v.round, packed));
+    any!(AnyMatRef, v.matrix, from => pack_turned_from(s, word, from, lanes, width, v.round, packed));
 }
 
 #[inline(always)]
-fn pack_turned_from<S: Simd, T: Elem>(
+fn pack_turned_from<S: Simd, W: Word<S>, T: Elem>(
     s: S,
+    word: W,
     from: MatRef<'_, T>,
     lanes: Range<usize>,
     width: usize,
@@ -92,30 +94,27 @@ fn pack_turned_from<S: Simd, T: Elem>(
     packed: &mut [f32],
 ) {
     let depth = from.cols();
+    let words = depth.div_ceil(W::VALUES);
     for panel in panels(lanes.clone(), width) {
-        let (start, stride) = ((panel.start - lanes.start) * depth, panel.len());
+        let (start, stride) = ((panel.start - lanes.start) * words, panel.len());
         for (group, first) in panel.step_by(LANES).enumerate() {
             let rows = rows_from(from, first);
-            for k in (0..depth).step_by(LANES) {
+            for at in (0..words).step_by(LANES) {
+                let k = at * W::VALUES;
                 // Loops and not closures: a closure may be left out of line.
                 let mut block = [s.splat(0.0); LANES];
-                if first + LANES <= from.rows() && k + LANES <= depth {
+                if first + LANES <= from.rows() && k + LANES * W::VALUES <= depth {
                     for (v, row) in block.iter_mut().zip(rows) {
-                        // SAFETY: the row is there, and 16 elements of it.
-                        *v = unsafe { T::load(s, row.as_ptr().add(k)) };
+                        // SAFETY: the row is there, and 16 words of it.
+                        *v = unsafe { word.along(s, row.as_ptr().add(k), round) };
                     }
                 } else {
                     for (v, row) in block.iter_mut().zip(rows) {
-                        *v = mem::load(s, row, k.min(row.len()));
+                        *v = word.along_ragged(s, row, k, round);
                     }
                 }
-                if round {
-                    for v in &mut block {
-                        *v = s.round_to_bf16(*v);
-                    }
-                }
-                let to = &mut packed[start + k * stride + group * LANES..];
-                for (i, v) in s.transpose(block).into_iter().enumerate().take(depth - k) {
+                let to = &mut packed[start + at * stride + group * LANES..];
+                for (i, v) in s.transpose(block).into_iter().enumerate().take(words - at) {
                     mem::store(s, to, i * stride, v);
                 }
             }

@@ -3,11 +3,14 @@
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 use super::blocking::{Blocking, Unit};
-use super::fma::{Fma, FmaUnit};
 use super::task::Task;
 use super::thin::{self, Thin};
+use super::tile::{Tile, TileUnit};
+use super::word::Single;
 use super::{Dims, Product};
 use crate::ctx::{Ctx, Precision};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Isa, KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
 use crate::level::Level;
 
 /// A way to compute a product: a row of [`PLANS`].
@@ -31,6 +34,8 @@ pub struct Plan {
 pub enum Order {
     /// Ascending k, in blocks.
     Ascending,
+    /// Ascending pairs of k, in blocks.
+    Pairs,
     /// Blocks of 32 by the tile unit, even and odd k apart.
     Tiles,
 }
@@ -38,15 +43,22 @@ pub enum Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Method {
     Amx,
-    Thin,
-    Tile,
+    Thin(Words),
+    Tile(Words),
+}
+
+/// What the lanes of a micro-kernel hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Words {
+    Single,
+    Pairs,
 }
 
 const BOTH: &[Precision] = &[Precision::Strict, Precision::Bf16];
 
 /// Every plan. A product is computed by the first that fits; all plans of a level and a precision that could be
 /// picked for some number of rows have the same [`Order`].
-pub static PLANS: [Plan; 3] = [
+pub static PLANS: [Plan; 5] = [
     Plan {
         name: "amx-32x32",
         levels: &[Level::Amx],
@@ -56,12 +68,28 @@ pub static PLANS: [Plan; 3] = [
         method: Method::Amx,
     },
     Plan {
+        name: "dot-thin",
+        levels: &[Level::Avx512Bf16],
+        precisions: &[Precision::Bf16],
+        most_rows: thin::MOST_ROWS,
+        order: Order::Pairs,
+        method: Method::Thin(Words::Pairs),
+    },
+    Plan {
+        name: "dot-tile",
+        levels: &[Level::Avx512Bf16],
+        precisions: &[Precision::Bf16],
+        most_rows: usize::MAX,
+        order: Order::Pairs,
+        method: Method::Tile(Words::Pairs),
+    },
+    Plan {
         name: "fma-thin",
         levels: &Level::ALL,
         precisions: BOTH,
         most_rows: thin::MOST_ROWS,
         order: Order::Ascending,
-        method: Method::Thin,
+        method: Method::Thin(Words::Single),
     },
     Plan {
         name: "fma-tile",
@@ -69,9 +97,17 @@ pub static PLANS: [Plan; 3] = [
         precisions: BOTH,
         most_rows: usize::MAX,
         order: Order::Ascending,
-        method: Method::Tile,
+        method: Method::Tile(Words::Single),
     },
 ];
+
+/// Runs a kernel made with the token of AVX512-BF16, which the level of a plan of pairs has.
+#[cfg(target_arch = "x86_64")]
+fn run_pairs<K: KernelAt<Avx512, Output = ()>>(ctx: &Ctx, kernel: impl FnOnce(Bf16Pairs) -> K) {
+    if let Isa::Avx512Bf16(s, word) = ctx.isa() {
+        s.run(kernel(word));
+    }
+}
 
 impl Plan {
     /// Whether this plan can compute a product of `m` rows in `ctx`.
@@ -83,7 +119,7 @@ impl Plan {
 
     /// The plan for a product of `m` rows: the first that fits.
     pub fn pick(ctx: &Ctx, m: usize) -> &'static Plan {
-        PLANS.iter().find(|plan| plan.fits(ctx, m)).unwrap_or(&PLANS[2])
+        PLANS.iter().find(|plan| plan.fits(ctx, m)).unwrap_or(&PLANS[4])
     }
 
     /// Rows and columns of its register tile at the level of `ctx`, counted in the broadcast and in the vector
@@ -97,15 +133,16 @@ impl Plan {
         match self.method {
             #[cfg(target_arch = "x86_64")]
             Method::Amx => amx::unit(k),
-            Method::Thin => ctx.run(thin::ThinUnit),
-            _ => ctx.run(FmaUnit { k }),
+            Method::Thin(_) => ctx.run(thin::ThinUnit),
+            Method::Tile(Words::Pairs) => ctx.run(TileUnit { words: k.div_ceil(2) }),
+            _ => ctx.run(TileUnit { words: k }),
         }
     }
 
     /// Elements of scratch for a product of these dimensions.
     pub(super) fn scratch_len(&self, ctx: &Ctx, dims: &Dims) -> usize {
         match self.method {
-            Method::Thin => thin::Cut::new(ctx.threads(), dims).scratch_len(),
+            Method::Thin(_) => thin::Cut::new(ctx.threads(), dims).scratch_len(),
             _ => Blocking::new(self.unit(ctx, dims.k), ctx.threads(), dims).scratch_len(),
         }
     }
@@ -113,15 +150,14 @@ impl Plan {
     /// Computes a product that fits, in scratch that suffices.
     pub(super) fn run(&self, ctx: &Ctx, scratch: &mut [f32], product: &Product<'_>) {
         let dims = product.dims();
-        if let Method::Thin = self.method {
-            let cut = thin::Cut::new(ctx.threads(), &dims);
-            return ctx.for_each_piece(
-                &mut scratch[..cut.scratch_len()],
-                cut.piece_len(),
-                |index, scratch| {
-                    ctx.run(Thin { product, cut: &cut, index, scratch });
-                },
-            );
+        if let Method::Thin(words) = self.method {
+            let cut = &thin::Cut::new(ctx.threads(), &dims);
+            let scratch = &mut scratch[..cut.scratch_len()];
+            return ctx.for_each_piece(scratch, cut.piece_len(), |index, scratch| match words {
+                #[cfg(target_arch = "x86_64")]
+                Words::Pairs => run_pairs(ctx, |word| Thin { word, product, cut, index, scratch }),
+                _ => ctx.run(Thin { word: Single, product, cut, index, scratch }),
+            });
         }
         let unit = self.unit(ctx, dims.k);
         let blocking = &Blocking::new(unit, ctx.threads(), &dims);
@@ -129,7 +165,12 @@ impl Plan {
         ctx.for_each_piece(scratch, blocking.piece_len(), |index, scratch| match self.method {
             #[cfg(target_arch = "x86_64")]
             Method::Amx => amx::run(ctx, |engine| Task { engine, unit, product, blocking, index, scratch }),
-            _ => ctx.run(Task { engine: Fma, unit, product, blocking, index, scratch }),
+            #[cfg(target_arch = "x86_64")]
+            Method::Tile(Words::Pairs) => run_pairs(ctx, |word| {
+                let engine = Tile(word);
+                Task { engine, unit, product, blocking, index, scratch }
+            }),
+            _ => ctx.run(Task { engine: Tile(Single), unit, product, blocking, index, scratch }),
         });
     }
 }

@@ -10,9 +10,12 @@ use super::K_BLOCK;
 use super::ahead::{Ahead, LINE};
 use super::blocking::{Unit, steps};
 use super::epilogue::{Orientation, Sums, finish};
-use super::pack::{Operand, load, rows_from, stage_rows};
+use super::pack::{Operand, rows_from, stage_rows};
+use super::word::{Single, Word, words_in};
 use super::{Dims, Layout, Product};
 use crate::elem::Elem;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
 use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
 use crate::view::{MatRef, any};
@@ -27,8 +30,8 @@ const STRIP: usize = 1024;
 /// Cache lines of `[N, K]` weights that are asked for at a time.
 const BURST: usize = 4;
 
-/// Rows of `[K, N]` weights that are added to the sums while those are in registers.
-const ROWS: usize = 32;
+/// Words of k of `[K, N]` weights that are added to the sums while those are in registers.
+const WORDS: usize = 32;
 
 /// Multiplications below which another thread costs more than it brings.
 const WORK_PER_THREAD: usize = 1 << 19;
@@ -80,32 +83,55 @@ const fn together<S: Simd>() -> usize {
 }
 
 /// One thread's share of a product.
-pub(super) struct Thin<'a, 'b> {
+pub(super) struct Thin<'a, 'b, W> {
+    pub(super) word: W,
     pub(super) product: &'a Product<'b>,
     pub(super) cut: &'a Cut,
     pub(super) index: usize,
     pub(super) scratch: &'a mut [f32],
 }
 
-impl Kernel for Thin<'_, '_> {
+impl Kernel for Thin<'_, '_, Single> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Thin { product, cut, index, scratch } = self;
-        let (m, k) = (product.a.rows(), product.a.cols());
-        let stride = k.next_multiple_of(LANES);
+        self.run_with(s);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl KernelAt<Avx512> for Thin<'_, '_, Bf16Pairs> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run_at(self, s: Avx512) {
+        self.run_with(s);
+    }
+}
+
+impl<W: Copy> Thin<'_, '_, W> {
+    #[inline(always)]
+    fn run_with<S: Simd>(self, s: S)
+    where
+        W: Word<S>,
+    {
+        let Thin { word, product, cut, index, scratch } = self;
+        let (m, depth) = (product.a.rows(), product.a.cols());
+        let words = depth.div_ceil(W::VALUES);
+        let stride = words.next_multiple_of(LANES);
         let (x, rest) = scratch.split_at_mut(MOST_ROWS * stride);
         let (block, data) = rest.split_at_mut(MOST_ROWS * STRIP);
         // Rows that are not there are zero: they are multiplied, and not stored.
         x[m * stride..].fill(0.0);
-        if k > 0 {
-            stage_rows(s, product.activations(), 0..m, 0..k, (x, stride));
+        if depth > 0 {
+            stage_rows(s, word, product.activations(), 0..m, 0..depth, (x, stride));
         }
         for (group, column) in product.groups() {
             for n in steps(cut.columns(index, group[0].weights.n()), STRIP) {
                 for (part, sums) in group.iter().zip(data.chunks_exact_mut(MOST_ROWS * STRIP)) {
-                    let strip = Strip { weights: product.weights(part), n: n.clone(), x, k, m };
+                    let weights = product.weights(part);
+                    let strip = Strip { word, weights, n: n.clone(), x, depth, words, m };
                     match product.layout() {
                         Layout::Nk => strip.turned(s, sums),
                         Layout::Kn => strip.straight(s, sums, block),
@@ -121,19 +147,31 @@ impl Kernel for Thin<'_, '_> {
 }
 
 /// Some columns of the output, for all rows.
-struct Strip<'a> {
+struct Strip<'a, W> {
+    word: W,
     weights: Operand<'a>,
     n: Range<usize>,
-    /// `[MOST_ROWS, k.next_multiple_of(16)]`
+    /// `[MOST_ROWS, words.next_multiple_of(16)]`
     x: &'a [f32],
-    k: usize,
+    /// Values of k, and their words.
+    depth: usize,
+    words: usize,
     m: usize,
 }
 
-impl Strip<'_> {
+impl<W: Copy> Strip<'_, W> {
+    /// Words between rows of x.
+    #[inline(always)]
+    fn stride(&self) -> usize {
+        self.words.next_multiple_of(LANES)
+    }
+
     /// Weights `[N, K]`.
     #[inline(always)]
-    fn turned<S: Simd>(&self, s: S, sums: &mut [f32]) {
+    fn turned<S: Simd>(&self, s: S, sums: &mut [f32])
+    where
+        W: Word<S>,
+    {
         any!(AnyMatRef, self.weights.matrix, w => {
             for m in steps(0..self.m, together::<S>()) {
                 for (j, n) in self.n.clone().step_by(LANES).enumerate() {
@@ -158,31 +196,33 @@ impl Strip<'_> {
         m: usize,
         n: usize,
         sums: &mut [f32],
-    ) {
-        let stride = self.k.next_multiple_of(LANES);
+    ) where
+        W: Word<S>,
+    {
+        let stride = self.stride();
         let x = &self.x[m * stride..][..M * stride];
-        // A step is a cache line of each row. Values that must be rounded take the slower way of an edge.
-        let step = LINE / size_of::<T>();
-        let plain = n + LANES <= w.rows() && !self.weights.round;
-        let whole = if plain { self.k / step * step } else { 0 };
-        for k in steps(0..self.k.max(1), K_BLOCK) {
-            let next = if k.end < self.k { (n, k.end) } else { (n + LANES, 0) };
-            let mut ahead = Ahead::bursts(w, next, k.len(), BURST);
+        // A step is a cache line of each row. f32 words that must be rounded take the slower way of an edge.
+        let step = words_in::<T>(LINE, W::VALUES);
+        let plain = n + LANES <= w.rows() && (W::VALUES > 1 || !self.weights.round);
+        let whole = if plain { self.depth / (step * W::VALUES) * step } else { 0 };
+        for k in steps(0..self.words.max(1), K_BLOCK) {
+            let next = if k.end < self.words { (n, k.end * W::VALUES) } else { (n + LANES, 0) };
+            let mut ahead = Ahead::bursts(w, next, k.len() * W::VALUES, BURST);
             let mut acc = [s.splat(0.0); M];
             let mut at = k.start;
             while at < k.end.min(whole) {
                 for _ in 0..LANES / BURST {
                     ahead.bring(s, BURST);
                 }
-                // SAFETY: a step's elements from `at` on are inside each of the 16 rows, and inside the M rows of x.
-                unsafe { add_step(s, w, (n, at), x, stride, &mut acc) };
+                // SAFETY: a step's words from `at` on are inside each of the 16 rows, and inside the M rows of x.
+                unsafe { add_step(s, self.word, w, (n, at), x, stride, &mut acc) };
                 at += step;
             }
-            while at < k.end.min(self.k) {
+            while at < k.end.min(self.words) {
                 let block = self.turned_edge(s, w, n, at);
-                for (i, w) in block.into_iter().enumerate().take(self.k - at) {
+                for (i, w) in block.into_iter().enumerate().take(self.words - at) {
                     for (r, acc) in acc.iter_mut().enumerate() {
-                        *acc = s.mul_add(s.splat(x[r * stride + at + i]), w, *acc);
+                        *acc = self.word.mul_add(s, s.splat(x[r * stride + at + i]), w, *acc);
                     }
                 }
                 at += LANES;
@@ -195,26 +235,32 @@ impl Strip<'_> {
         }
     }
 
-    /// 16 columns of 16 rows from `(n, at)` on, turned; what is not there is zero.
+    /// 16 words of 16 rows from `(n, at)` on, turned; what is not there is zero.
     #[inline(always)]
-    fn turned_edge<S: Simd, T: Elem>(&self, s: S, w: MatRef<'_, T>, n: usize, at: usize) -> [S::F32; LANES] {
+    fn turned_edge<S: Simd, T: Elem>(&self, s: S, w: MatRef<'_, T>, n: usize, at: usize) -> [S::F32; LANES]
+    where
+        W: Word<S>,
+    {
         let mut block = [s.splat(0.0); LANES];
         for (v, row) in block.iter_mut().zip(rows_from(w, n)) {
-            *v = load(s, row, at.min(row.len()), self.weights.round);
+            *v = self.word.along_ragged(s, row, at * W::VALUES, self.weights.round);
         }
         s.transpose(block)
     }
 
     /// Weights `[K, N]`. Later blocks of k are summed in `block`.
     #[inline(always)]
-    fn straight<S: Simd>(&self, s: S, sums: &mut [f32], block: &mut [f32]) {
-        if self.k == 0 {
+    fn straight<S: Simd>(&self, s: S, sums: &mut [f32], block: &mut [f32])
+    where
+        W: Word<S>,
+    {
+        if self.words == 0 {
             sums.fill(0.0);
         }
-        for k in steps(0..self.k, K_BLOCK) {
+        for k in steps(0..self.words, K_BLOCK) {
             let first = k.start == 0;
             let to = if first { &mut *sums } else { &mut *block };
-            for rows in steps(k.clone(), ROWS) {
+            for rows in steps(k.clone(), WORDS) {
                 any!(AnyMatRef, self.weights.matrix, w => {
                     for m in steps(0..self.m, together::<S>()) {
                         let piece = Piece { k: rows.clone(), start: rows.start == k.start, m: m.start };
@@ -250,9 +296,11 @@ impl Strip<'_> {
         w: MatRef<'_, T>,
         piece: Piece,
         sums: &mut [f32],
-    ) {
+    ) where
+        W: Word<S>,
+    {
         let Range { start, end } = self.n;
-        let next = if piece.k.end < self.k { (piece.k.end, start) } else { (0, end) };
+        let next = if piece.k.end < self.words { (piece.k.end * W::VALUES, start) } else { (0, end) };
         let mut ahead = Ahead::bursts(w, next, end - start, lines::<T>(V));
         let mut n = start;
         while n + V * LANES <= end {
@@ -275,12 +323,14 @@ impl Strip<'_> {
         n: usize,
         sums: &mut [f32],
         ahead: &mut Ahead,
-    ) {
-        let stride = self.k.next_multiple_of(LANES);
+    ) where
+        W: Word<S>,
+    {
+        let stride = self.stride();
         let x = &self.x[piece.m * stride..][..M * stride];
         let sums = &mut sums[..(M - 1) * STRIP + V * LANES];
-        // Only a lone vector can pass the end; the others have no code for it.
-        let whole = V > 1 || n + LANES <= w.cols();
+        // Only a lone vector can pass the end of a row.
+        let whole = if V > 1 || n + LANES <= w.cols() { self.depth / W::VALUES } else { 0 };
         let mut bring = *ahead;
         let mut acc = [[s.splat(0.0); V]; M];
         if !piece.start {
@@ -291,25 +341,28 @@ impl Strip<'_> {
             }
         }
         for k in piece.k.clone() {
-            bring.bring(s, lines::<T>(V));
-            let from = w.as_ptr().wrapping_add(k * w.row_stride() + n);
+            for _ in 0..W::VALUES {
+                bring.bring(s, lines::<T>(V));
+            }
+            let at = k * W::VALUES;
+            let from = w.as_ptr().wrapping_add(at * w.row_stride() + n);
             let mut row = [s.splat(0.0); V];
             for (j, v) in row.iter_mut().enumerate() {
-                *v = if whole {
-                    // SAFETY: 16 elements from there on are inside the row.
-                    unsafe { T::load(s, from.wrapping_add(j * LANES)) }
+                *v = if k < whole {
+                    // SAFETY: 16 elements from there on are inside the row, and inside those of the same word.
+                    unsafe {
+                        let from = from.wrapping_add(j * LANES);
+                        self.word.across(s, from, w.row_stride(), self.weights.round)
+                    }
                 } else {
-                    mem::load(s, &w.row(k)[n..], j * LANES)
+                    self.word.across_ragged(s, w, (at, n + j * LANES), self.weights.round)
                 };
-                if self.weights.round {
-                    *v = s.round_to_bf16(*v);
-                }
             }
             for (r, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: x has M rows of `stride` elements.
+                // SAFETY: x has M rows of `stride` words.
                 let x = s.splat(unsafe { *x.get_unchecked(r * stride + k) });
                 for (acc, v) in acc.iter_mut().zip(row) {
-                    *acc = s.mul_add(x, v, *acc);
+                    *acc = self.word.mul_add(s, x, v, *acc);
                 }
             }
         }
@@ -327,59 +380,62 @@ const fn lines<T>(vectors: usize) -> usize {
     (vectors * LANES * size_of::<T>()).div_ceil(LINE)
 }
 
-/// Adds 16 columns of `[N, K]` weights, a cache line of each from `(n, k)` on, times M rows of x to their sums.
+/// Adds 16 columns of `[N, K]` weights, a cache line of each from word `(n, k)` on, times M rows of x to their
+/// sums.
 ///
 /// # Safety
-/// The weights must have a cache line from `k` on in each of the 16 rows from `n` on, and x as many elements from
-/// `k` on in each of M rows that lie `stride` elements apart.
+/// The weights must have a cache line from word `k` on in each of the 16 rows from `n` on, and x as many words from
+/// `k` on in each of M rows that lie `stride` words apart.
 #[inline(always)]
-unsafe fn add_step<S: Simd, T: Elem, const M: usize>(
+unsafe fn add_step<S: Simd, W: Word<S>, T: Elem, const M: usize>(
     s: S,
+    word: W,
     w: MatRef<'_, T>,
     (n, k): (usize, usize),
     x: &[f32],
     stride: usize,
     acc: &mut [S::F32; M],
 ) {
-    let from = w.as_ptr().wrapping_add(n * w.row_stride() + k);
+    let from = w.as_ptr().wrapping_add(n * w.row_stride() + k * W::VALUES);
     let x = x.as_ptr().wrapping_add(k);
-    let quad = LINE / size_of::<T>() / 4;
-    // SAFETY: the caller's contract. A quad is four words.
+    let quad = words_in::<T>(LINE / 4, W::VALUES);
+    // SAFETY: the caller's contract.
     unsafe {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] =
             s.load_turned(from.cast(), w.row_stride() * size_of::<T>());
-        add_words::<S, T, M>(s, [a, b, c, d], x, stride, acc);
-        add_words::<S, T, M>(s, [e, f, g, h], x.add(quad), stride, acc);
-        add_words::<S, T, M>(s, [i, j, k, l], x.add(2 * quad), stride, acc);
-        add_words::<S, T, M>(s, [m, n, o, p], x.add(3 * quad), stride, acc);
+        add_quad::<S, W, T, M>(s, word, [a, b, c, d], x, stride, acc);
+        add_quad::<S, W, T, M>(s, word, [e, f, g, h], x.add(quad), stride, acc);
+        add_quad::<S, W, T, M>(s, word, [i, j, k, l], x.add(2 * quad), stride, acc);
+        add_quad::<S, W, T, M>(s, word, [m, n, o, p], x.add(3 * quad), stride, acc);
     }
 }
 
+/// [`add_step`] for a quarter of a cache line.
+///
 /// # Safety
-/// `x` must have as many elements as there are in four words in each of M rows that lie `stride` apart.
+/// `x` must have as many words as there are in a quarter of a cache line in each of M rows, `stride` apart.
 #[inline(always)]
-unsafe fn add_words<S: Simd, T: Elem, const M: usize>(
+unsafe fn add_quad<S: Simd, W: Word<S>, T: Elem, const M: usize>(
     s: S,
-    words: [S::F32; 4],
+    word: W,
+    stored: [S::F32; 4],
     x: *const f32,
     stride: usize,
     acc: &mut [S::F32; M],
 ) {
-    let each = size_of::<f32>() / size_of::<T>();
-    for (i, word) in words.into_iter().enumerate() {
-        for (j, value) in T::split(s, word).into_iter().enumerate().take(each) {
-            for (r, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: the caller's contract.
-                let x = s.splat(unsafe { *x.add(r * stride + i * each + j) });
-                *acc = s.mul_add(x, value, *acc);
-            }
+    for i in 0..words_in::<T>(LINE / 4, W::VALUES) {
+        let value = word.unpack::<T>(s, stored, i);
+        for (r, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: the caller's contract.
+            let x = s.splat(unsafe { *x.add(r * stride + i) });
+            *acc = word.mul_add(s, x, value, *acc);
         }
     }
 }
 
 /// Some rows of `[K, N]` weights and of activations.
 struct Piece {
-    /// Rows of the weights.
+    /// Words of k.
     k: Range<usize>,
     /// Whether their sums start here.
     start: bool,

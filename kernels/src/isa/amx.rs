@@ -7,17 +7,26 @@
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use core::marker::PhantomData;
 
+use super::avx512_bf16::Bf16Pairs;
+
 /// The proof that AMX-TILE and AMX-BF16 instructions may be executed by this process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Amx {
-    _proof: (),
+    pairs: Bf16Pairs,
 }
 
 impl Amx {
     /// The token, if the processor has both features and the operating system grants the state.
     pub(crate) fn try_new() -> Option<Amx> {
         static GRANTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        GRANTED.get_or_init(|| processor_has_amx() && system_grants_tiles()).then_some(Amx { _proof: () })
+        // The conversions of AVX512-BF16 go with the tile unit.
+        let pairs = Bf16Pairs::try_new()?;
+        GRANTED.get_or_init(|| processor_has_amx() && system_grants_tiles()).then_some(Amx { pairs })
+    }
+
+    /// The instructions on pairs of bfloat16, which come with the tile unit.
+    pub(crate) fn pairs(self) -> Bf16Pairs {
+        self.pairs
     }
 }
 
@@ -108,7 +117,6 @@ pub(crate) fn peak(proof: Amx) {
 
 fn processor_has_amx() -> bool {
     const OSXSAVE: u32 = 1 << 27;
-    const AVX512_BF16: u32 = 1 << 5;
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
     const TILE_STATE: u64 = 0b11 << 17;
@@ -117,10 +125,6 @@ fn processor_has_amx() -> bool {
     }
     let features = __cpuid_count(7, 0).edx;
     if features & AMX_BF16 == 0 || features & AMX_TILE == 0 {
-        return false;
-    }
-    // The conversions of AVX512-BF16 go with the tile unit.
-    if __cpuid_count(7, 0).eax < 1 || __cpuid_count(7, 1).eax & AVX512_BF16 == 0 {
         return false;
     }
     // SAFETY: OSXSAVE, checked above, means that XGETBV exists and register 0 may be read.

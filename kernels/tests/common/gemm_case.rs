@@ -105,7 +105,7 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
     fn oracle_of(&self, order: Order) -> oracle::Gemm {
         let GemmShape { m, n, k } = self.case.shape;
         let operand = |values: Vec<f64>| -> Vec<f64> {
-            let flushes = order == Order::Tiles;
+            let flushes = order != Order::Ascending;
             let taken =
                 values.into_iter().map(|x| if flushes && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x });
             match self.case.precision {
@@ -139,17 +139,18 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
     fn check_plan(&self, plan: &Plan, ctx: &Ctx, scratch: &mut Scratch, oracle: &oracle::Gemm) -> f64 {
         let GemmShape { m, n, k } = self.case.shape;
         let out = self.run_with(plan, ctx, scratch);
-        let flushed = (plan.order == Order::Tiles).then(|| self.oracle_of(plan.order));
+        let flushed = (plan.order != Order::Ascending).then(|| self.oracle_of(plan.order));
         let oracle = flushed.as_ref().unwrap_or(oracle);
-        let smallest = match plan.order {
-            Order::Ascending => tolerance::TINY,
-            Order::Tiles => 2.0 * SMALLEST_NORMAL,
+        let (smallest, block) = match plan.order {
+            Order::Ascending => (tolerance::TINY, K_BLOCK),
+            Order::Pairs => (2.0 * SMALLEST_NORMAL, 2 * K_BLOCK),
+            Order::Tiles => (2.0 * SMALLEST_NORMAL, K_BLOCK),
         };
         let mut worst = 0.0f64;
         for i in 0..m {
             for j in 0..n {
                 let got = out.at(i, j);
-                let bound = tolerance::gemm(&oracle.at(i, j), self.case.activation, k, K_BLOCK, smallest);
+                let bound = tolerance::gemm(&oracle.at(i, j), self.case.activation, k, block, smallest);
                 bound.check(got, || {
                     let types = (A::NAME, W::NAME, C::NAME);
                     let place = format!("{} {}", ctx.level(), plan.name);

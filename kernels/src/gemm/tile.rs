@@ -1,7 +1,8 @@
-//! The register tile of fused multiply-adds: [`Engine`] of every level, for every storage type.
+//! The register tile of multiply-adds: [`Engine`] of every level, for every storage type, in every kind of word.
 //!
-//! `tile[r][lane] += x[r][k] * v[k][lane]`, with `x` broadcast and `v` in lanes. X is read where it lies when it
-//! is f32 that needs no rounding, and from a stage in the first-level cache otherwise.
+//! `tile[r][lane] += x[r][k] * v[k][lane]`, with `x` broadcast and `v` in lanes, and with all values of a word at a
+//! time. X is read where it lies when it has the form of words already, and from a stage in the first-level cache
+//! otherwise.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -11,34 +12,38 @@ use super::ahead::Ahead;
 use super::blocking::{Unit, panels, steps};
 use super::pack::{Operand, pack_rows, pack_turned, stage_rows};
 use super::task::{Engine, Strip, Task};
+use super::word::{Single, Word};
 use crate::elem::Elem;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
 use crate::isa::{Kernel, LANES, Simd};
 use crate::view::{AnyMatRef, MatRef, any};
 
-/// Fused multiply-adds with the instructions of a level.
+/// Multiply-adds of words with the instructions of a level.
 #[derive(Clone, Copy)]
-pub(super) struct Fma;
+pub(super) struct Tile<W>(pub(super) W);
 
-/// Elements between staged rows: a block and a cache line, so that the rows do not fall into the same sets.
+/// Words between staged rows: a block and a cache line, so that the rows do not fall into the same sets.
 const STAGE_STRIDE: usize = K_BLOCK + LANES;
 
 /// The unit of the level whose vocabulary runs this.
-pub(super) struct FmaUnit {
-    pub(super) k: usize,
+pub(super) struct TileUnit {
+    /// Words of k.
+    pub(super) words: usize,
 }
 
-impl Kernel for FmaUnit {
+impl Kernel for TileUnit {
     type Output = Unit;
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Unit {
         let (rows, lanes) = (S::TILE_ROWS, S::TILE_VECTORS * LANES);
-        let (packed, stage) = (self.k, rows * STAGE_STRIDE);
+        let (packed, stage) = (self.words, rows * STAGE_STRIDE);
         Unit { rows, lanes, packed, stage, ..Unit::WHOLE }
     }
 }
 
-impl Kernel for Task<'_, '_, Fma> {
+impl Kernel for Task<'_, '_, Tile<Single>> {
     type Output = ();
 
     #[inline(always)]
@@ -47,14 +52,24 @@ impl Kernel for Task<'_, '_, Fma> {
     }
 }
 
-impl<S: Simd> Engine<S> for Fma {
+#[cfg(target_arch = "x86_64")]
+impl KernelAt<Avx512> for Task<'_, '_, Tile<Bf16Pairs>> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run_at(self, s: Avx512) {
+        self.run_with(s);
+    }
+}
+
+impl<S: Simd, W: Word<S>> Engine<S> for Tile<W> {
+    const TURN: usize = TURN * W::VALUES;
+    const PACKS: bool = true;
+
     #[inline(always)]
     fn pack(self, s: S, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32]) {
-        pack_turned(s, v, lanes, S::TILE_VECTORS * LANES, packed);
+        pack_turned(s, self.0, v, lanes, S::TILE_VECTORS * LANES, packed);
     }
-
-    const TURN: usize = TURN;
-    const PACKS: bool = true;
 
     /// Nothing: a block of k is staged when it is multiplied, and used up there.
     #[inline(always)]
@@ -63,62 +78,66 @@ impl<S: Simd> Engine<S> for Fma {
     #[inline(always)]
     fn multiply(self, s: S, strip: Strip<'_>, mut ahead: Option<&mut Ahead>) {
         let Strip { x, rows, depth, lanes, of, packed, unpacked, stage, sums, stride } = strip;
+        let word = self.0;
+        let words = depth.div_ceil(W::VALUES);
         if depth == 0 {
             sums.fill(0.0);
         }
         for (i, rows) in steps(rows, S::TILE_ROWS).enumerate() {
-            for k in steps(0..depth, K_BLOCK) {
-                let from = Rows::at(s, x, rows.clone(), k.clone(), stage);
+            for at in steps(0..words, K_BLOCK) {
+                let k = at.start * W::VALUES..depth.min(at.end * W::VALUES);
+                let from = Rows::at(s, word, x, rows.clone(), k.clone(), stage);
                 let count = of.div_ceil(S::TILE_VECTORS * LANES);
-                let mut next = next_rows::<S>(x, &rows, &k, (depth, count));
+                let mut next = next_rows::<S>(x, &rows, &k, (depth, count * at.len() / TURN));
                 let mut start = 0;
                 for panel in panels(lanes.clone(), S::TILE_VECTORS * LANES) {
                     let width = panel.len();
-                    let v = &mut packed[start + k.start * width..start + k.end * width];
+                    let v = &mut packed[start + at.start * width..start + at.end * width];
                     let sums = &mut sums[i * S::TILE_ROWS * stride + panel.start - lanes.start..];
                     let ahead = match &mut ahead {
                         Some(ahead) => &mut **ahead,
                         None => &mut next,
                     };
-                    let block = Block { depth: k.len(), first: k.start == 0, stride };
+                    let block = Block { word, depth: at.len(), first: at.start == 0, stride };
                     match unpacked.filter(|_| i == 0) {
                         None => block.run(s, &from, Packed::of(v, width), sums, ahead),
                         Some(unpacked) => any!(AnyMatRef, unpacked.matrix, matrix => {
-                            if panel.end <= matrix.cols() {
+                            if panel.end <= matrix.cols() && k.len() == at.len() * W::VALUES {
                                 let piece = matrix.block(k.clone(), panel);
-                                if unpacked.round {
-                                    block.run(s, &from, Fresh::<_, true>::of(piece, v), sums, ahead);
+                                if unpacked.round && W::VALUES == 1 {
+                                    block.run(s, &from, Fresh::<W, _, true>::of(word, piece, v), sums, ahead);
                                 } else {
-                                    block.run(s, &from, Fresh::<_, false>::of(piece, v), sums, ahead);
+                                    block.run(s, &from, Fresh::<W, _, false>::of(word, piece, v), sums, ahead);
                                 }
                             } else {
-                                pack_rows(s, matrix, k.clone(), panel, unpacked.round, v);
+                                pack_rows(s, word, matrix, k.clone(), panel, unpacked.round, v);
                                 block.run(s, &from, Packed::of(v, width), sums, ahead);
                             }
                         }),
                     }
-                    start += width * depth;
+                    start += width * words;
                 }
             }
         }
     }
 }
 
-/// What will be read of X after the block `k` of `rows`, to be brought while that meets `panels` panels.
+/// What will be read of X after the block `k` of `rows`, to be brought within `turns` turns.
 #[inline(always)]
 fn next_rows<S: Simd>(
     x: Operand<'_>,
     rows: &Range<usize>,
     k: &Range<usize>,
-    (depth, panels): (usize, usize),
+    (depth, turns): (usize, usize),
 ) -> Ahead {
     let at = if k.end == depth { (rows.end, 0) } else { (rows.start, k.end) };
-    Ahead::block(x.matrix, at, (S::TILE_ROWS, k.len()), panels * k.len() / TURN)
+    Ahead::block(x.matrix, at, (S::TILE_ROWS, k.len()), turns)
 }
 
-/// The rows of a register tile: where each starts, and how many elements of it are readable.
+/// The rows of a register tile: where each starts, and how many words of it are readable.
 struct Rows<'a> {
-    first: *const f32,
+    first: *const u8,
+    /// Bytes between rows.
     stride: usize,
     /// Rows that there are; the others repeat the last.
     count: usize,
@@ -128,31 +147,45 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// The columns `k` of `rows`, of which there is at least one: in place, or copied into `stage`.
     #[inline(always)]
-    fn at<'b: 'a, S: Simd>(
+    fn at<'b: 'a, S: Simd, W: Word<S>>(
         s: S,
+        word: W,
         x: Operand<'b>,
         rows: Range<usize>,
         k: Range<usize>,
         stage: &'a mut [f32],
     ) -> Rows<'a> {
-        let count = rows.len();
-        if let (AnyMatRef::F32(matrix), false) = (x.matrix, x.round) {
-            let block = matrix.block(rows, k);
-            return Rows { first: block.as_ptr(), stride: block.row_stride(), count, lifetime: PhantomData };
+        match x.matrix {
+            AnyMatRef::F32(matrix) if W::VALUES == 1 && !x.round => Rows::of(matrix.block(rows, k)),
+            AnyMatRef::Bf16(matrix) if W::VALUES == 2 && k.len().is_multiple_of(2) => {
+                Rows::of(matrix.block(rows, k))
+            }
+            _ => {
+                let count = rows.len();
+                stage_rows(s, word, x, rows, k, (&mut *stage, STAGE_STRIDE));
+                let stride = STAGE_STRIDE * size_of::<f32>();
+                Rows { first: stage.as_ptr().cast(), stride, count, lifetime: PhantomData }
+            }
         }
-        stage_rows(s, x, rows, k, (&mut *stage, STAGE_STRIDE));
-        Rows { first: stage.as_ptr(), stride: STAGE_STRIDE, count, lifetime: PhantomData }
     }
 
-    /// Row `r`, or the last one.
+    #[inline(always)]
+    fn of<T>(block: MatRef<'a, T>) -> Rows<'a> {
+        let stride = block.row_stride().wrapping_mul(size_of::<T>());
+        Rows { first: block.as_ptr().cast(), stride, count: block.rows(), lifetime: PhantomData }
+    }
+
+    /// The words of row `r`, or of the last one.
     #[inline(always)]
     fn row(&self, r: usize) -> *const f32 {
-        self.first.wrapping_add(r.min(self.count - 1) * self.stride)
+        self.first.wrapping_add(r.min(self.count - 1).wrapping_mul(self.stride)).cast()
     }
 }
 
 /// One call of the register tile.
-struct Block {
+struct Block<W> {
+    word: W,
+    /// Words of k.
     depth: usize,
     /// Whether the sums start here, or are added to those of earlier blocks.
     first: bool,
@@ -160,10 +193,13 @@ struct Block {
     stride: usize,
 }
 
-impl Block {
+impl<W: Copy> Block<W> {
     /// `sums[r][j] (+)= sum over k of x[r][k] * v[k][j]`
     #[inline(always)]
-    fn run<S: Simd, L: Lanes<S>>(&self, s: S, x: &Rows<'_>, v: L, sums: &mut [f32], ahead: &mut Ahead) {
+    fn run<S: Simd, L: Lanes<S>>(&self, s: S, x: &Rows<'_>, v: L, sums: &mut [f32], ahead: &mut Ahead)
+    where
+        W: Word<S>,
+    {
         // The guards are constants: a level has no code for tiles wider than its own.
         match (S::TILE_ROWS, v.vectors()) {
             (8, 3) if S::TILE_VECTORS >= 3 => self.tile::<S, L, 8, 3>(s, x, v, sums, ahead),
@@ -182,14 +218,16 @@ impl Block {
         mut v: L,
         sums: &mut [f32],
         ahead: &mut Ahead,
-    ) {
+    ) where
+        W: Word<S>,
+    {
         const { assert!(R * V <= 24) };
         assert!(v.vectors() == V && v.depth() >= self.depth);
         assert!(sums.len() >= (R - 1) * self.stride + V * LANES);
         let mut bring = *ahead;
         let mut acc = [[s.splat(0.0); V]; R];
         let rows: [*const f32; R] = core::array::from_fn(|r| x.row(r));
-        // SAFETY: `Rows` has `depth` elements of each row, and the assertion above `depth` steps of V vectors.
+        // SAFETY: `Rows` has `depth` words of each row, and the assertion above `depth` steps of V vectors.
         unsafe {
             let mut k = 0;
             for _ in 0..self.depth / L::UNROLL {
@@ -197,12 +235,12 @@ impl Block {
                     bring.prefetch(s);
                 }
                 for i in 0..L::UNROLL {
-                    step(s, &mut acc, rows, k + i, v.take(s));
+                    step(s, self.word, &mut acc, rows, k + i, v.take(s));
                 }
                 k += L::UNROLL;
             }
             for _ in 0..self.depth % L::UNROLL {
-                step(s, &mut acc, rows, k, v.take(s));
+                step(s, self.word, &mut acc, rows, k, v.take(s));
                 k += 1;
             }
         }
@@ -223,13 +261,14 @@ impl Block {
 /// Steps of k between two prefetches.
 const TURN: usize = 4;
 
-/// `acc[r][j] += x[r][k] * v[j]` at one k.
+/// `acc[r][j] += x[r][k] * v[j]` at one word k.
 ///
 /// # Safety
-/// Element `k` of each row of `x` must be readable.
+/// Word `k` of each row of `x` must be readable, with no alignment.
 #[inline(always)]
-unsafe fn step<S: Simd, const R: usize, const V: usize>(
+unsafe fn step<S: Simd, W: Word<S>, const R: usize, const V: usize>(
     s: S,
+    word: W,
     acc: &mut [[S::F32; V]; R],
     x: [*const f32; R],
     k: usize,
@@ -237,19 +276,19 @@ unsafe fn step<S: Simd, const R: usize, const V: usize>(
 ) {
     for (acc, x) in acc.iter_mut().zip(x) {
         // SAFETY: the caller's contract.
-        let x = s.splat(unsafe { *x.add(k) });
+        let x = s.splat(unsafe { x.add(k).read_unaligned() });
         for (acc, v) in acc.iter_mut().zip(v) {
-            *acc = s.mul_add(x, v, *acc);
+            *acc = word.mul_add(s, x, v, *acc);
         }
     }
 }
 
 /// Where a register tile finds its lanes.
 trait Lanes<S: Simd> {
-    /// Steps of k in one turn of the inner loop.
+    /// Words of k in one turn of the inner loop.
     const UNROLL: usize;
 
-    /// Vectors for a step of k.
+    /// Vectors for a word of k.
     fn vectors(&self) -> usize;
 
     /// Steps that are left.
@@ -304,35 +343,40 @@ impl<S: Simd> Lanes<S> for Packed<'_> {
     }
 }
 
-/// How many rows of weights ahead of the one in use a piece is brought into the first-level cache: the hardware
+/// How many rows of weights ahead of those in use a piece is brought into the first-level cache: the hardware
 /// does not see where it lies. A third-level cache answers within about as many multiply-adds of vectors.
-const fn rows_ahead<S: Simd>() -> usize {
+const fn words_ahead<S: Simd>() -> usize {
     192 / (S::TILE_ROWS * S::TILE_VECTORS)
 }
 
 /// Lanes where they lie, packed as they are used, and rounded to bf16 before if they are to be.
-struct Fresh<'a, T, const ROUND: bool> {
+struct Fresh<'a, W, T, const ROUND: bool> {
+    word: W,
     from: *const T,
     stride: usize,
     to: *mut f32,
     vectors: usize,
-    depth: usize,
+    rows: usize,
     lifetime: PhantomData<(&'a T, &'a mut f32)>,
 }
 
-impl<'a, T, const ROUND: bool> Fresh<'a, T, ROUND> {
-    /// The rows of `from`, whole vectors each, which go to `to`.
+impl<'a, W, T, const ROUND: bool> Fresh<'a, W, T, ROUND> {
+    /// The rows of `from`, whole words and whole vectors each, which go to `to`.
     #[inline(always)]
-    fn of(from: MatRef<'a, T>, to: &'a mut [f32]) -> Self {
-        let (depth, width) = (from.rows(), from.cols());
-        assert!(width.is_multiple_of(LANES) && to.len() >= depth * width);
+    fn of<S: Simd>(word: W, from: MatRef<'a, T>, to: &'a mut [f32]) -> Self
+    where
+        W: Word<S>,
+    {
+        let (rows, width) = (from.rows(), from.cols());
+        assert!(rows.is_multiple_of(W::VALUES) && width.is_multiple_of(LANES));
+        assert!(to.len() >= rows / W::VALUES * width);
         let stride = from.row_stride();
         let (from, to, vectors) = (from.as_ptr(), to.as_mut_ptr(), width / LANES);
-        Fresh { from, stride, to, vectors, depth, lifetime: PhantomData }
+        Fresh { word, from, stride, to, vectors, rows, lifetime: PhantomData }
     }
 }
 
-impl<S: Simd, T: Elem, const ROUND: bool> Lanes<S> for Fresh<'_, T, ROUND> {
+impl<S: Simd, W: Word<S>, T: Elem, const ROUND: bool> Lanes<S> for Fresh<'_, W, T, ROUND> {
     /// More would not leave the registers for the addresses.
     const UNROLL: usize = 1;
 
@@ -343,25 +387,26 @@ impl<S: Simd, T: Elem, const ROUND: bool> Lanes<S> for Fresh<'_, T, ROUND> {
 
     #[inline(always)]
     fn depth(&self) -> usize {
-        self.depth
+        self.rows / W::VALUES
     }
 
     #[inline(always)]
     unsafe fn take<const V: usize>(&mut self, s: S) -> [S::F32; V] {
         let mut v = [s.splat(0.0); V];
-        let ahead = self.from.wrapping_add(self.stride.wrapping_mul(rows_ahead::<S>()));
-        for j in 0..V {
-            s.prefetch(ahead.wrapping_add(j * LANES).cast());
+        for row in 0..W::VALUES {
+            let ahead = self.stride.wrapping_mul(words_ahead::<S>() * W::VALUES + row);
+            for j in 0..V {
+                s.prefetch(self.from.wrapping_add(ahead).wrapping_add(j * LANES).cast());
+            }
         }
         for (j, v) in v.iter_mut().enumerate() {
             // SAFETY: the caller's contract; `of` saw whole vectors in each row, and as much room.
             unsafe {
-                let loaded = T::load(s, self.from.add(j * LANES));
-                *v = if ROUND { s.round_to_bf16(loaded) } else { loaded };
+                *v = self.word.across(s, self.from.add(j * LANES), self.stride, ROUND);
                 s.store(self.to.add(j * LANES), *v);
             }
         }
-        self.from = self.from.wrapping_add(self.stride);
+        self.from = self.from.wrapping_add(self.stride.wrapping_mul(W::VALUES));
         self.to = self.to.wrapping_add(V * LANES);
         v
     }
