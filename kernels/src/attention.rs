@@ -1,25 +1,50 @@
-//! Scaled dot-product attention over a ragged batch.
+//! Scaled dot-product attention over a ragged batch, without a matrix of scores.
 //!
-//! For every sequence and head: `softmax(q k^T * scale) v` (Vaswani et al., arXiv:1706.03762). A block of
-//! queries is taken at a time, so the scores need `Q_BLOCK x keys` elements, never `[heads, queries, keys]`.
-//! Products and softmax keep the contracts of [`gemm`](mod@crate::gemm) and [`softmax`](mod@crate::softmax): an output
-//! row depends on its query and on its sequence's keys and values, not on the batch, the block or the threads.
+//! For every sequence and head: `softmax(q k^T * scale) v` (Vaswani et al., arXiv:1706.03762), a few queries and
+//! [`KEYS`] keys at a time with a running maximum and a running sum (Dao et al., arXiv:2205.14135). So working
+//! memory does not grow with the sequence.
+//!
+//! # How
+//!
+//! Queries are lanes throughout: the register tile of the matrix product multiplies rows of keys by packed queries,
+//! maxima and sums of scores run down the lanes, and the weights come to lie as the same tile needs them to multiply
+//! columns of values. Nothing is turned or packed in between, and no lanes are added up.
+//!
+//! # Numeric contract
+//!
+//! Scores and mixtures are summed in ascending order of the head's width and of the keys, those of each [`KEYS`] keys
+//! apart. Weights are `e^(score - maximum)` in f32, relative to the largest score so far; what has been summed is
+//! scaled down when that grows. The division by the sum of weights comes last. In [`Precision::Bf16`] queries, keys,
+//! values and weights are rounded to bf16 before they are multiplied; sums of weights are of those not rounded.
+//!
+//! An output row depends on its query and on its sequence's keys and values, not on the batch, its position or the
+//! threads. Levels that fuse agree, but for [`Level::Avx512Bf16`](crate::Level::Avx512Bf16) in [`Precision::Bf16`].
 //!
 //! Sequences lie behind one another in the rows of q, k and v; a [`Span`] says which rows are whose. Padding is
-//! simply not there. A span without keys gives rows of zeros.
+//! simply not there. A span without keys gives rows of zeros. A NaN or an infinite score makes a row NaN, except
+//! for negative infinity beside finite scores, which has no weight.
 
 use core::ops::Range;
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, Precision};
 use crate::elem::Elem;
+use crate::elem::private::Storage;
 use crate::error::{Error, Result, check};
-use crate::gemm::{Dims, Gemm, Layout, Weights, gemm_scratch_len, multiply};
+use crate::gemm::epilogue::{Orientation, Sums, store_turned};
+use crate::gemm::pack::{Operand, pack_rows, pack_turned};
+use crate::gemm::task::{Engine, Strip};
+use crate::gemm::tile::{Columns, Tile, stage_len};
+use crate::gemm::word::{Single, Word};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Isa, KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
+use crate::isa::{Kernel, LANES, Simd};
+use crate::math::exp_lanes;
+use crate::mem;
 use crate::scratch::Scratch;
-use crate::softmax::{Mask, SoftmaxRows};
 use crate::view::{MatMut, MatRef};
 
-/// Queries taken at a time.
-const Q_BLOCK: usize = 64;
+/// Keys whose scores are computed before their values are mixed. Part of the numeric contract.
+pub const KEYS: usize = 128;
 
 /// The rows of one sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,85 +80,279 @@ pub struct Attention<'a, T> {
 /// [`Error::Shape`] when shapes disagree or a span reaches outside its matrix; nothing is written then.
 pub fn attention<T: Elem>(ctx: &Ctx, scratch: &mut Scratch, op: Attention<'_, T>) -> Result<()> {
     validate(&op)?;
-    let longest = op.spans.iter().map(|span| span.keys.len()).max().unwrap_or(0);
     let pairs = op.spans.len() * op.heads;
     if pairs == 0 || op.q.cols() == 0 {
         return Ok(());
     }
     let head_dim = op.q.cols() / op.heads;
     let tasks = ctx.threads().min(pairs);
-    let piece = piece_len(ctx, head_dim, longest);
+    let piece = ctx.run(RoomLen { head_dim });
+    let round = ctx.precision() == Precision::Bf16;
     ctx.for_each_piece(scratch.take(tasks * piece), piece, |task, scratch| {
         for pair in (task..pairs).step_by(tasks) {
-            let (span, head) = (&op.spans[pair / op.heads], pair % op.heads);
+            let (Span { queries, keys }, head) = (&op.spans[pair / op.heads], pair % op.heads);
             let columns = head * head_dim..(head + 1) * head_dim;
-            for start in span.queries.clone().step_by(Q_BLOCK) {
-                let queries = start..(start + Q_BLOCK).min(span.queries.end);
-                // SAFETY: spans ascend without overlap (`validate`), blocks of a span and columns of heads are
-                // disjoint, and each pair belongs to one task: no two blocks in use overlap.
-                let out = unsafe { op.out.block(queries.clone(), columns.clone()) };
-                head_block(
-                    ctx,
-                    scratch,
-                    &op,
-                    Block { queries, keys: span.keys.clone(), columns: columns.clone() },
-                    out,
-                );
+            // SAFETY: spans ascend without overlap (`validate`), columns of heads are disjoint, and each pair
+            // belongs to one task: no two blocks in use overlap.
+            let mut out = unsafe { op.out.block(queries.clone(), columns.clone()) };
+            if keys.is_empty() {
+                for i in 0..out.rows() {
+                    out.row_mut(i).fill(T::default());
+                }
+                continue;
+            }
+            let q = op.q.block(queries.clone(), columns.clone());
+            let k = op.k.block(keys.clone(), columns.clone());
+            let v = op.v.block(keys.clone(), columns);
+            let head = Head { q, k, v, scale: op.scale, round, out };
+            match ctx.isa() {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512Bf16(s, word) if round => s.run(Run { word, head, scratch }),
+                _ => ctx.run(Run { word: Single, head, scratch }),
             }
         }
     });
     Ok(())
 }
 
-/// Elements of scratch that [`attention`] needs for heads of `head_dim` and sequences of up to `keys` keys, when
-/// there are at least as many sequences times heads as threads.
-pub fn attention_scratch_len(ctx: &Ctx, head_dim: usize, keys: usize) -> usize {
-    ctx.threads() * piece_len(ctx, head_dim, keys)
+/// Elements of scratch that [`attention`] needs for heads of `head_dim`, when there are at least as many sequences
+/// times heads as threads.
+pub fn attention_scratch_len(ctx: &Ctx, head_dim: usize) -> usize {
+    ctx.threads() * ctx.run(RoomLen { head_dim })
 }
 
-/// Scores of one block and what the two products need.
-fn piece_len(ctx: &Ctx, head_dim: usize, keys: usize) -> usize {
-    let ctx = ctx.with_pool(None);
-    let scores = gemm_scratch_len(&ctx, &Dims::of_one(Layout::Nk, [Q_BLOCK, keys, head_dim]));
-    let mix = gemm_scratch_len(&ctx, &Dims::of_one(Layout::Kn, [Q_BLOCK, head_dim, keys]));
-    (Q_BLOCK * keys + scores.max(mix)).max(1)
+/// Elements of scratch for one head.
+struct RoomLen {
+    head_dim: usize,
 }
 
-/// Some queries of one sequence and the columns of one head.
-struct Block {
-    queries: Range<usize>,
-    keys: Range<usize>,
-    columns: Range<usize>,
-}
+impl Kernel for RoomLen {
+    type Output = usize;
 
-fn head_block<T: Elem>(
-    ctx: &Ctx,
-    scratch: &mut [f32],
-    op: &Attention<'_, T>,
-    block: Block,
-    mut out: MatMut<'_, T>,
-) {
-    let ctx = ctx.with_pool(None);
-    if block.keys.is_empty() {
-        for i in 0..out.rows() {
-            out.row_mut(i).fill(T::default());
-        }
-        return;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        let lanes = S::TILE_VECTORS * LANES;
+        let width = padded::<S>(self.head_dim);
+        (self.head_dim + 2 + rows_of_scores::<S>() + width) * lanes + stage_len::<S>() + KEYS * width
     }
-    let (rows, keys) = (block.queries.len(), block.keys.len());
-    let (scores, scratch) = scratch.split_at_mut(Q_BLOCK * keys);
-    let scores = &mut scores[..rows * keys];
-    let q = op.q.block(block.queries, block.columns.clone());
-    let k = op.k.block(block.keys.clone(), block.columns.clone());
-    let v = op.v.block(block.keys, block.columns);
-    let (k, v) = (
-        Weights { matrix: T::any(k), layout: Layout::Nk },
-        Weights { matrix: T::any(v), layout: Layout::Kn },
-    );
-    multiply(&ctx, scratch, Gemm::product(q, k, MatMut::packed(scores, rows, keys)));
-    let x = MatMut::packed(scores, rows, keys);
-    ctx.run(SoftmaxRows { x, scale: op.scale, bias: None, mask: Mask::None });
-    multiply(&ctx, scratch, Gemm::product(MatRef::packed(scores, rows, keys), v, out));
+}
+
+/// Keys up to whole register tiles.
+const fn rows_of_scores<S: Simd>() -> usize {
+    KEYS.next_multiple_of(S::TILE_ROWS)
+}
+
+/// The width of a head up to whole register tiles, and to whole vectors.
+fn padded<S: Simd>(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(S::TILE_ROWS).next_multiple_of(LANES)
+}
+
+/// One sequence's part of one head.
+struct Head<'a, T> {
+    /// `[queries, head_dim]`
+    q: MatRef<'a, T>,
+    /// `[keys, head_dim]`
+    k: MatRef<'a, T>,
+    /// `[keys, head_dim]`
+    v: MatRef<'a, T>,
+    scale: f32,
+    /// Whether operands are rounded to bf16.
+    round: bool,
+    /// `[queries, head_dim]`
+    out: MatMut<'a, T>,
+}
+
+/// The computation of a head with words of some kind.
+struct Run<'a, T, W> {
+    word: W,
+    head: Head<'a, T>,
+    scratch: &'a mut [f32],
+}
+
+impl<T: Elem> Kernel for Run<'_, T, Single> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.run_with(s);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<T: Elem> KernelAt<Avx512> for Run<'_, T, Bf16Pairs> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run_at(self, s: Avx512) {
+        self.run_with(s);
+    }
+}
+
+impl<T: Elem, W: Copy> Run<'_, T, W> {
+    #[inline(always)]
+    fn run_with<S: Simd>(self, s: S)
+    where
+        W: Word<S>,
+    {
+        let Run { word, head: Head { q, k, v, scale, round, out }, scratch } = self;
+        let (depth, lanes) = (q.cols(), S::TILE_VECTORS * LANES);
+        let width = padded::<S>(depth);
+        let (packed, scratch) = scratch.split_at_mut(depth * lanes);
+        let (state, scratch) = scratch.split_at_mut(2 * lanes);
+        let (scores, scratch) = scratch.split_at_mut(rows_of_scores::<S>() * lanes);
+        let (mixed, scratch) = scratch.split_at_mut(width * lanes);
+        let (stage, values) = scratch.split_at_mut(stage_len::<S>());
+        let operand = |matrix| Operand { matrix, k_in_rows: true, round: round && !T::IS_BF16 };
+        for start in (0..q.rows()).step_by(lanes) {
+            let queries = start..q.rows().min(start + lanes);
+            let stride = queries.len().next_multiple_of(LANES);
+            pack_turned(s, word, operand(T::any(q)), queries.clone(), lanes, packed);
+            let mut softmax = Softmax { word, round, scale, stride, state: &mut *state };
+            softmax.start(s);
+            for keys in (0..k.rows()).step_by(KEYS) {
+                let first = keys == 0;
+                let keys = keys..k.rows().min(keys + KEYS);
+                let strip = Strip {
+                    x: operand(T::any(k)),
+                    rows: keys.clone(),
+                    stage: &mut *stage,
+                    depth,
+                    lanes: 0..queries.len(),
+                    of: queries.len(),
+                    packed: &mut *packed,
+                    unpacked: None,
+                    sums: &mut *scores,
+                    stride,
+                };
+                Tile(word).multiply(s, strip, None);
+                let sums = &mut mixed[..depth * stride];
+                match stride / LANES {
+                    3 if lanes >= 3 * LANES => softmax.weigh::<S, 3>(s, scores, keys.len(), sums, first),
+                    2 if lanes >= 2 * LANES => softmax.weigh::<S, 2>(s, scores, keys.len(), sums, first),
+                    _ => softmax.weigh::<S, 1>(s, scores, keys.len(), sums, first),
+                }
+                let words = keys.len().div_ceil(W::VALUES);
+                let v = v.block(keys.clone(), 0..depth);
+                let values = match as_words::<S, W, T>(v) {
+                    Some(v) if !round => v,
+                    _ => {
+                        pack_rows(s, word, v, 0..keys.len(), 0..width, round, values);
+                        MatRef::packed(&values[..words * width], words, width)
+                    }
+                };
+                for row in (0..depth).step_by(S::TILE_ROWS) {
+                    let (x, v) = (Columns::of(values, row), (&scores[..words * stride], stride));
+                    Tile(word).multiply_columns(s, x, v, &mut mixed[row * stride..], first);
+                }
+            }
+            softmax.finish(s, &mut mixed[..depth * stride]);
+            let block = mixed.len();
+            let sums = Sums {
+                orientation: Orientation::Turned,
+                m: queries.clone(),
+                n: 0..depth,
+                stride,
+                data: &mut *mixed,
+                block,
+            };
+            // SAFETY: these rows are used by nobody else while this block of them is.
+            let mut out = unsafe { out.block(queries, 0..depth) };
+            store_turned(s, &sums, None, None, &mut out);
+        }
+    }
+}
+
+/// The matrix, if its elements are words as they are and its columns whole register tiles.
+#[inline(always)]
+fn as_words<S: Simd, W: Word<S>, T: Elem>(matrix: MatRef<'_, T>) -> Option<MatRef<'_, f32>> {
+    let whole = W::VALUES == 1 && matrix.cols().is_multiple_of(S::TILE_ROWS);
+    if whole { <f32 as Storage>::typed(T::any(matrix)) } else { None }
+}
+
+/// The running softmax of some queries, which are lanes.
+struct Softmax<'a, W> {
+    word: W,
+    round: bool,
+    scale: f32,
+    /// Lanes, in whole vectors: elements between rows of scores.
+    stride: usize,
+    /// The largest score of each lane so far, and the sums of weights relative to it.
+    state: &'a mut [f32],
+}
+
+impl<W: Copy> Softmax<'_, W> {
+    /// No keys yet.
+    fn start<S: Simd>(&mut self, _: S) {
+        let (largest, sums) = self.state.split_at_mut(self.stride);
+        // Finite, so that negative infinity has no weight beside it.
+        largest.fill(f32::MIN);
+        sums.fill(0.0);
+    }
+
+    /// Replaces the scores of `keys` keys, in V vectors each, by words of weights. What is in `mixed` already,
+    /// unless these keys are the `first`, is scaled to the new maximum.
+    #[inline(always)]
+    fn weigh<S: Simd, const V: usize>(
+        &mut self,
+        s: S,
+        scores: &mut [f32],
+        keys: usize,
+        mixed: &mut [f32],
+        first: bool,
+    ) where
+        W: Word<S>,
+    {
+        let scores = &mut scores.as_chunks_mut::<LANES>().0[..keys * V];
+        let state = self.state.as_chunks_mut::<LANES>().0;
+        let scale = s.splat(self.scale);
+        let mut largest = [s.splat(0.0); V];
+        for (j, largest) in largest.iter_mut().enumerate() {
+            *largest = mem::load(s, &state[j], 0);
+        }
+        for scores in scores.chunks_exact(V) {
+            for (largest, scores) in largest.iter_mut().zip(scores) {
+                *largest = s.max(s.mul(mem::load(s, scores, 0), scale), *largest);
+            }
+        }
+        let mut sums = [s.splat(0.0); V];
+        for j in 0..V {
+            let shrink = exp_lanes(s, s.sub(mem::load(s, &state[j], 0), largest[j]));
+            mem::store(s, &mut state[j], 0, largest[j]);
+            sums[j] = s.mul(mem::load(s, &state[V + j], 0), shrink);
+            if !first {
+                for mixed in mixed.as_chunks_mut::<LANES>().0.iter_mut().skip(j).step_by(V) {
+                    let scaled = s.mul(mem::load(s, mixed, 0), shrink);
+                    mem::store(s, mixed, 0, scaled);
+                }
+            }
+        }
+        for word in 0..keys.div_ceil(W::VALUES) {
+            for j in 0..V {
+                let mut weights = [s.splat(0.0); 2];
+                for (key, weight) in (word * W::VALUES..keys).zip(&mut weights[..W::VALUES]) {
+                    let score = s.mul(mem::load(s, &scores[key * V + j], 0), scale);
+                    *weight = exp_lanes(s, s.sub(score, largest[j]));
+                    sums[j] = s.add(sums[j], *weight);
+                }
+                mem::store(s, &mut scores[word * V + j], 0, self.word.compose(s, weights, self.round));
+            }
+        }
+        for j in 0..V {
+            mem::store(s, &mut state[V + j], 0, sums[j]);
+        }
+    }
+
+    /// Divides the mixture by the sums of the weights.
+    #[inline(always)]
+    fn finish<S: Simd>(&self, s: S, mixed: &mut [f32]) {
+        let sums = &self.state[self.stride..][..self.stride];
+        for row in mixed.chunks_exact_mut(self.stride) {
+            for (x, sum) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(sums.as_chunks::<LANES>().0) {
+                let divided = s.div(mem::load(s, x, 0), mem::load(s, sum, 0));
+                mem::store(s, x, 0, divided);
+            }
+        }
+    }
 }
 
 fn validate<T: Elem>(op: &Attention<'_, T>) -> Result<()> {

@@ -15,8 +15,9 @@ pub enum Precision {
     #[default]
     Strict,
     /// Both operands of a matrix product are rounded once to bfloat16 (nearest, ties to even); products are
-    /// accumulated in f32. Everything outside the products stays as in [`Precision::Strict`]. At [`Level::Amx`] the
-    /// tile unit computes them, in an order of its own and with subnormal numbers as zero.
+    /// accumulated in f32. Everything outside the products stays as in [`Precision::Strict`]. At
+    /// [`Level::Avx512Bf16`] and [`Level::Amx`] instructions for bfloat16 compute them, in orders of their own and
+    /// with subnormal numbers as zero.
     Bf16,
 }
 

@@ -16,8 +16,9 @@
 //! | [`Layout::Kn`] | activations | weights, a block of columns at a time | as it is |
 //!
 //! So no weight is ever copied as a whole, and all layouts, storage types and levels share the loops. There are
-//! three micro-kernels, the rows of [`PLANS`]: the register tile of fused multiply-adds, its form for a few rows
-//! of activations, and the tile unit of AMX.
+//! three micro-kernels, the rows of [`PLANS`]: the register tile of multiply-adds, its form for a few rows of
+//! activations, and the tile unit of AMX. The first two multiply words of one f32 or, where the processor has an
+//! instruction for it, of two bf16.
 //!
 //! # Numeric contract
 //!
@@ -28,25 +29,28 @@
 //!   in ascending order. An output element has the same bits whatever M, N, its position, the layout, the storage
 //!   type of the weights (for equal values), the thread count and the level (except `Scalar`, which rounds
 //!   products).
+//! - [`Order::Pairs`] ([`Level::Avx512Bf16`](crate::Level::Avx512Bf16), [`Precision::Bf16`] only): as `vdpbf16ps`
+//!   defines it, pairs of k ascending, in each the odd k before the even one, in blocks of [`K_BLOCK`] pairs.
+//!   Subnormal operands and sums count as zero. The same bits whatever M, N, position, layout and threads.
 //! - [`Order::Tiles`] (AMX, [`Precision::Bf16`] only): as `tdpbf16ps` defines it, 32 values of k at a time: the
 //!   even and the odd ones summed apart, then together, then added to the running sum, each rounded to nearest.
 //!   Subnormal operands (as stored, before they are rounded) and sums count as zero. The same bits whatever M, N, position, layout and threads.
 //!
 //! The error against the exact product of the (rounded) operands is at most `gamma * sum_k |a_k| |w_k|` with
-//! `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`, on AMX plus `K * 2^-126 * (|a| + |w| + 1)` for what
-//! counts as zero. NaN and infinity propagate. Bias is added, the activation applied, parts multiplied and the
+//! `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`, with `2 K_BLOCK` in place of `K_BLOCK` for pairs, and for
+//! pairs and tiles plus `K * 2^-126 * (|a| + |w| + 1)` for what counts as zero. NaN and infinity propagate. Bias is added, the activation applied, parts multiplied and the
 //! residual added in f32; the result is rounded once on store.
 
 mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod blocking;
-mod epilogue;
-mod pack;
+pub(crate) mod epilogue;
+pub(crate) mod pack;
 mod plan;
-mod task;
+pub(crate) mod task;
 mod thin;
-mod tile;
+pub(crate) mod tile;
 pub(crate) mod word;
 
 pub use plan::{Order, PLANS, Plan};
@@ -190,15 +194,6 @@ pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
         }
     });
     Ok(())
-}
-
-/// [`gemm`] on operands whose shapes are known to agree, in scratch that is known to suffice.
-pub(crate) fn multiply<A: Elem, C: Elem>(ctx: &Ctx, scratch: &mut [f32], op: Gemm<'_, A, C>) {
-    with_product(ctx, op, |product| {
-        if !product.is_empty() {
-            Plan::pick(ctx, product.a.rows()).run(ctx, scratch, product);
-        }
-    });
 }
 
 /// The dimensions of a product, for [`gemm_scratch_len`].

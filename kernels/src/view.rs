@@ -203,12 +203,6 @@ impl<'a, T> MatMut<'a, T> {
         self.row_stride
     }
 
-    /// A matrix without gaps that fills `data`, whose length the caller has computed.
-    pub(crate) fn packed(data: &'a mut [T], rows: usize, cols: usize) -> Self {
-        assert!(data.len() == rows * cols);
-        Self { data: NonNull::from(data).cast(), rows, cols, row_stride: cols, lifetime: PhantomData }
-    }
-
     /// Row `i`.
     ///
     /// # Panics

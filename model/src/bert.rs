@@ -252,7 +252,7 @@ impl Model for BertBackbone {
         });
         let products =
             layers.map(|(linear, others)| linear.scratch_len(ctx, rows, others)).max().unwrap_or(0);
-        let scratch = products.max(attention_scratch_len(ctx, head_dim, seq));
+        let scratch = products.max(attention_scratch_len(ctx, head_dim));
         let scratch = scratch.max(self.pooler.scratch_len(ctx, batch, 0));
         Ok(Plan { hidden: self.sizes(rows, batch).iter().sum(), scratch })
     }

@@ -8,7 +8,7 @@ pub(super) const LINE: usize = 64;
 
 /// The cache lines of a block of a matrix, asked for at an even pace in the turns of a loop.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     /// The next line; it need not exist, as past the end of a matrix.
     at: *const u8,
     /// Turns until the next lines, and between lines.
@@ -25,7 +25,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Nothing to bring.
-    pub(super) const NONE: Ahead = Ahead {
+    pub(crate) const NONE: Ahead = Ahead {
         at: core::ptr::null(),
         wait: usize::MAX,
         pace: usize::MAX,

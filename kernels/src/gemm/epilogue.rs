@@ -13,7 +13,7 @@ use crate::view::{AnySlice, MatMut, MatRef, any};
 
 /// Whether the rows of a block of sums are rows of the output, or its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Orientation {
+pub(crate) enum Orientation {
     /// A row of sums is a row of the output.
     Straight,
     /// A row of sums is a column of the output.
@@ -21,17 +21,17 @@ pub(super) enum Orientation {
 }
 
 /// Sums of a block of the output, before the epilogue.
-pub(super) struct Sums<'a> {
-    pub(super) orientation: Orientation,
+pub(crate) struct Sums<'a> {
+    pub(crate) orientation: Orientation,
     /// Rows and columns of the output; columns are counted within the part.
-    pub(super) m: Range<usize>,
-    pub(super) n: Range<usize>,
+    pub(crate) m: Range<usize>,
+    pub(crate) n: Range<usize>,
     /// Elements between rows of sums: a multiple of 16.
-    pub(super) stride: usize,
+    pub(crate) stride: usize,
     /// A block of sums for each part that is multiplied into the result, one after the other.
-    pub(super) data: &'a mut [f32],
+    pub(crate) data: &'a mut [f32],
     /// Elements between those blocks.
-    pub(super) block: usize,
+    pub(crate) block: usize,
 }
 
 impl Sums<'_> {
@@ -153,7 +153,7 @@ fn store<S: Simd, C: Elem>(
 
 /// Stores sums whose rows are columns of the output, 16 x 16 at a time.
 #[inline(always)]
-fn store_turned<S: Simd, C: Elem>(
+pub(crate) fn store_turned<S: Simd, C: Elem>(
     s: S,
     sums: &Sums<'_>,
     bias: Option<AnySlice<'_>>,
@@ -167,12 +167,8 @@ fn store_turned<S: Simd, C: Elem>(
             // The block's rows lie `stride` apart; the last of them ends where this slice does.
             let end = (at + LANES - 1) * sums.stride + i + LANES;
             let from = &sums.data[at * sums.stride + i..end];
-            let mut block = [s.splat(0.0); LANES];
-            for (r, y) in block.iter_mut().enumerate() {
-                // SAFETY: 16 elements from each multiple of the stride are in `from`.
-                *y = unsafe { s.load(from.as_ptr().add(r * sums.stride)) };
-            }
-            let mut block = s.transpose(block);
+            // SAFETY: 16 elements from each multiple of the stride are in `from`.
+            let mut block = unsafe { s.load_turned(from.as_ptr().cast(), sums.stride * size_of::<f32>()) };
             if rows - i >= LANES && cols - at >= LANES {
                 if let Some(bias) = bias {
                     for y in &mut block {

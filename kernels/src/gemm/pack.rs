@@ -11,12 +11,12 @@ use crate::view::{AnyMatRef, MatRef, any};
 
 /// One operand of a product as a micro-kernel sees it.
 #[derive(Clone, Copy)]
-pub(super) struct Operand<'a> {
-    pub(super) matrix: AnyMatRef<'a>,
+pub(crate) struct Operand<'a> {
+    pub(crate) matrix: AnyMatRef<'a>,
     /// Whether k runs along its rows' elements, or from row to row.
-    pub(super) k_in_rows: bool,
+    pub(crate) k_in_rows: bool,
     /// Whether its elements must be rounded to bf16.
-    pub(super) round: bool,
+    pub(crate) round: bool,
 }
 
 /// Copies the columns `k` of the rows `rows` of X into `stage` as words, one row every `stride` words. Values up
@@ -51,7 +51,7 @@ pub(super) fn stage_rows<S: Simd, W: Word<S>>(
 /// Packs the rows `k` of the lanes `lanes`, which may end past those of the matrix: these are zero, and so is
 /// what a last word lacks.
 #[inline(always)]
-pub(super) fn pack_rows<S: Simd, W: Word<S>, T: Elem>(
+pub(crate) fn pack_rows<S: Simd, W: Word<S>, T: Elem>(
     s: S,
     word: W,
     from: MatRef<'_, T>,
@@ -71,7 +71,7 @@ pub(super) fn pack_rows<S: Simd, W: Word<S>, T: Elem>(
 /// lanes for the first word of k, then for the second, ... Lanes past the end of the matrix are zero. Turns 16 x 16
 /// blocks in registers.
 #[inline(always)]
-pub(super) fn pack_turned<S: Simd, W: Word<S>>(
+pub(crate) fn pack_turned<S: Simd, W: Word<S>>(
     s: S,
     word: W,
     v: Operand<'_>,
@@ -101,21 +101,24 @@ fn pack_turned_from<S: Simd, W: Word<S>, T: Elem>(
             let rows = rows_from(from, first);
             for at in (0..words).step_by(LANES) {
                 let k = at * W::VALUES;
-                // Loops and not closures: a closure may be left out of line.
-                let mut block = [s.splat(0.0); LANES];
+                let to = &mut packed[start + at * stride + group * LANES..];
                 if first + LANES <= from.rows() && k + LANES * W::VALUES <= depth {
-                    for (v, row) in block.iter_mut().zip(rows) {
-                        // SAFETY: the row is there, and 16 words of it.
-                        *v = unsafe { word.along(s, row.as_ptr().add(k), round) };
+                    assert!(to.len() >= (LANES - 1) * stride + LANES);
+                    // SAFETY: the rows are there, and 16 words of each.
+                    let block = unsafe { word.turned(s, rows[0].as_ptr().add(k), from.row_stride(), round) };
+                    for (i, v) in block.into_iter().enumerate() {
+                        // SAFETY: the assertion.
+                        unsafe { s.store(to.as_mut_ptr().add(i * stride), v) };
                     }
                 } else {
+                    // A loop and not a closure, which may be left out of line.
+                    let mut block = [s.splat(0.0); LANES];
                     for (v, row) in block.iter_mut().zip(rows) {
                         *v = word.along_ragged(s, row, k, round);
                     }
-                }
-                let to = &mut packed[start + at * stride + group * LANES..];
-                for (i, v) in s.transpose(block).into_iter().enumerate().take(words - at) {
-                    mem::store(s, to, i * stride, v);
+                    for (i, v) in s.transpose(block).into_iter().enumerate().take(words - at) {
+                        mem::store(s, to, i * stride, v);
+                    }
                 }
             }
         }

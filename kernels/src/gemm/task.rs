@@ -10,7 +10,7 @@ use super::{Layout, Part, Product};
 use crate::isa::Simd;
 
 /// A micro-kernel with the form of its packed operand.
-pub(super) trait Engine<S: Simd>: Copy {
+pub(crate) trait Engine<S: Simd>: Copy {
     /// Steps of k between two prefetches.
     const TURN: usize;
 
@@ -29,22 +29,22 @@ pub(super) trait Engine<S: Simd>: Copy {
 }
 
 /// Some rows of X against some packed lanes of V.
-pub(super) struct Strip<'a> {
-    pub(super) x: Operand<'a>,
-    pub(super) rows: Range<usize>,
-    pub(super) stage: &'a mut [f32],
+pub(crate) struct Strip<'a> {
+    pub(crate) x: Operand<'a>,
+    pub(crate) rows: Range<usize>,
+    pub(crate) stage: &'a mut [f32],
     /// The whole of k.
-    pub(super) depth: usize,
+    pub(crate) depth: usize,
     /// The lanes, and how many the strip's rows meet in all.
-    pub(super) lanes: Range<usize>,
-    pub(super) of: usize,
+    pub(crate) lanes: Range<usize>,
+    pub(crate) of: usize,
     /// The lanes, panel after panel in the engine's form: there already, or, with where they come from, to be put
     /// there by the way.
-    pub(super) packed: &'a mut [f32],
-    pub(super) unpacked: Option<Operand<'a>>,
+    pub(crate) packed: &'a mut [f32],
+    pub(crate) unpacked: Option<Operand<'a>>,
     /// The sum of row `i` of the strip and lane `j` goes to `i * stride + j`.
-    pub(super) sums: &'a mut [f32],
-    pub(super) stride: usize,
+    pub(crate) sums: &'a mut [f32],
+    pub(crate) stride: usize,
 }
 
 /// One thread's share of a product.

@@ -14,9 +14,9 @@ use super::pack::{Operand, rows_from, stage_rows};
 use super::word::{Single, Word, words_in};
 use super::{Dims, Layout, Product};
 use crate::elem::Elem;
+use crate::isa::{Kernel, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
-use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
 use crate::view::{MatRef, any};
 

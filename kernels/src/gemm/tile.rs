@@ -14,17 +14,22 @@ use super::pack::{Operand, pack_rows, pack_turned, stage_rows};
 use super::task::{Engine, Strip, Task};
 use super::word::{Single, Word};
 use crate::elem::Elem;
+use crate::isa::{Kernel, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
-use crate::isa::{Kernel, LANES, Simd};
 use crate::view::{AnyMatRef, MatRef, any};
 
 /// Multiply-adds of words with the instructions of a level.
 #[derive(Clone, Copy)]
-pub(super) struct Tile<W>(pub(super) W);
+pub(crate) struct Tile<W>(pub(crate) W);
 
 /// Words between staged rows: a block and a cache line, so that the rows do not fall into the same sets.
 const STAGE_STRIDE: usize = K_BLOCK + LANES;
+
+/// Words that a tile's rows are staged in.
+pub(crate) const fn stage_len<S: Simd>() -> usize {
+    S::TILE_ROWS * STAGE_STRIDE
+}
 
 /// The unit of the level whose vocabulary runs this.
 pub(super) struct TileUnit {
@@ -38,7 +43,7 @@ impl Kernel for TileUnit {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Unit {
         let (rows, lanes) = (S::TILE_ROWS, S::TILE_VECTORS * LANES);
-        let (packed, stage) = (self.words, rows * STAGE_STRIDE);
+        let (packed, stage) = (self.words, stage_len::<S>());
         Unit { rows, lanes, packed, stage, ..Unit::WHOLE }
     }
 }
@@ -134,6 +139,21 @@ fn next_rows<S: Simd>(
     Ahead::block(x.matrix, at, (S::TILE_ROWS, k.len()), turns)
 }
 
+/// The broadcast operand of a register tile.
+trait Factors {
+    /// Its words in R rows, those that are not there repeating others.
+    fn rows<const R: usize>(&self) -> impl WordsOf<R>;
+}
+
+/// The words of R rows of the broadcast operand.
+trait WordsOf<const R: usize>: Copy {
+    /// Word `k` of row `r`, as the bits of an f32.
+    ///
+    /// # Safety
+    /// There must be one.
+    unsafe fn word(&self, r: usize, k: usize) -> f32;
+}
+
 /// The rows of a register tile: where each starts, and how many words of it are readable.
 struct Rows<'a> {
     first: *const u8,
@@ -174,11 +194,79 @@ impl<'a> Rows<'a> {
         let stride = block.row_stride().wrapping_mul(size_of::<T>());
         Rows { first: block.as_ptr().cast(), stride, count: block.rows(), lifetime: PhantomData }
     }
+}
 
-    /// The words of row `r`, or of the last one.
+impl Factors for Rows<'_> {
     #[inline(always)]
-    fn row(&self, r: usize) -> *const f32 {
-        self.first.wrapping_add(r.min(self.count - 1).wrapping_mul(self.stride)).cast()
+    fn rows<const R: usize>(&self) -> impl WordsOf<R> {
+        let row = |r: usize| self.first.wrapping_add(r.min(self.count - 1).wrapping_mul(self.stride));
+        let rows: [*const f32; R] = core::array::from_fn(|r| row(r).cast());
+        rows
+    }
+}
+
+impl<const R: usize> WordsOf<R> for [*const f32; R] {
+    #[inline(always)]
+    unsafe fn word(&self, r: usize, k: usize) -> f32 {
+        // SAFETY: the caller's contract; words need not be aligned.
+        unsafe { self[r].add(k).read_unaligned() }
+    }
+}
+
+/// The rows of a register tile that are columns in memory: the words of one k side by side, those of the next
+/// some bytes on.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    first: *const f32,
+    step: usize,
+    rows: usize,
+    depth: usize,
+    lifetime: PhantomData<&'a f32>,
+}
+
+impl<'a> Columns<'a> {
+    /// The columns of a matrix of words, from column `at` on.
+    #[inline(always)]
+    pub(crate) fn of(matrix: MatRef<'a, f32>, at: usize) -> Columns<'a> {
+        let (depth, rows) = (matrix.rows(), matrix.cols() - at);
+        let step = matrix.row_stride();
+        Columns { first: matrix.as_ptr().wrapping_add(at), step, rows, depth, lifetime: PhantomData }
+    }
+}
+
+impl Factors for Columns<'_> {
+    #[inline(always)]
+    fn rows<const R: usize>(&self) -> impl WordsOf<R> {
+        assert!(R <= self.rows);
+        *self
+    }
+}
+
+impl<const R: usize> WordsOf<R> for Columns<'_> {
+    #[inline(always)]
+    unsafe fn word(&self, r: usize, k: usize) -> f32 {
+        // SAFETY: the caller's contract.
+        unsafe { *self.first.wrapping_add(k * self.step).add(r) }
+    }
+}
+
+impl<W: Copy> Tile<W> {
+    /// `sums[r][j] (+)= sum over k of x[k][r] * v[k][j]` for as many rows as the register tile has, and for all of
+    /// k, which is a block at most. `v` has `width` lanes, a multiple of 16 and at most the tile's.
+    #[inline(always)]
+    pub(crate) fn multiply_columns<S: Simd>(
+        self,
+        s: S,
+        x: Columns<'_>,
+        (v, width): (&[f32], usize),
+        sums: &mut [f32],
+        first: bool,
+    ) where
+        W: Word<S>,
+    {
+        assert!(x.depth <= K_BLOCK);
+        let block = Block { word: self.0, depth: x.depth, first, stride: width };
+        block.run(s, &x, Packed::of(v, width), sums, &mut { Ahead::NONE });
     }
 }
 
@@ -196,17 +284,17 @@ struct Block<W> {
 impl<W: Copy> Block<W> {
     /// `sums[r][j] (+)= sum over k of x[r][k] * v[k][j]`
     #[inline(always)]
-    fn run<S: Simd, L: Lanes<S>>(&self, s: S, x: &Rows<'_>, v: L, sums: &mut [f32], ahead: &mut Ahead)
+    fn run<S: Simd, L: Lanes<S>>(&self, s: S, x: &impl Factors, v: L, sums: &mut [f32], ahead: &mut Ahead)
     where
         W: Word<S>,
     {
         // The guards are constants: a level has no code for tiles wider than its own.
         match (S::TILE_ROWS, v.vectors()) {
-            (8, 3) if S::TILE_VECTORS >= 3 => self.tile::<S, L, 8, 3>(s, x, v, sums, ahead),
-            (8, 2) if S::TILE_VECTORS >= 2 => self.tile::<S, L, 8, 2>(s, x, v, sums, ahead),
-            (8, _) => self.tile::<S, L, 8, 1>(s, x, v, sums, ahead),
-            (6, _) => self.tile::<S, L, 6, 1>(s, x, v, sums, ahead),
-            _ => self.tile::<S, L, 3, 1>(s, x, v, sums, ahead),
+            (8, 3) if S::TILE_VECTORS >= 3 => self.tile::<S, L, 8, 3>(s, x.rows(), v, sums, ahead),
+            (8, 2) if S::TILE_VECTORS >= 2 => self.tile::<S, L, 8, 2>(s, x.rows(), v, sums, ahead),
+            (8, _) => self.tile::<S, L, 8, 1>(s, x.rows(), v, sums, ahead),
+            (6, _) => self.tile::<S, L, 6, 1>(s, x.rows(), v, sums, ahead),
+            _ => self.tile::<S, L, 3, 1>(s, x.rows(), v, sums, ahead),
         }
     }
 
@@ -214,7 +302,7 @@ impl<W: Copy> Block<W> {
     fn tile<S: Simd, L: Lanes<S>, const R: usize, const V: usize>(
         &self,
         s: S,
-        x: &Rows<'_>,
+        x: impl WordsOf<R>,
         mut v: L,
         sums: &mut [f32],
         ahead: &mut Ahead,
@@ -226,8 +314,7 @@ impl<W: Copy> Block<W> {
         assert!(sums.len() >= (R - 1) * self.stride + V * LANES);
         let mut bring = *ahead;
         let mut acc = [[s.splat(0.0); V]; R];
-        let rows: [*const f32; R] = core::array::from_fn(|r| x.row(r));
-        // SAFETY: `Rows` has `depth` words of each row, and the assertion above `depth` steps of V vectors.
+        // SAFETY: the operand has `depth` words of each row, and the assertion above `depth` steps of V vectors.
         unsafe {
             let mut k = 0;
             for _ in 0..self.depth / L::UNROLL {
@@ -235,12 +322,12 @@ impl<W: Copy> Block<W> {
                     bring.prefetch(s);
                 }
                 for i in 0..L::UNROLL {
-                    step(s, self.word, &mut acc, rows, k + i, v.take(s));
+                    step(s, self.word, &mut acc, x, k + i, v.take(s));
                 }
                 k += L::UNROLL;
             }
             for _ in 0..self.depth % L::UNROLL {
-                step(s, self.word, &mut acc, rows, k, v.take(s));
+                step(s, self.word, &mut acc, x, k, v.take(s));
                 k += 1;
             }
         }
@@ -264,19 +351,19 @@ const TURN: usize = 4;
 /// `acc[r][j] += x[r][k] * v[j]` at one word k.
 ///
 /// # Safety
-/// Word `k` of each row of `x` must be readable, with no alignment.
+/// `x` must have word `k` of each row.
 #[inline(always)]
 unsafe fn step<S: Simd, W: Word<S>, const R: usize, const V: usize>(
     s: S,
     word: W,
     acc: &mut [[S::F32; V]; R],
-    x: [*const f32; R],
+    x: impl WordsOf<R>,
     k: usize,
     v: [S::F32; V],
 ) {
-    for (acc, x) in acc.iter_mut().zip(x) {
+    for (r, acc) in acc.iter_mut().enumerate() {
         // SAFETY: the caller's contract.
-        let x = s.splat(unsafe { x.add(k).read_unaligned() });
+        let x = s.splat(unsafe { x.word(r, k) });
         for (acc, v) in acc.iter_mut().zip(v) {
             *acc = word.mul_add(s, x, v, *acc);
         }

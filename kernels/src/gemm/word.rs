@@ -4,9 +4,9 @@
 use core::arch::x86_64::__m512;
 
 use crate::elem::Elem;
+use crate::isa::{LANES, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{avx512::Avx512, avx512_bf16::Bf16Pairs};
-use crate::isa::{LANES, Simd};
 use crate::mem;
 use crate::view::MatRef;
 
@@ -27,6 +27,24 @@ pub(crate) trait Word<S: Simd>: Copy + Send + Sync {
     /// [`Word::along`] from an element of a row on, zeros past the row's end.
     fn along_ragged<T: Elem>(self, s: S, row: &[T], at: usize, round: bool) -> S::F32;
 
+    /// 16 words of each of 16 rows `stride` elements apart, turned: vector `i` holds word `i` of every row.
+    ///
+    /// # Safety
+    /// The elements of 16 words must be readable at `from` and in each further row.
+    #[inline(always)]
+    unsafe fn turned<T: Elem>(self, s: S, from: *const T, stride: usize, round: bool) -> [S::F32; LANES] {
+        if size_of::<T>() * Self::VALUES == size_of::<f32>() && !round {
+            // SAFETY: the caller's contract; the words are as they must be.
+            return unsafe { s.load_turned(from.cast(), stride.wrapping_mul(size_of::<T>())) };
+        }
+        let mut block = [s.splat(0.0); LANES];
+        for (i, v) in block.iter_mut().enumerate() {
+            // SAFETY: the caller's contract.
+            *v = unsafe { self.along(s, from.wrapping_add(i * stride), round) };
+        }
+        s.transpose(block)
+    }
+
     /// 16 words side by side, their values from successive rows `stride` elements apart.
     ///
     /// # Safety
@@ -35,6 +53,10 @@ pub(crate) trait Word<S: Simd>: Copy + Send + Sync {
 
     /// [`Word::across`] from row `k` and column `n` of a matrix on, zeros past its ends.
     fn across_ragged<T: Elem>(self, s: S, from: MatRef<'_, T>, at: (usize, usize), round: bool) -> S::F32;
+
+    /// A word of each lane's values, of which those past [`Word::VALUES`] do not count, rounded to bf16 if they are
+    /// to be.
+    fn compose(self, s: S, values: [S::F32; 2], round: bool) -> S::F32;
 
     /// The `i`th words of those in the storage that four lanes' bits are, of which there are
     /// [`words_in`] `16`. Storage that must be rounded is, if words are narrower than f32.
@@ -80,6 +102,11 @@ impl<S: Simd> Word<S> for Single {
     #[inline(always)]
     fn across_ragged<T: Elem>(self, s: S, from: MatRef<'_, T>, at: (usize, usize), round: bool) -> S::F32 {
         self.along_ragged(s, from.row(at.0), at.1, round)
+    }
+
+    #[inline(always)]
+    fn compose(self, s: S, [v, _]: [S::F32; 2], round: bool) -> S::F32 {
+        if round { s.round_to_bf16(v) } else { v }
     }
 
     #[inline(always)]
@@ -138,11 +165,12 @@ impl Word<Avx512> for Bf16Pairs {
     fn across_ragged<T: Elem>(self, s: Avx512, from: MatRef<'_, T>, at: (usize, usize), _: bool) -> __m512 {
         let row = |k: usize| if k < from.rows() { from.row(k) } else { &[] };
         let (even, odd) = (row(at.0), row(at.0 + 1));
-        self.interleave(
-            s,
-            mem::load(s, even, at.1.min(even.len())),
-            mem::load(s, odd, at.1.min(odd.len())),
-        )
+        self.interleave(s, mem::load(s, even, at.1.min(even.len())), mem::load(s, odd, at.1.min(odd.len())))
+    }
+
+    #[inline(always)]
+    fn compose(self, s: Avx512, [even, odd]: [__m512; 2], _: bool) -> __m512 {
+        self.interleave(s, even, odd)
     }
 
     #[inline(always)]

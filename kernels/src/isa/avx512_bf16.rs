@@ -60,7 +60,8 @@ impl Bf16Pairs {
     pub(crate) unsafe fn load_alternating(self, _: Avx512, even: *const u16, odd: *const u16) -> __m512 {
         // SAFETY: the caller's contract, and the token of AVX-512 F and BW.
         unsafe {
-            let (even, odd) = (even.cast::<__m256i>().read_unaligned(), odd.cast::<__m256i>().read_unaligned());
+            let (even, odd) =
+                (even.cast::<__m256i>().read_unaligned(), odd.cast::<__m256i>().read_unaligned());
             alternate(both(even, odd))
         }
     }

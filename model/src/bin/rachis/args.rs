@@ -53,7 +53,7 @@ pub struct Common {
     /// Threads that share the work
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
-    /// Instruction-set level: scalar, avx2, avx512, amx or neon; the best by default
+    /// Instruction-set level: scalar, avx2, avx512, avx512bf16, amx or neon; the best by default
     #[arg(long, value_name = "LEVEL")]
     pub isa: Option<String>,
     /// One JSON object on standard output, nothing else there
