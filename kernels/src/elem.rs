@@ -11,6 +11,12 @@ use crate::view::{AnyMatMut, AnyMatRef, MatMut, MatRef};
 /// An element type that matrices and vectors may be stored in. Sealed: f32, [`struct@bf16`] and [`struct@f16`].
 pub trait Elem: private::Storage {}
 
+/// Memory for f32 as memory for another storage type, of which at least as many elements fit. What they are is left
+/// over from before.
+pub fn reuse<T: Elem>(memory: &mut [f32]) -> &mut [T] {
+    bytemuck::cast_slice_mut(memory)
+}
+
 impl Elem for f32 {}
 impl Elem for bf16 {}
 impl Elem for f16 {}
@@ -19,7 +25,7 @@ pub(crate) mod private {
     use super::{AnyMatMut, AnyMatRef, MatMut, MatRef, Simd, bf16, f16};
 
     /// How 16 elements move between memory and a register.
-    pub trait Storage: Copy + Default + Send + Sync + core::fmt::Debug + 'static {
+    pub trait Storage: bytemuck::Pod + Default + Send + Sync + core::fmt::Debug {
         /// Whether storing a value and loading it again gives the same value.
         const EXACT: bool;
 

@@ -21,7 +21,7 @@ pub mod view;
 pub use activation::{Activation, activate};
 pub use attention::{Attention, Span, attention, attention_scratch_len};
 pub use ctx::{Ctx, Precision};
-pub use elem::{Elem, bf16, f16};
+pub use elem::{Elem, bf16, f16, reuse};
 pub use embed::{Accumulate, EmbedRows, embed_rows};
 pub use error::{Error, Result};
 pub use gemm::{Combine, Dims, Gemm, Layout, PLANS, Part, Plan, Weights, gemm, gemm_scratch_len, gemm_with};

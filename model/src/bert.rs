@@ -7,7 +7,10 @@ mod heads;
 
 use std::path::Path;
 
-use rachis_kernels::{Activation, Attention, Ctx, MatMut, MatRef, Span, attention, attention_scratch_len};
+use rachis_kernels::{
+    Activation, Attention, Ctx, Elem, MatMut, MatRef, Precision, Span, attention, attention_scratch_len,
+    bf16, reuse,
+};
 use rachis_loader::{Access, Preset};
 
 pub use config::BertConfig;
@@ -225,7 +228,10 @@ impl BertBackbone {
             }
             if let Some(layer) = self.layers.get(i) {
                 let buffers = Buffers { x, y, wide, scratch: &mut work.scratch };
-                layer.apply(ctx, &self.config, &work.rows.spans, buffers)?;
+                match ctx.precision() {
+                    Precision::Strict => layer.apply::<f32>(ctx, &self.config, &work.rows.spans, buffers)?,
+                    Precision::Bf16 => layer.apply::<bf16>(ctx, &self.config, &work.rows.spans, buffers)?,
+                }
             }
         }
 
@@ -284,12 +290,20 @@ impl Layer {
     }
 
     /// `x = norm(x + attention(x)); x = norm(x + feed_forward(x))`
-    fn apply(&self, ctx: &Ctx, config: &BertConfig, spans: &[Span], buffers: Buffers<'_>) -> Result<()> {
+    ///
+    /// What is used in products only, which round it to the context's precision anyway, is stored as `T`.
+    fn apply<T: Elem>(
+        &self,
+        ctx: &Ctx,
+        config: &BertConfig,
+        spans: &[Span],
+        buffers: Buffers<'_>,
+    ) -> Result<()> {
         let Buffers { x, y, wide, scratch } = buffers;
         let (hidden, inner) = (config.hidden_dim, config.intermediate_dim);
         let rows = x.len() / hidden;
 
-        let projected = &mut wide[..rows * 3 * hidden];
+        let projected = &mut reuse::<T>(wide)[..rows * 3 * hidden];
         let (input, out) = (MatRef::new(x, rows, hidden)?, MatMut::new(projected, rows, 3 * hidden)?);
         Linear::apply_all([&self.query, &self.key, &self.value], ctx, scratch, input, out)?;
         let projected = MatRef::new(projected, rows, 3 * hidden)?;
@@ -303,16 +317,16 @@ impl Layer {
                 heads: config.num_heads,
                 scale: 1.0 / ((hidden / config.num_heads) as f32).sqrt(),
                 spans,
-                out: MatMut::new(y, rows, hidden)?,
+                out: MatMut::new(&mut reuse::<T>(y)[..rows * hidden], rows, hidden)?,
             },
         )?;
         let residual = (Activation::Identity, Some(MatRef::new(x, rows, hidden)?));
-        let mixed = MatRef::new(y, rows, hidden)?;
+        let mixed = MatRef::new(&reuse::<T>(y)[..rows * hidden], rows, hidden)?;
         let summed = &mut wide[..rows * hidden];
         self.attention_output.apply(ctx, scratch, mixed, residual, MatMut::new(summed, rows, hidden)?)?;
         self.attention_norm.apply(ctx, MatRef::new(summed, rows, hidden)?, MatMut::new(x, rows, hidden)?)?;
 
-        let wide = &mut wide[..rows * inner];
+        let wide = &mut reuse::<T>(wide)[..rows * inner];
         let (input, activation) = (MatRef::new(x, rows, hidden)?, (config.activation, None));
         self.intermediate.apply(ctx, scratch, input, activation, MatMut::new(wide, rows, inner)?)?;
         let residual = (Activation::Identity, Some(MatRef::new(x, rows, hidden)?));

@@ -35,25 +35,25 @@ impl Linear {
     }
 
     /// `out = activation(x w + b) + residual`
-    pub(crate) fn apply<T: Elem>(
+    pub(crate) fn apply<A: Elem, C: Elem>(
         &self,
         ctx: &Ctx,
         scratch: &mut Scratch,
-        x: MatRef<'_, T>,
-        epilogue: (Activation, Option<MatRef<'_, T>>),
-        out: MatMut<'_, T>,
+        x: MatRef<'_, A>,
+        epilogue: (Activation, Option<MatRef<'_, C>>),
+        out: MatMut<'_, C>,
     ) -> Result<()> {
         let (activation, residual) = epilogue;
         Ok(gemm(ctx, scratch, Gemm { residual, ..Gemm::of(x, self.part(activation), out) })?)
     }
 
     /// Several layers on the same input: their outputs are columns of `out`, in order.
-    pub(crate) fn apply_all<T: Elem, const L: usize>(
+    pub(crate) fn apply_all<A: Elem, C: Elem, const L: usize>(
         layers: [&Linear; L],
         ctx: &Ctx,
         scratch: &mut Scratch,
-        x: MatRef<'_, T>,
-        out: MatMut<'_, T>,
+        x: MatRef<'_, A>,
+        out: MatMut<'_, C>,
     ) -> Result<()> {
         let parts = layers.map(|layer| layer.part(Activation::Identity));
         Ok(gemm(ctx, scratch, Gemm { a: x, parts, combine: Combine::Columns, residual: None, out })?)
