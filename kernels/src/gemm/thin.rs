@@ -326,8 +326,7 @@ impl<W: Copy> Strip<'_, W> {
     ) where
         W: Word<S>,
     {
-        let stride = self.stride();
-        let x = &self.x[piece.m * stride..][..M * stride];
+        let x = &self.x[piece.m * self.stride()..][..M * self.stride()];
         let sums = &mut sums[..(M - 1) * STRIP + V * LANES];
         // Only a lone vector can pass the end of a row.
         let whole = if V > 1 || n + LANES <= w.cols() { self.depth / W::VALUES } else { 0 };
@@ -340,36 +339,54 @@ impl<W: Copy> Strip<'_, W> {
                 }
             }
         }
-        for k in piece.k.clone() {
+        // Two loops, as vectors from either of two ways would be kept in memory.
+        let split = piece.k.end.min(whole).max(piece.k.start);
+        for k in piece.k.start..split {
             for _ in 0..W::VALUES {
                 bring.bring(s, lines::<T>(V));
             }
-            let at = k * W::VALUES;
-            let from = w.as_ptr().wrapping_add(at * w.row_stride() + n);
+            let from = w.as_ptr().wrapping_add(k * W::VALUES * w.row_stride() + n);
             let mut row = [s.splat(0.0); V];
             for (j, v) in row.iter_mut().enumerate() {
-                *v = if k < whole {
-                    // SAFETY: 16 elements from there on are inside the row, and inside those of the same word.
-                    unsafe {
-                        let from = from.wrapping_add(j * LANES);
-                        self.word.across(s, from, w.row_stride(), self.weights.round)
-                    }
-                } else {
-                    self.word.across_ragged(s, w, (at, n + j * LANES), self.weights.round)
+                // SAFETY: 16 elements from there on are inside the row, and inside those of the same word.
+                *v = unsafe {
+                    self.word.across(s, from.wrapping_add(j * LANES), w.row_stride(), self.weights.round)
                 };
             }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: x has M rows of `stride` words.
-                let x = s.splat(unsafe { *x.get_unchecked(r * stride + k) });
-                for (acc, v) in acc.iter_mut().zip(row) {
-                    *acc = self.word.mul_add(s, x, v, *acc);
-                }
+            self.add_row(s, (x, k), row, &mut acc);
+        }
+        for k in split..piece.k.end {
+            let mut row = [s.splat(0.0); V];
+            for (j, v) in row.iter_mut().enumerate() {
+                *v = self.word.across_ragged(s, w, (k * W::VALUES, n + j * LANES), self.weights.round);
             }
+            self.add_row(s, (x, k), row, &mut acc);
         }
         *ahead = bring;
         for (r, acc) in acc.into_iter().enumerate() {
             for (j, acc) in acc.into_iter().enumerate() {
                 mem::store(s, sums, r * STRIP + j * LANES, acc);
+            }
+        }
+    }
+
+    /// Adds word `k` of M rows of x, times a row of weights, to the sums.
+    #[inline(always)]
+    fn add_row<S: Simd, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        (x, k): (&[f32], usize),
+        row: [S::F32; V],
+        acc: &mut [[S::F32; V]; M],
+    ) where
+        W: Word<S>,
+    {
+        debug_assert!(x.len() == M * self.stride() && k < self.words);
+        for (r, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: x has M rows of `stride` words, and k is one of the words.
+            let x = s.splat(unsafe { *x.get_unchecked(r * self.stride() + k) });
+            for (acc, v) in acc.iter_mut().zip(row) {
+                *acc = self.word.mul_add(s, x, v, *acc);
             }
         }
     }
