@@ -1,5 +1,5 @@
-//! Any product of any small shape, strides, types, epilogue and level, against the f64 oracle; and its bits
-//! against the same product on two threads.
+//! Any product of any small shape, strides, types, epilogue and level, by every plan against the f64 oracle; and
+//! its bits against the same product on two threads, in two parts side by side, and in two parts multiplied.
 
 #![no_main]
 
@@ -9,14 +9,14 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use rachis_kernels::{Ctx, Layout, Level, Precision, Scratch, bf16, f16};
 use rachis_testkit::shapes::GemmShape;
-use rachis_testkit::{Kind, oracle::Activation};
+use rachis_testkit::{Grid, Kind, oracle::Activation};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 #[path = "../../kernels/tests/common/mod.rs"]
 mod common;
 
+use common::Element;
 use common::gemm_case::{Case, Operands};
-use common::{Element, bits};
 
 #[derive(Debug, Arbitrary)]
 struct Input {
@@ -34,6 +34,7 @@ struct Input {
     kinds: [u8; 2],
     specials: bool,
     level: u8,
+    cut: u8,
     seed: u16,
 }
 
@@ -71,13 +72,13 @@ fuzz_target!(|input: Input| {
     };
     let ctx = Ctx::new(levels[pick(input.level, levels.len())]).unwrap();
     match input.types.map(|t| t % 3) {
-        [0, w, c] => with_weights::<f32>(&ctx, case, w, c),
-        [1, w, c] => with_weights::<bf16>(&ctx, case, w, c),
-        [_, w, c] => with_weights::<f16>(&ctx, case, w, c),
+        [0, w, c] => with_weights::<f32>(&ctx, (case, input.cut), w, c),
+        [1, w, c] => with_weights::<bf16>(&ctx, (case, input.cut), w, c),
+        [_, w, c] => with_weights::<f16>(&ctx, (case, input.cut), w, c),
     }
 });
 
-fn with_weights<A: Element>(ctx: &Ctx, case: Case, w: u8, c: u8) {
+fn with_weights<A: Element>(ctx: &Ctx, case: (Case, u8), w: u8, c: u8) {
     match w {
         0 => with_output::<A, f32>(ctx, case, c),
         1 => with_output::<A, bf16>(ctx, case, c),
@@ -85,7 +86,7 @@ fn with_weights<A: Element>(ctx: &Ctx, case: Case, w: u8, c: u8) {
     }
 }
 
-fn with_output<A: Element, W: Element>(ctx: &Ctx, case: Case, c: u8) {
+fn with_output<A: Element, W: Element>(ctx: &Ctx, case: (Case, u8), c: u8) {
     match c {
         0 => run::<A, W, f32>(ctx, case),
         1 => run::<A, W, bf16>(ctx, case),
@@ -93,11 +94,35 @@ fn with_output<A: Element, W: Element>(ctx: &Ctx, case: Case, c: u8) {
     }
 }
 
-fn run<A: Element, W: Element, C: Element>(ctx: &Ctx, case: Case) {
+fn run<A: Element, W: Element, C: Element>(ctx: &Ctx, (case, cut): (Case, u8)) {
     let operands = Operands::<A, W, C>::new(case);
     let mut scratch = Scratch::new();
     operands.check(ctx, &mut scratch, &operands.oracle());
     let one = operands.run(ctx, &mut scratch);
     let two = operands.run(&ctx.with_pool(Some(&POOL)), &mut scratch);
-    assert_eq!(bits(&one.values()), bits(&two.values()), "{} {case:?} on two threads", ctx.level());
+    assert_same(ctx, case, "on two threads", &one, &two);
+    let parts = operands.run_in_parts(ctx, &mut scratch, cut.into());
+    assert_same(ctx, case, "in two parts", &one, &parts);
+
+    let mut squares = Operands::<A, W, f32>::new(Case { residual: false, ..case }).run(ctx, &mut scratch);
+    for i in 0..squares.rows() {
+        let residual = operands.residual.as_ref().map(|residual| residual.row(i));
+        for (j, x) in squares.row_mut(i).iter_mut().enumerate() {
+            *x = *x * *x + residual.map_or(0.0, |residual| residual[j].to_f32());
+        }
+    }
+    let squares = Grid::<C>::new(
+        &squares.values().into_iter().map(C::from_f32).collect::<Vec<_>>(),
+        (squares.rows(), squares.cols()),
+        0,
+    );
+    assert_same(ctx, case, "in two parts multiplied", &squares, &operands.run_squared(ctx, &mut scratch));
+}
+
+/// The same bits everywhere, or NaN: which NaN is not promised.
+fn assert_same<C: Element>(ctx: &Ctx, case: Case, how: &str, expected: &Grid<C>, found: &Grid<C>) {
+    for (i, (expected, found)) in expected.values().into_iter().zip(found.values()).enumerate() {
+        let same = expected.bits() == found.bits() || expected.to_f32().is_nan() && found.to_f32().is_nan();
+        assert!(same, "{} {case:?} {how}: element {i} is {found:?}, not {expected:?}", ctx.level());
+    }
 }

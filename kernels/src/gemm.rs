@@ -38,8 +38,9 @@
 //!
 //! The error against the exact product of the (rounded) operands is at most `gamma * sum_k |a_k| |w_k|` with
 //! `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`, with `2 K_BLOCK` in place of `K_BLOCK` for pairs, and for
-//! pairs and tiles plus `K * 2^-126 * (|a| + |w| + 1)` for what counts as zero. NaN and infinity propagate. Bias is added, the activation applied, parts multiplied and the
-//! residual added in f32; the result is rounded once on store.
+//! pairs and tiles plus `K * 2^-126 * (|a| + |w| + 1)` for what counts as zero. NaN and infinity propagate; which NaN
+//! is not promised. Bias is added, the activation applied, parts multiplied and the residual added in f32; the result
+//! is rounded once on store.
 
 mod ahead;
 #[cfg(target_arch = "x86_64")]

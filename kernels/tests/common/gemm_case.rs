@@ -2,7 +2,9 @@
 //! `gemm_vs_oracle` share it.
 
 use rachis_kernels::gemm::{K_BLOCK, Order};
-use rachis_kernels::{Ctx, Gemm, Layout, PLANS, Part, Plan, Precision, Scratch, Weights, bf16, gemm_with};
+use rachis_kernels::{
+    Combine, Ctx, Gemm, Layout, PLANS, Part, Plan, Precision, Scratch, Weights, bf16, gemm, gemm_with,
+};
 use rachis_testkit::shapes::GemmShape;
 use rachis_testkit::{Grid, Kind, Rng, Storage, data, oracle, tolerance};
 
@@ -84,16 +86,61 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
     /// The result of a plan, which has written nothing but its elements.
     pub fn run_with(&self, plan: &Plan, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
         let ctx = ctx.with_precision(self.case.precision);
-        let GemmShape { m, n, .. } = self.case.shape;
-        let mut out = Grid::new(&vec![C::from_f32(f32::NAN); m * n], (m, n), self.case.gaps[3]);
-        let weights = Weights { matrix: W::matrix(view(&self.weights)), layout: self.case.layout };
-        let bias = self.bias.as_deref().map(W::vector);
-        let part = Part { weights, bias, activation: activation(self.case.activation) };
+        let mut out = self.unwritten();
         let residual = self.residual.as_ref().map(view);
-        let op = Gemm { residual, ..Gemm::of(view(&self.a), part, view_mut(&mut out)) };
+        let op = Gemm { residual, ..Gemm::of(view(&self.a), self.part(), view_mut(&mut out)) };
         gemm_with(plan, &ctx, scratch, op).unwrap();
         out.assert_guards();
         out
+    }
+
+    /// The same result with the weights cut into two parts before column `at`, in one call.
+    pub fn run_in_parts(&self, ctx: &Ctx, scratch: &mut Scratch, at: usize) -> Grid<C> {
+        let (ctx, GemmShape { n, .. }) = (ctx.with_precision(self.case.precision), self.case.shape);
+        let parts = [0..at.min(n), at.min(n)..n].map(|columns| {
+            let weights = view(&self.weights);
+            let matrix = match self.case.layout {
+                Layout::Nk => weights.rows_range(columns.clone()),
+                Layout::Kn => weights.columns(columns.start, columns.len()).unwrap(),
+            };
+            let bias = self.bias.as_deref().map(|bias| W::vector(&bias[columns]));
+            let weights = Weights { matrix: W::matrix(matrix), layout: self.case.layout };
+            Part { weights, bias, activation: activation(self.case.activation) }
+        });
+        self.run_combined(&ctx, scratch, parts, Combine::Columns)
+    }
+
+    /// The product of two parts that are the same, in one call.
+    pub fn run_squared(&self, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
+        let ctx = ctx.with_precision(self.case.precision);
+        self.run_combined(&ctx, scratch, [self.part(); 2], Combine::Product)
+    }
+
+    fn run_combined(
+        &self,
+        ctx: &Ctx,
+        scratch: &mut Scratch,
+        parts: [Part<'_>; 2],
+        combine: Combine,
+    ) -> Grid<C> {
+        let mut out = self.unwritten();
+        let (a, residual) = (view(&self.a), self.residual.as_ref().map(view));
+        gemm(ctx, scratch, Gemm { a, parts, combine, residual, out: view_mut(&mut out) }).unwrap();
+        out.assert_guards();
+        out
+    }
+
+    /// The weights whole, with what is done to their sums.
+    fn part(&self) -> Part<'_> {
+        let weights = Weights { matrix: W::matrix(view(&self.weights)), layout: self.case.layout };
+        let bias = self.bias.as_deref().map(W::vector);
+        Part { weights, bias, activation: activation(self.case.activation) }
+    }
+
+    /// An output with NaN everywhere.
+    fn unwritten(&self) -> Grid<C> {
+        let GemmShape { m, n, .. } = self.case.shape;
+        Grid::new(&vec![C::from_f32(f32::NAN); m * n], (m, n), self.case.gaps[3])
     }
 
     /// The oracle's operands: widened, and rounded to bf16 where the precision asks for it.
