@@ -4,8 +4,8 @@ mod common;
 
 use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
 use rachis_kernels::{
-    Attention, Ctx, Error, Level, MatMut, MatRef, Precision, Scratch, Span, attention, attention_scratch_len,
-    bf16,
+    Attention, Bias, Ctx, Error, Level, MatMut, MatRef, Precision, Scratch, Span, attention,
+    attention_scratch_len, bf16,
 };
 use rachis_testkit::tolerance::Bound;
 use rachis_testkit::{Grid, Kind, Rng, Storage};
@@ -28,26 +28,81 @@ fn spans(lengths: &[usize]) -> Vec<Span> {
         .collect()
 }
 
-struct Case<T> {
+struct Case<T, K = T> {
     q: Grid<T>,
-    k: Grid<T>,
-    v: Grid<T>,
+    k: Grid<K>,
+    v: Grid<K>,
     heads: usize,
+    kv_heads: usize,
     scale: f32,
+    bias: Added,
+    causal: bool,
     spans: Vec<Span>,
+    /// The position of every row of q, and of k.
+    positions: [Vec<u32>; 2],
 }
 
-impl<T: Element> Case<T> {
-    fn random(rng: &mut Rng, (heads, width): (usize, usize), lengths: &[usize]) -> Case<T> {
-        let shape = (lengths.iter().sum(), heads * width);
-        let mut grid = |gap| Grid::random(rng, Kind::Uniform, shape, gap);
-        let (q, k, v) = (grid(0), grid(3), grid(1));
-        Case { q, k, v, heads, scale: 1.0 / (width as f32).sqrt(), spans: spans(lengths) }
+/// A bias, described.
+#[derive(Debug, Clone)]
+enum Added {
+    Nothing,
+    Linear { slopes: Vec<f32>, round: bool },
+    Distance { table: Grid<f32>, zero: usize },
+}
+
+impl<T: Element, K: Element> Case<T, K> {
+    fn random(rng: &mut Rng, (heads, width): (usize, usize), lengths: &[usize]) -> Case<T, K> {
+        Case::sharing(rng, (heads, heads, width), lengths)
     }
 
-    fn op<'a>(&'a self, out: MatMut<'a, T>) -> Attention<'a, T> {
-        let Case { q, k, v, heads, scale, spans } = self;
-        Attention { q: view(q), k: view(k), v: view(v), heads: *heads, scale: *scale, spans, out }
+    fn sharing(
+        rng: &mut Rng,
+        (heads, kv_heads, width): (usize, usize, usize),
+        lengths: &[usize],
+    ) -> Case<T, K> {
+        let rows = lengths.iter().sum();
+        let q = Grid::random(rng, Kind::Uniform, (rows, heads * width), 0);
+        let mut grid = |gap| Grid::random(rng, Kind::Uniform, (rows, kv_heads * width), gap);
+        let (k, v) = (grid(3), grid(1));
+        let positions: Vec<u32> = lengths.iter().flat_map(|len| 0..*len as u32).collect();
+        let scale = 1.0 / (width as f32).sqrt();
+        let (bias, causal, spans) = (Added::Nothing, false, spans(lengths));
+        Case {
+            q,
+            k,
+            v,
+            heads,
+            kv_heads,
+            scale,
+            bias,
+            causal,
+            spans,
+            positions: [positions.clone(), positions],
+        }
+    }
+
+    fn op<'a>(&'a self, out: MatMut<'a, T>) -> Attention<'a, T, K> {
+        let bias = match &self.bias {
+            Added::Nothing => Bias::None,
+            Added::Linear { slopes, round } => Bias::Linear { slopes, round: *round },
+            Added::Distance { table, zero } => {
+                let [queries, keys] = &self.positions;
+                Bias::Distance { table: view(table), zero: *zero, queries, keys }
+            }
+        };
+        let Case { q, k, v, heads, kv_heads, scale, causal, spans, .. } = self;
+        Attention {
+            q: view(q),
+            k: view(k),
+            v: view(v),
+            heads: *heads,
+            kv_heads: *kv_heads,
+            scale: *scale,
+            bias,
+            causal: *causal,
+            spans,
+            out,
+        }
     }
 
     fn run(&self, ctx: &Ctx) -> Grid<T> {
@@ -58,35 +113,61 @@ impl<T: Element> Case<T> {
         out
     }
 
+    /// What is added to the score of a query and a key of its span.
+    fn added(&self, span: &Span, head: usize, query: usize, key: usize) -> f64 {
+        match &self.bias {
+            Added::Nothing => 0.0,
+            Added::Linear { slopes, round } => {
+                let product = slopes[head] * (key - span.keys.start) as f32;
+                f64::from(if *round { bf16::from_f32(product).to_f32() } else { product })
+            }
+            Added::Distance { table, zero } => {
+                let column = zero + self.positions[0][query] as usize - self.positions[1][key] as usize;
+                f64::from(table.at(head, column))
+            }
+        }
+    }
+
+    /// The keys of a span that a query of it sees.
+    fn seen(&self, span: &Span, query: usize) -> std::ops::Range<usize> {
+        let later = if self.causal { span.queries.end - 1 - query } else { 0 };
+        span.keys.start..span.keys.end - later
+    }
+
     /// The exact row of one query from operands as the precision takes them, and how far off f32 arithmetic may be:
     /// an error of a score changes all weights by that factor, rounding a weight changes that weight, and the mix
     /// adds an error for each key.
     fn exact(&self, precision: Precision, span: &Span, query: usize) -> Vec<Bound> {
         const EPS: f64 = 1.0 / 16_777_216.0;
-        let taken = |x: T| match precision {
-            Precision::Strict => x.to_f64(),
-            Precision::Bf16 => <bf16 as Storage>::nearest(x.to_f64()),
+        let taken = |x: f64| match precision {
+            Precision::Strict => x,
+            Precision::Bf16 => <bf16 as Storage>::nearest(x),
         };
         let rounding = if precision == Precision::Bf16 { 1.0 / 256.0 } else { 0.0 };
         let (width, scale) = (self.q.cols() / self.heads, f64::from(self.scale));
         let mut row = Vec::new();
         for head in 0..self.heads {
-            let columns = head * width..(head + 1) * width;
+            let shared = head / (self.heads / self.kv_heads);
             let (mut scores, mut error) = (Vec::new(), 0.0f64);
-            for key in span.keys.clone() {
-                let products = columns.clone().map(|c| taken(self.q.at(query, c)) * taken(self.k.at(key, c)));
+            let keys = self.seen(span, query);
+            for key in keys.clone() {
+                let products = (0..width).map(|c| {
+                    let (q, k) = (self.q.at(query, head * width + c), self.k.at(key, shared * width + c));
+                    taken(q.to_f64()) * taken(k.to_f64())
+                });
                 let (sum, size) = products.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
-                scores.push(sum * scale);
-                error = error.max((width as f64 + 2.0) * EPS * size * scale);
+                let added = self.added(span, head, query, key);
+                scores.push((sum + added) * scale);
+                error = error.max((width as f64 + 4.0) * EPS * (size + added.abs()) * scale);
             }
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
-            for column in columns {
-                let values = || span.keys.clone().map(|key| taken(self.v.at(key, column)));
+            for column in shared * width..(shared + 1) * width {
+                let values = || keys.clone().map(|key| taken(self.v.at(key, column).to_f64()));
                 let exact = values().zip(&weights).map(|(v, w)| v * w / total).sum();
                 let most = values().fold(0.0, |most: f64, v| most.max(v.abs()));
-                let allowed = (2.0 * error + (2.0 * span.keys.len() as f64 + 12.0) * EPS + rounding) * most;
+                let allowed = (2.0 * error + (2.0 * keys.len() as f64 + 12.0) * EPS + rounding) * most;
                 row.push(Bound { error: allowed, ..Bound::exactly(exact) });
             }
         }
@@ -99,9 +180,10 @@ impl<T: Element> Case<T> {
             for query in span.queries.clone() {
                 for (column, bound) in self.exact(ctx.precision(), span, query).iter().enumerate() {
                     bound.check(out.at(query, column), || {
-                        let Case { heads, spans, .. } = self;
+                        let Case { heads, kv_heads, causal, spans, .. } = self;
                         let place = format!("{} {:?}", ctx.level(), ctx.precision());
-                        format!("{place} {heads} heads {spans:?} query {query} column {column}")
+                        let heads = format!("{heads} heads, {kv_heads} of keys, causal {causal}");
+                        format!("{place} {heads} {spans:?} query {query} column {column}")
                     });
                 }
             }
@@ -150,7 +232,8 @@ fn a_sequence_does_not_depend_on_batch_or_threads() {
                 };
                 for span in [span.clone(), late] {
                     let (q, k, v) = (case.q.clone(), case.k.clone(), case.v.clone());
-                    let alone = Case { q, k, v, spans: vec![span.clone()], ..case }.run(ctx);
+                    let (bias, positions) = (case.bias.clone(), case.positions.clone());
+                    let alone = Case { q, k, v, bias, positions, spans: vec![span.clone()], ..case }.run(ctx);
                     for query in span.queries {
                         let (alone, together) = (bits(alone.row(query)), bits(together.row(query)));
                         assert_eq!(alone, together, "{} {precision:?} query {query}", ctx.level());
@@ -208,6 +291,79 @@ fn special_scores_stay_in_their_rows() {
     });
 }
 
+/// Every bias, causal or not, with keys and values shared by heads, in their own storage type.
+#[test]
+fn biases_and_hidden_keys_obey_the_bound() {
+    fn check<T: Element, K: Element>(ctx: &Ctx) {
+        let mut rng = Rng::new(38);
+        for (heads, lengths) in [((6, 2, 20), &[5, 49][..]), ((4, 1, 16), &[131]), ((3, 3, 9), &[17, 1, 16])]
+        {
+            let mut case = Case::<T, K>::sharing(&mut rng, heads, lengths);
+            let slopes = (0..heads.0).map(|head| 0.7 / (head + 1) as f32).collect();
+            let table = Grid::random(&mut rng, Kind::Uniform, (heads.0, 2 * 140), 1);
+            for bias in [
+                Added::Nothing,
+                Added::Linear { slopes, round: heads.0 == 6 },
+                Added::Distance { table, zero: 140 },
+            ] {
+                case.bias = bias;
+                for causal in [false, true] {
+                    case.causal = causal;
+                    case.check(ctx, &case.run(ctx));
+                }
+            }
+        }
+    }
+    at_every_level(|ctx| {
+        for precision in PRECISIONS {
+            let ctx = &ctx.with_precision(precision);
+            check::<f32, f32>(ctx);
+            check::<f32, bf16>(ctx);
+            check::<bf16, f32>(ctx);
+            check::<f32, rachis_kernels::f16>(ctx);
+        }
+    });
+}
+
+/// The last queries alone, as a step on cached keys has them, have the bits that they have among all.
+#[test]
+fn a_causal_step_has_the_bits_of_the_whole() {
+    let mut rng = Rng::new(39);
+    let mut case = Case::<f32, bf16>::sharing(&mut rng, (4, 2, 24), &[200]);
+    case.causal = true;
+    // With holes, so that distances are not in a row.
+    case.positions = [0, 1].map(|_| (0..200).map(|i| i + i / 7).collect());
+    let table = Grid::random(&mut rng, Kind::Uniform, (4, 2 * 240), 0);
+    for bias in [
+        Added::Nothing,
+        Added::Linear { slopes: vec![0.5; 4], round: true },
+        Added::Distance { table, zero: 240 },
+    ] {
+        case.bias = bias;
+        for precision in PRECISIONS {
+            at_every_level(|ctx| {
+                let ctx = &ctx.with_precision(precision);
+                case.spans = vec![Span { queries: 0..200, keys: 0..200 }];
+                let all = case.run(ctx);
+                case.check(ctx, &all);
+                for (first, count) in [(199, 1), (0, 1), (100, 3), (57, 64), (128, 1)] {
+                    let queries = first..first + count;
+                    case.spans = vec![Span { queries: queries.clone(), keys: 0..queries.end }];
+                    let some = case.run(ctx);
+                    for query in queries {
+                        assert_eq!(
+                            bits(some.row(query)),
+                            bits(all.row(query)),
+                            "{} query {query}",
+                            ctx.level()
+                        );
+                    }
+                }
+            });
+        }
+    }
+}
+
 #[test]
 fn queries_may_be_other_rows_than_keys() {
     // The first row asks but is nobody's key; the last is neither.
@@ -256,7 +412,18 @@ fn operands_that_disagree_are_refused_and_nothing_is_written() {
             let mut written = [7.0f32; 24];
             let matrix = |(rows, cols)| MatRef::new(&data, rows, cols).unwrap();
             let out = MatMut::new(&mut written, 4, 6).unwrap();
-            let op = Attention { q: matrix(q), k: matrix(k), v: matrix(v), heads, scale: 1.0, spans, out };
+            let op = Attention {
+                q: matrix(q),
+                k: matrix(k),
+                v: matrix(v),
+                heads,
+                kv_heads: heads,
+                scale: 1.0,
+                bias: Bias::None,
+                causal: false,
+                spans,
+                out,
+            };
             let error = attention(&ctx, &mut Scratch::new(), op).unwrap_err();
             assert!(matches!(error, Error::Shape { operation: "attention", .. }), "{error}");
             assert_eq!(written, [7.0; 24]);
@@ -276,4 +443,49 @@ fn operands_that_disagree_are_refused_and_nothing_is_written() {
     refused(&[span(0..2, 0..usize::MAX)], 2, (all, all, all));
     #[allow(clippy::reversed_empty_ranges, reason = "a hostile range")]
     refused(&[span(3..1, 0..2)], 2, (all, all, all));
+}
+
+#[test]
+fn a_bias_or_a_mask_that_does_not_fit_is_refused() {
+    let ctx = Ctx::new(Level::Scalar).unwrap();
+    let data = [1.0f32; 24];
+    let good = [0, 1, 2, 3];
+    let refused = |kv_heads: usize, bias: Bias<'_>, causal: bool, keys: std::ops::Range<usize>| {
+        let mut written = [7.0f32; 24];
+        let matrix = || MatRef::new(&data, 4, 6).unwrap();
+        let out = MatMut::new(&mut written, 4, 6).unwrap();
+        let spans = &[Span { queries: 0..4, keys }];
+        let op = Attention {
+            q: matrix(),
+            k: matrix(),
+            v: matrix(),
+            heads: 2,
+            kv_heads,
+            scale: 1.0,
+            bias,
+            causal,
+            spans,
+            out,
+        };
+        let result = attention(&ctx, &mut Scratch::new(), op);
+        let refused = matches!(result, Err(Error::Shape { operation: "attention", .. }));
+        assert!(refused == (written == [7.0; 24]), "{result:?}");
+        refused
+    };
+    let table = |rows, cols| MatRef::new(&data, rows, cols).unwrap();
+    let distance = |table, zero, queries, keys| Bias::Distance { table, zero, queries, keys };
+    assert!(!refused(2, Bias::None, true, 0..4));
+    assert!(refused(0, Bias::None, false, 0..4));
+    assert!(refused(1, Bias::None, false, 0..4));
+    assert!(refused(3, Bias::None, false, 0..4));
+    assert!(refused(2, Bias::None, true, 0..3));
+    assert!(refused(2, Bias::Linear { slopes: &[1.0], round: false }, false, 0..4));
+    assert!(!refused(2, distance(table(2, 7), 3, &good, &good), false, 0..4));
+    assert!(refused(2, distance(table(3, 7), 3, &good, &good), false, 0..4));
+    assert!(refused(2, distance(table(2, 6), 3, &good, &good), false, 0..4));
+    assert!(refused(2, distance(table(2, 7), 2, &good, &good), false, 0..4));
+    assert!(refused(2, distance(table(2, 7), 3, &good[..3], &good), false, 0..4));
+    assert!(refused(2, distance(table(2, 7), 3, &good, &good[..3]), false, 0..4));
+    assert!(refused(2, distance(table(2, 7), 3, &[0, 2, 1, 3], &good), false, 0..4));
+    assert!(refused(2, distance(table(2, 7), usize::MAX, &good, &good), false, 0..4));
 }

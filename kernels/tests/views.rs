@@ -1,8 +1,8 @@
 //! Views made from absurd dimensions are errors, never panics, and never reach outside their slice.
 
 use rachis_kernels::{
-    AnyMatRef, Attention, Ctx, Gemm, Layout, MatMut, MatRef, NormRows, Scratch, SoftmaxRows, Span, Weights,
-    attention, gemm, layer_norm_rows, softmax_rows,
+    AnyMatRef, Attention, Bias, Ctx, Gemm, Layout, MatMut, MatRef, NormRows, Scratch, SoftmaxRows, Span,
+    Weights, attention, gemm, layer_norm_rows, softmax_rows,
 };
 
 /// Sizes around everything that overflows.
@@ -118,7 +118,18 @@ fn hostile_spans_are_errors() {
         attention(
             &ctx,
             &mut Scratch::new(),
-            Attention { q: m(), k: m(), v: m(), heads, scale: 1.0, spans, out },
+            Attention {
+                q: m(),
+                k: m(),
+                v: m(),
+                heads,
+                kv_heads: heads,
+                scale: 1.0,
+                bias: Bias::None,
+                causal: false,
+                spans,
+                out,
+            },
         )
     };
     let span = |queries, keys| Span { queries, keys };

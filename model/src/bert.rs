@@ -8,8 +8,8 @@ mod heads;
 use std::path::Path;
 
 use rachis_kernels::{
-    Activation, Attention, Ctx, Elem, MatMut, MatRef, Precision, Span, attention, attention_scratch_len,
-    bf16, reuse,
+    Activation, Attention, Bias, Ctx, Elem, MatMut, MatRef, Precision, Span, attention,
+    attention_scratch_len, bf16, reuse,
 };
 use rachis_loader::{Access, Preset};
 
@@ -315,6 +315,9 @@ impl Layer {
                 k: projected.columns(hidden, hidden)?,
                 v: projected.columns(2 * hidden, hidden)?,
                 heads: config.num_heads,
+                kv_heads: config.num_heads,
+                bias: Bias::None,
+                causal: false,
                 scale: 1.0 / ((hidden / config.num_heads) as f32).sqrt(),
                 spans,
                 out: MatMut::new(&mut reuse::<T>(y)[..rows * hidden], rows, hidden)?,
