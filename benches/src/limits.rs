@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rachis_kernels::Ctx;
 use rachis_kernels::probe::{bf16_gflops, fma_gflops, read_gbps};
+use rachis_kernels::{Ctx, Level};
 use serde_json::{Value, json};
 
 use crate::arena::Arena;
@@ -43,6 +43,8 @@ pub struct Limits {
     pub fma: f64,
     /// GFLOP/s of bfloat16 multiply-adds, where the level has instructions for them.
     pub bf16: Option<f64>,
+    /// Whether the tile unit computes them.
+    pub tiles: bool,
     /// GB/s read from the second-level cache, the third, and memory.
     pub read: [f64; 3],
     /// Cores; bandwidths and peaks are taken to add up.
@@ -72,6 +74,7 @@ impl Limits {
             caches,
             fma: fma_gflops(ctx, 200),
             bf16: bf16_gflops(ctx, 200),
+            tiles: ctx.level() == Level::Amx,
             read: [
                 gbps(caches[1] / 2, 200),
                 gbps((caches[2] / 4).min(32 << 20), 8),
@@ -109,6 +112,7 @@ impl Limits {
         json!({
             "f32_gflops": rounded(self.fma),
             "bf16_gflops": self.bf16.map(rounded),
+            "amx_bf16_gflops": self.bf16.filter(|_| self.tiles).map(rounded),
             "read_gbps": { "l2": l2, "l3": l3, "dram": dram },
         })
     }
@@ -127,6 +131,7 @@ pub(crate) mod tests {
         caches: [32 << 10, 1 << 20, 32 << 20],
         fma: 100.0,
         bf16: None,
+        tiles: false,
         read: [100.0, 20.0, 10.0],
         threads: 1,
     };

@@ -86,7 +86,6 @@ impl<'p> Ctx<'p> {
     }
 
     /// The level with the proof that it can run.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn isa(&self) -> Isa {
         self.isa
     }

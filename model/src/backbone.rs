@@ -7,13 +7,17 @@ use rachis_loader::{Access, ConfigSource, Preset};
 use crate::bert::BertBackbone;
 use crate::config::DtypePolicy;
 use crate::error::{Error, Result};
+use crate::opt::OptBackbone;
 
 /// A backbone whose class is inferred from the preset.
 #[derive(Debug)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "a program has a few models, and moves none of them")]
 pub enum Backbone {
     /// See [`BertBackbone`].
     Bert(BertBackbone),
+    /// See [`OptBackbone`].
+    Opt(OptBackbone),
 }
 
 impl Backbone {
@@ -40,10 +44,11 @@ impl Backbone {
         };
         match name.as_str() {
             "bert" | "BertBackbone" => BertBackbone::load(preset).map(Backbone::Bert),
+            "opt" | "OPTBackbone" => OptBackbone::load(preset).map(Backbone::Opt),
             other => Err(Error::Architecture {
                 path: preset.dir().to_owned(),
                 found: other.to_owned(),
-                expected: "one of: bert",
+                expected: "one of: bert, opt",
             }),
         }
     }
@@ -52,6 +57,7 @@ impl Backbone {
     pub fn name(&self) -> &'static str {
         match self {
             Backbone::Bert(_) => "BertBackbone",
+            Backbone::Opt(_) => "OptBackbone",
         }
     }
 
@@ -59,6 +65,7 @@ impl Backbone {
     pub fn dtype(&self) -> DtypePolicy {
         match self {
             Backbone::Bert(model) => model.dtype(),
+            Backbone::Opt(model) => model.dtype(),
         }
     }
 }

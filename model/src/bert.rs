@@ -7,10 +7,7 @@ mod heads;
 
 use std::path::Path;
 
-use rachis_kernels::{
-    Activation, Attention, Bias, Ctx, Elem, MatMut, MatRef, Precision, Span, attention,
-    attention_scratch_len, bf16, reuse,
-};
+use rachis_kernels::{Activation, Ctx, MatMut, MatRef};
 use rachis_loader::{Access, Preset};
 
 pub use config::BertConfig;
@@ -18,10 +15,10 @@ pub use heads::BertPretrainingHeads;
 
 use crate::config::DtypePolicy;
 use crate::error::{Result, request};
-use crate::layers::{Embedding, LayerNorm, Linear};
-use crate::session::{Model, Plan, SequenceOutput, Session, Workspace};
-use crate::tokens::Tokens;
-use crate::weights::{Scope, Source};
+use crate::layers::{Block, BlockConfig, BlockNames, Buffers, Embedding, LayerNorm, Linear};
+use crate::session::{Model, Observer, Plan, SequenceOutput, Session, Workspace, carve};
+use crate::tokens::{First, Tokens};
+use crate::weights::Source;
 
 /// The inputs of a [`BertBackbone`]; the padding mask is part of the tokens.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +39,6 @@ pub struct BertOutput<'s> {
     pub pooled_output: MatRef<'s, f32>,
 }
 
-/// Called with the number of a layer and its output; 0 is the input of the first layer.
-pub type Observer<'o> = &'o mut (dyn FnMut(usize, SequenceOutput<'_>) + Send);
-
 /// The BERT encoder.
 #[derive(Debug)]
 pub struct BertBackbone {
@@ -54,21 +48,21 @@ pub struct BertBackbone {
     position_embedding: Embedding,
     segment_embedding: Embedding,
     embeddings_norm: LayerNorm,
-    layers: Vec<Layer>,
+    layers: Vec<Block>,
     pooler: Linear,
 }
 
-#[derive(Debug)]
-struct Layer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    attention_output: Linear,
-    attention_norm: LayerNorm,
-    intermediate: Linear,
-    output: Linear,
-    output_norm: LayerNorm,
-}
+const NAMES: BlockNames = BlockNames {
+    attention: [
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+    ],
+    attention_norm: "attention.output.LayerNorm",
+    feed_forward: ["intermediate.dense", "output.dense"],
+    feed_forward_norm: "output.LayerNorm",
+};
 
 impl BertBackbone {
     /// The model in a preset directory, its weights memory-mapped.
@@ -123,11 +117,11 @@ impl BertBackbone {
                 config.num_segments,
                 hidden,
             )?,
-            embeddings_norm: LayerNorm::load(&embeddings.at("LayerNorm"), hidden, epsilon)?,
+            embeddings_norm: LayerNorm::load(&embeddings.at("LayerNorm"), hidden, epsilon, true)?,
             layers: (0..config.num_layers)
-                .map(|i| Layer::load(&encoder.at(i), &config))
+                .map(|i| Block::load(&encoder.at(i), &NAMES, block(&config)))
                 .collect::<Result<_>>()?,
-            pooler: Linear::load(&root.at("pooler.dense"), hidden, hidden)?,
+            pooler: Linear::load(&root.at("pooler.dense"), hidden, hidden, true)?,
             config,
             dtype,
         })
@@ -176,7 +170,7 @@ impl BertBackbone {
         let (rows, hidden) = (work.rows.len(), self.config.hidden_dim);
         let batch = work.rows.spans.len();
         let sizes = self.sizes(rows, batch);
-        let [x, _, _, _, pooled] = carve(work.hidden.take(sizes.iter().sum()), sizes);
+        let [x, _, _, _, _, pooled] = carve(work.hidden.take(sizes.iter().sum()), sizes);
         Ok(BertOutput {
             sequence_output: SequenceOutput { data: MatRef::new(x, rows, hidden)?, rows: &work.rows },
             pooled_output: MatRef::new(pooled, batch, hidden)?,
@@ -186,17 +180,17 @@ impl BertBackbone {
     /// Checks the inputs and lays out the rows to compute.
     fn prepare(&self, work: &mut Workspace, inputs: BertInputs<'_>) -> Result<()> {
         let BertConfig { vocabulary_size, max_sequence_length, num_segments, .. } = self.config;
-        work.rows.fill(inputs.tokens, vocabulary_size, max_sequence_length)?;
-        work.segments.clear();
+        work.rows.fill(inputs.tokens, (vocabulary_size, max_sequence_length), First::Always)?;
+        work.indices.clear();
         match inputs.segment_ids {
-            None => work.segments.resize(work.rows.len(), 0),
+            None => work.indices.resize(work.rows.len(), 0),
             Some(segments) => {
                 let (found, expected) = (segments.len(), inputs.tokens.ids().len());
                 if found != expected {
                     return Err(request("length of segment_ids", found, expected));
                 }
-                work.segments.extend(work.rows.source.iter().map(|at| segments[*at as usize]));
-                if let Some(segment) = work.segments.iter().find(|segment| **segment as usize >= num_segments)
+                work.indices.extend(work.rows.source.iter().map(|at| segments[*at as usize]));
+                if let Some(segment) = work.indices.iter().find(|segment| **segment as usize >= num_segments)
                 {
                     return Err(request("segment id", segment, format!("less than {num_segments}")));
                 }
@@ -205,21 +199,21 @@ impl BertBackbone {
         Ok(())
     }
 
-    /// Elements of x, y, the wide buffer, the first tokens and the pooled output.
-    fn sizes(&self, rows: usize, batch: usize) -> [usize; 5] {
-        let BertConfig { hidden_dim, intermediate_dim, .. } = self.config;
-        let wide = (3 * hidden_dim).max(intermediate_dim);
-        [rows * hidden_dim, rows * hidden_dim, rows * wide, batch * hidden_dim, batch * hidden_dim]
+    /// Elements of x, y, z, the wide buffer, the first tokens and the pooled output.
+    fn sizes(&self, rows: usize, batch: usize) -> [usize; 6] {
+        let [x, y, z, wide] = Block::sizes(&block(&self.config), rows);
+        let pooled = batch * self.config.hidden_dim;
+        [x, y, z, wide, pooled, pooled]
     }
 
     fn compute(&self, ctx: &Ctx, work: &mut Workspace, mut observer: Option<Observer<'_>>) -> Result<()> {
         let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.config.hidden_dim);
         let sizes = self.sizes(rows, batch);
-        let [x, y, wide, first, pooled] = carve(work.hidden.take(sizes.iter().sum()), sizes);
+        let [x, y, z, wide, first, pooled] = carve(work.hidden.take(sizes.iter().sum()), sizes);
 
         self.token_embedding.lookup(ctx, &work.rows.ids, MatMut::new(y, rows, hidden)?)?;
         self.position_embedding.add(ctx, &work.rows.positions, MatMut::new(y, rows, hidden)?)?;
-        self.segment_embedding.add(ctx, &work.segments, MatMut::new(y, rows, hidden)?)?;
+        self.segment_embedding.add(ctx, &work.indices, MatMut::new(y, rows, hidden)?)?;
         self.embeddings_norm.apply(ctx, MatRef::new(y, rows, hidden)?, MatMut::new(x, rows, hidden)?)?;
 
         for i in 0..=self.layers.len() {
@@ -227,11 +221,8 @@ impl BertBackbone {
                 observe(i, SequenceOutput { data: MatRef::new(x, rows, hidden)?, rows: &work.rows });
             }
             if let Some(layer) = self.layers.get(i) {
-                let buffers = Buffers { x, y, wide, scratch: &mut work.scratch };
-                match ctx.precision() {
-                    Precision::Strict => layer.apply::<f32>(ctx, &self.config, &work.rows.spans, buffers)?,
-                    Precision::Bf16 => layer.apply::<bf16>(ctx, &self.config, &work.rows.spans, buffers)?,
-                }
+                let buffers = Buffers { x, y, z, wide, scratch: &mut work.scratch };
+                layer.apply(ctx, &work.rows.spans, buffers)?;
             }
         }
 
@@ -246,105 +237,24 @@ impl BertBackbone {
 
 impl Model for BertBackbone {
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
-        let limit = self.config.max_sequence_length;
-        if seq > limit {
-            return Err(request("sequence length", seq, format!("at most {limit}")));
-        }
-        let rows = batch.checked_mul(seq).filter(|rows| u32::try_from(*rows).is_ok());
-        let rows = rows.ok_or_else(|| request("batch", batch, "at most 2^32 - 1 tokens in all"))?;
-        let head_dim = self.config.hidden_dim / self.config.num_heads;
-        let layers = self.layers.iter().flat_map(|layer| {
-            [(&layer.query, 2), (&layer.attention_output, 0), (&layer.intermediate, 0), (&layer.output, 0)]
-        });
-        let products =
-            layers.map(|(linear, others)| linear.scratch_len(ctx, rows, others)).max().unwrap_or(0);
-        let scratch = products.max(attention_scratch_len(ctx, head_dim));
+        let rows = crate::session::rows(batch, (seq, self.config.max_sequence_length))?;
+        let scratch = self.layers.first().map_or(0, |layer| layer.scratch_len(ctx, rows));
         let scratch = scratch.max(self.pooler.scratch_len(ctx, batch, 0));
         Ok(Plan { hidden: self.sizes(rows, batch).iter().sum(), scratch })
     }
 }
 
-/// A layer's working memory: its input and output, and two temporaries.
-struct Buffers<'w> {
-    x: &'w mut [f32],
-    y: &'w mut [f32],
-    wide: &'w mut [f32],
-    scratch: &'w mut rachis_kernels::Scratch,
-}
-
-impl Layer {
-    fn load(scope: &Scope<'_>, config: &BertConfig) -> Result<Layer> {
-        let (hidden, inner, epsilon) =
-            (config.hidden_dim, config.intermediate_dim, config.layer_norm_epsilon);
-        let attention = scope.at("attention");
-        Ok(Layer {
-            query: Linear::load(&attention.at("self.query"), hidden, hidden)?,
-            key: Linear::load(&attention.at("self.key"), hidden, hidden)?,
-            value: Linear::load(&attention.at("self.value"), hidden, hidden)?,
-            attention_output: Linear::load(&attention.at("output.dense"), hidden, hidden)?,
-            attention_norm: LayerNorm::load(&attention.at("output.LayerNorm"), hidden, epsilon)?,
-            intermediate: Linear::load(&scope.at("intermediate.dense"), hidden, inner)?,
-            output: Linear::load(&scope.at("output.dense"), inner, hidden)?,
-            output_norm: LayerNorm::load(&scope.at("output.LayerNorm"), hidden, epsilon)?,
-        })
+/// The configuration of every layer.
+fn block(config: &BertConfig) -> BlockConfig {
+    BlockConfig {
+        hidden: config.hidden_dim,
+        inner: config.intermediate_dim,
+        heads: config.num_heads,
+        activation: config.activation,
+        epsilon: config.layer_norm_epsilon,
+        bias: true,
+        affine: true,
+        norm_first: false,
+        causal: false,
     }
-
-    /// `x = norm(x + attention(x)); x = norm(x + feed_forward(x))`
-    ///
-    /// What is used in products only, which round it to the context's precision anyway, is stored as `T`.
-    fn apply<T: Elem>(
-        &self,
-        ctx: &Ctx,
-        config: &BertConfig,
-        spans: &[Span],
-        buffers: Buffers<'_>,
-    ) -> Result<()> {
-        let Buffers { x, y, wide, scratch } = buffers;
-        let (hidden, inner) = (config.hidden_dim, config.intermediate_dim);
-        let rows = x.len() / hidden;
-
-        let projected = &mut reuse::<T>(wide)[..rows * 3 * hidden];
-        let (input, out) = (MatRef::new(x, rows, hidden)?, MatMut::new(projected, rows, 3 * hidden)?);
-        Linear::apply_all([&self.query, &self.key, &self.value], ctx, scratch, input, out)?;
-        let projected = MatRef::new(projected, rows, 3 * hidden)?;
-        attention(
-            ctx,
-            scratch,
-            Attention {
-                q: projected.columns(0, hidden)?,
-                k: projected.columns(hidden, hidden)?,
-                v: projected.columns(2 * hidden, hidden)?,
-                heads: config.num_heads,
-                kv_heads: config.num_heads,
-                bias: Bias::None,
-                causal: false,
-                scale: 1.0 / ((hidden / config.num_heads) as f32).sqrt(),
-                spans,
-                out: MatMut::new(&mut reuse::<T>(y)[..rows * hidden], rows, hidden)?,
-            },
-        )?;
-        let residual = (Activation::Identity, Some(MatRef::new(x, rows, hidden)?));
-        let mixed = MatRef::new(&reuse::<T>(y)[..rows * hidden], rows, hidden)?;
-        let summed = &mut wide[..rows * hidden];
-        self.attention_output.apply(ctx, scratch, mixed, residual, MatMut::new(summed, rows, hidden)?)?;
-        self.attention_norm.apply(ctx, MatRef::new(summed, rows, hidden)?, MatMut::new(x, rows, hidden)?)?;
-
-        let wide = &mut reuse::<T>(wide)[..rows * inner];
-        let (input, activation) = (MatRef::new(x, rows, hidden)?, (config.activation, None));
-        self.intermediate.apply(ctx, scratch, input, activation, MatMut::new(wide, rows, inner)?)?;
-        let residual = (Activation::Identity, Some(MatRef::new(x, rows, hidden)?));
-        let wide = MatRef::new(wide, rows, inner)?;
-        self.output.apply(ctx, scratch, wide, residual, MatMut::new(y, rows, hidden)?)?;
-        self.output_norm.apply(ctx, MatRef::new(y, rows, hidden)?, MatMut::new(x, rows, hidden)?)
-    }
-}
-
-/// Cuts the front of `buffer` into pieces of the given lengths.
-fn carve<const N: usize>(buffer: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
-    let mut rest = buffer;
-    lengths.map(|len| {
-        let piece;
-        (piece, rest) = std::mem::take(&mut rest).split_at_mut(len);
-        piece
-    })
 }

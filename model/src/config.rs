@@ -75,6 +75,31 @@ pub(crate) fn field(field: &'static str, found: impl ToString, expected: impl To
     Error::Config { field, found: found.to_string(), expected: expected.to_string() }
 }
 
+/// What configurations accept at most: far beyond any model, far below any overflow.
+pub(crate) const LARGEST_DIM: usize = 1 << 20;
+pub(crate) const LARGEST_TABLE: usize = 1 << 24;
+pub(crate) const MOST_LAYERS: usize = 1 << 12;
+
+/// Checks that a number of heads divides a width.
+pub(crate) fn divisor(name: &'static str, value: usize, (of, width): (&str, usize)) -> Result<()> {
+    if width.is_multiple_of(value) {
+        Ok(())
+    } else {
+        Err(field(name, value, format!("a divisor of {of} {width}")))
+    }
+}
+
+/// Checks what is added to a variance.
+pub(crate) fn epsilon(name: &'static str, value: f32) -> Result<()> {
+    let fits = value.is_finite() && value >= 0.0;
+    if fits { Ok(()) } else { Err(field(name, value, "a finite number, not negative")) }
+}
+
+/// Checks a share.
+pub(crate) fn rate(name: &'static str, value: f32) -> Result<()> {
+    if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(field(name, value, "0 to 1")) }
+}
+
 /// Checks that a size is at least 1 and at most `most`.
 pub(crate) fn within(name: &'static str, value: usize, most: usize) -> Result<()> {
     if (1..=most).contains(&value) { Ok(()) } else { Err(field(name, value, format!("1 to {most}"))) }

@@ -5,6 +5,7 @@ pub mod bert;
 mod config;
 mod error;
 mod layers;
+pub mod opt;
 mod pooling;
 mod session;
 mod tokens;
@@ -15,8 +16,9 @@ pub use bert::{BertBackbone, BertConfig, BertInputs, BertOutput};
 pub use config::DtypePolicy;
 pub use error::{Error, Result};
 pub use layers::Embedding;
+pub use opt::{OptBackbone, OptConfig, OptInputs};
 pub use pooling::{Pooling, normalize};
-pub use session::{Model, Plan, SequenceOutput, Session};
+pub use session::{Model, Observer, Plan, SequenceOutput, Session};
 pub use tokens::Tokens;
 
 pub use rachis_kernels as kernels;

@@ -2,7 +2,7 @@
 
 use rachis_kernels::{Ctx, MatRef, Scratch};
 
-use crate::error::Result;
+use crate::error::{Result, request};
 use crate::tokens::Rows;
 
 /// What a forward pass keeps between calls: the context it runs in and its working memory.
@@ -24,8 +24,8 @@ pub(crate) struct Workspace {
     /// What kernels need within a call.
     pub(crate) scratch: Scratch,
     pub(crate) rows: Rows,
-    /// Segment ids of the rows.
-    pub(crate) segments: Vec<u32>,
+    /// The rows' rows of another table: segments, or positions that are counted otherwise.
+    pub(crate) indices: Vec<u32>,
 }
 
 /// The working memory that a model needs for requests up to some size, in elements of f32.
@@ -69,13 +69,13 @@ impl<'p> Session<'p> {
     ///
     /// # Errors
     /// When the size is beyond the model's limits.
-    pub fn reserve(&mut self, model: &impl Model, batch: usize, seq: usize) -> Result<()> {
+    pub fn reserve(&mut self, model: &(impl Model + ?Sized), batch: usize, seq: usize) -> Result<()> {
         let plan = model.plan(&self.ctx, batch, seq)?;
         self.work.hidden.reserve(plan.hidden);
         self.work.scratch.reserve(plan.scratch);
         self.work.rows.reserve(batch, seq);
-        let segments = batch.saturating_mul(seq).saturating_sub(self.work.segments.len());
-        self.work.segments.reserve(segments);
+        let indices = batch.saturating_mul(seq).saturating_sub(self.work.indices.len());
+        self.work.indices.reserve(indices);
         Ok(())
     }
 
@@ -83,6 +83,28 @@ impl<'p> Session<'p> {
     pub fn workspace_bytes(&self) -> usize {
         self.work.hidden.bytes() + self.work.scratch.bytes()
     }
+}
+
+/// The most rows of a request of `batch` sequences of up to `seq` tokens, of which a model takes `most`.
+pub(crate) fn rows(batch: usize, (seq, most): (usize, usize)) -> Result<usize> {
+    if seq > most {
+        return Err(request("sequence length", seq, format!("at most {most}")));
+    }
+    let rows = batch.checked_mul(seq).filter(|rows| u32::try_from(*rows).is_ok());
+    rows.ok_or_else(|| request("batch", batch, "at most 2^32 - 1 tokens in all"))
+}
+
+/// Called with the number of a layer and its output; 0 is the input of the first layer.
+pub type Observer<'o> = &'o mut (dyn FnMut(usize, SequenceOutput<'_>) + Send);
+
+/// Cuts the front of `buffer` into pieces of the given lengths.
+pub(crate) fn carve<const N: usize>(buffer: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
+    let mut rest = buffer;
+    lengths.map(|len| {
+        let piece;
+        (piece, rest) = std::mem::take(&mut rest).split_at_mut(len);
+        piece
+    })
 }
 
 /// A vector for every real token of a batch, as rows behind one another.
@@ -129,7 +151,7 @@ impl<'s> SequenceOutput<'s> {
         let width = self.hidden_dim();
         let expected = self.rows.total.saturating_mul(width);
         if out.len() != expected {
-            return Err(crate::error::request("length of the output", out.len(), expected));
+            return Err(request("length of the output", out.len(), expected));
         }
         out.fill(0.0);
         for span in &self.rows.spans {

@@ -79,10 +79,17 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// Whether the first position of a sequence is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// Even when it is padding, since BERT's pooled output is read there whatever the mask says: it asks like any
+    /// other token, but is not a key.
+    Always,
+    /// Like any other.
+    IfReal,
+}
+
 /// The rows that a forward pass computes: every real token of the batch, sequence after sequence.
-///
-/// The first position of a sequence is computed even when it is padding, since BERT's pooled output is read
-/// there whatever the mask says: it asks like any other token, but is not a key.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     /// Where each row's token stands in the caller's ids.
@@ -99,7 +106,12 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// Lays out `tokens`, reusing memory. `vocabulary` and `positions` bound ids and sequence lengths.
-    pub(crate) fn fill(&mut self, tokens: Tokens<'_>, vocabulary: usize, positions: usize) -> Result<()> {
+    pub(crate) fn fill(
+        &mut self,
+        tokens: Tokens<'_>,
+        (vocabulary, positions): (usize, usize),
+        first: First,
+    ) -> Result<()> {
         self.source.clear();
         self.positions.clear();
         self.ids.clear();
@@ -125,7 +137,7 @@ impl Rows {
                     1 => true,
                     other => return Err(request(what("padding_mask"), other, "0 or 1")),
                 };
-                if !real && position > 0 {
+                if !real && (position > 0 || first == First::IfReal) {
                     continue;
                 }
                 let id = tokens.ids[at];

@@ -141,14 +141,25 @@ fn minilm_inspection_and_memory() {
 
 #[test]
 fn run_computes_what_the_goldens_say() {
-    let goldens = Goldens::read("bert_gelu/goldens.safetensors");
+    check_run(
+        ("bert", "bert_gelu"),
+        &[("token_ids", "input_ids"), ("segment_ids", "token_type_ids"), ("padding_mask", "attention_mask")],
+        &["sequence_output", "pooled_output", "mlm_logits", "nsp_logits", "hs.0", "hs.1", "hs.2"],
+    );
+    let names = [("token_ids", "input_ids"), ("padding_mask", "attention_mask")];
+    for model in ["opt_pre", "opt_350m_style"] {
+        check_run(("opt", model), &names, &["sequence_output", "logits", "hs.0", "hs.1", "hs.2"]);
+    }
+}
+
+/// Runs a fixture, with inputs by our names and the goldens', and compares what comes out.
+fn check_run((family, model): (&str, &str), names: &[(&str, &str)], tensors: &[&str]) {
+    let goldens = Goldens::read(format!("{model}/goldens.safetensors"));
     let limits = Limits::read();
     let dir = tempfile::tempdir().unwrap();
     let (input, output) = (dir.path().join("in.safetensors"), dir.path().join("out.safetensors"));
-    let names =
-        [("token_ids", "input_ids"), ("segment_ids", "token_type_ids"), ("padding_mask", "attention_mask")];
     for wide in [false, true] {
-        let tensors = names.map(|(ours, theirs)| {
+        let inputs = names.iter().map(|(ours, theirs)| {
             let array = goldens.input("rpad_s13", theirs).unwrap();
             let bytes: Vec<u8> = if wide {
                 array.data.iter().flat_map(|x| i64::from(*x).to_le_bytes()).collect()
@@ -158,11 +169,12 @@ fn run_computes_what_the_goldens_say() {
             (ours, array.shape.clone(), bytes)
         });
         let dtype = if wide { Dtype::I64 } else { Dtype::I32 };
-        let views = tensors
+        let inputs: Vec<_> = inputs.collect();
+        let views = inputs
             .iter()
             .map(|(name, shape, bytes)| (*name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
         safetensors::serialize_to_file(views, None, &input).unwrap();
-        let model = fixture("bert_gelu/hf");
+        let model = fixture(format!("{model}/hf"));
         let (from, to) = (path(&input), path(&output));
         let mut arguments = vec!["run", "--model", path(&model), "--input", from, "--output", to];
         succeed(&arguments);
@@ -171,17 +183,17 @@ fn run_computes_what_the_goldens_say() {
     }
     let bytes = std::fs::read(&output).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    for tensor in ["sequence_output", "pooled_output", "mlm_logits", "nsp_logits", "hs.0", "hs.1", "hs.2"] {
+    for tensor in tensors {
         let name = tensor.replace("hs.", "hidden_states.");
         let view = file.tensor(&name).unwrap_or_else(|error| panic!("{name}: {error}"));
         let expected = goldens.expected("rpad_s13", tensor);
         assert_eq!((view.dtype(), view.shape()), (Dtype::F32, expected.shape.as_slice()), "{name}");
         let got: Vec<f32> =
             view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let pooled = tensor == "pooled_output" || tensor == "nsp_logits";
+        let pooled = ["pooled_output", "nsp_logits"].contains(tensor);
         let valid = &goldens.valid("rpad_s13", if pooled { "pooled" } else { "seq" }).data;
         let error = relative_error(&got, expected, valid);
-        assert!(error <= limits.float32("bert", tensor), "{name}: {error:e}");
+        assert!(error <= limits.float32(family, tensor), "{model} {name}: {error:e}");
         if !pooled {
             let padding =
                 got.chunks(*expected.shape.last().unwrap()).zip(valid).filter(|(_, valid)| **valid == 0);

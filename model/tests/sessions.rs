@@ -5,15 +5,51 @@ mod common;
 
 use common::Batch;
 use rachis::kernels::{Activation, Ctx, Level, Precision};
-use rachis::{Backbone, BertBackbone, BertConfig, BertInputs, Model, Session, Tokens};
+use rachis::{
+    Backbone, BertBackbone, BertConfig, BertInputs, Model, OptBackbone, OptConfig, OptInputs, Session, Tokens,
+};
 use rachis_testkit::{CountingAllocator, for_each_level};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// A model whose sizes are no multiple of any tile, large enough for several blocks of k.
-fn model() -> BertBackbone {
-    let config = BertConfig {
+/// An architecture under test.
+trait Subject: Model + Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// A forward pass; the bits of every output of each sequence, if they are asked for.
+    fn forward(&self, session: &mut Session<'_>, tokens: Tokens<'_>, keep: bool) -> Vec<Vec<u32>>;
+}
+
+impl Subject for BertBackbone {
+    fn name(&self) -> &'static str {
+        "bert"
+    }
+
+    fn forward(&self, session: &mut Session<'_>, tokens: Tokens<'_>, keep: bool) -> Vec<Vec<u32>> {
+        let output = BertBackbone::forward(self, session, BertInputs { tokens, segment_ids: None }).unwrap();
+        let sequences = if keep { tokens.batch() } else { 0 };
+        let both =
+            |i| [bits(output.sequence_output.sequence(i)), bits(output.pooled_output.rows_range(i..i + 1))];
+        (0..sequences).map(|i| both(i).concat()).collect()
+    }
+}
+
+impl Subject for OptBackbone {
+    fn name(&self) -> &'static str {
+        "opt"
+    }
+
+    fn forward(&self, session: &mut Session<'_>, tokens: Tokens<'_>, keep: bool) -> Vec<Vec<u32>> {
+        let output = OptBackbone::forward(self, session, OptInputs { tokens }).unwrap();
+        let sequences = if keep { tokens.batch() } else { 0 };
+        (0..sequences).map(|i| bits(output.sequence(i))).collect()
+    }
+}
+
+/// Models whose sizes are no multiple of any tile, large enough for several blocks of k.
+fn subjects() -> Vec<Box<dyn Subject>> {
+    let bert = BertConfig {
         vocabulary_size: 501,
         num_layers: 2,
         num_heads: 3,
@@ -23,7 +59,22 @@ fn model() -> BertBackbone {
         activation: Activation::GeluErf,
         ..BertConfig::default()
     };
-    BertBackbone::random(config, 7).unwrap()
+    let opt = OptConfig {
+        vocabulary_size: 501,
+        num_layers: 2,
+        num_heads: 3,
+        hidden_dim: 102,
+        intermediate_dim: 290,
+        max_sequence_length: 80,
+        embedding_dim: 102,
+        ..OptConfig::default()
+    };
+    let projected = OptConfig { embedding_dim: 70, norm_first: false, ..opt.clone() };
+    vec![
+        Box::new(BertBackbone::random(bert, 7).unwrap()),
+        Box::new(OptBackbone::random(opt, 7).unwrap()),
+        Box::new(OptBackbone::random(projected, 7).unwrap()),
+    ]
 }
 
 /// Sequences of these lengths.
@@ -36,12 +87,9 @@ fn sequences(lengths: &[usize]) -> Vec<Vec<u32>> {
     lengths.iter().map(|len| (0..*len).map(|_| id()).collect()).collect()
 }
 
-/// The bits of a sequence's vectors and of its pooled output, in a session of its own.
-fn alone(model: &BertBackbone, ctx: Ctx<'_>, ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
-    let mut session = Session::new(ctx);
-    let tokens = Tokens::padded(ids, 1, ids.len());
-    let output = model.forward(&mut session, BertInputs { tokens, segment_ids: None }).unwrap();
-    (bits(output.sequence_output.sequence(0)), bits(output.pooled_output))
+/// The bits of a sequence's outputs, in a session of its own.
+fn alone(model: &dyn Subject, ctx: Ctx<'_>, ids: &[u32]) -> Vec<u32> {
+    model.forward(&mut Session::new(ctx), Tokens::padded(ids, 1, ids.len()), true).remove(0)
 }
 
 fn bits(rows: rachis::kernels::MatRef<'_, f32>) -> Vec<u32> {
@@ -50,84 +98,59 @@ fn bits(rows: rachis::kernels::MatRef<'_, f32>) -> Vec<u32> {
 
 #[test]
 fn the_second_forward_allocates_nothing() {
-    let model = model();
     let ids = sequences(&[3 * 40]).remove(0);
     let mask: Vec<u8> = (0..120).map(|i| u8::from(i % 40 < 30)).collect();
     let lengths = [40, 80];
-    for_each_level(Level::supported(), |level| {
-        let mut session = Session::new(Ctx::new(level).unwrap());
-        session.reserve(&model, 3, 80).unwrap();
-        let plan = model.plan(session.ctx(), 3, 80).unwrap();
-        assert_eq!(session.workspace_bytes(), plan.bytes(), "reserving allocates what the plan says");
-        for tokens in [
-            Tokens::with_mask(&ids, 3, 40, &mask),
-            Tokens::ragged(&ids, &lengths),
-            Tokens::padded(&ids, 3, 40),
-        ] {
-            let inputs = BertInputs { tokens, segment_ids: None };
-            let (_, counts) = CountingAllocator::measure(|| model.forward(&mut session, inputs).is_ok());
-            assert_eq!(counts.allocations, 0, "{level}: {} bytes allocated", counts.bytes);
-        }
-        assert_eq!(session.workspace_bytes(), plan.bytes());
-    });
+    for model in subjects() {
+        let model = model.as_ref();
+        for_each_level(Level::supported(), |level| {
+            let mut session = Session::new(Ctx::new(level).unwrap());
+            session.reserve(model, 3, 80).unwrap();
+            let plan = model.plan(session.ctx(), 3, 80).unwrap();
+            assert_eq!(session.workspace_bytes(), plan.bytes(), "reserving allocates what the plan says");
+            for tokens in [
+                Tokens::with_mask(&ids, 3, 40, &mask),
+                Tokens::ragged(&ids, &lengths),
+                Tokens::padded(&ids, 3, 40),
+            ] {
+                let (_, counts) = CountingAllocator::measure(|| model.forward(&mut session, tokens, false));
+                assert_eq!(counts.allocations, 0, "{level} {}: {} bytes", model.name(), counts.bytes);
+            }
+            assert_eq!(session.workspace_bytes(), plan.bytes(), "{}", model.name());
+        });
+    }
 }
 
 #[test]
 fn batches_and_padding_do_not_change_a_bit() {
-    let model = model();
     let lengths = [5, 80, 1, 33, 64];
     let all = sequences(&lengths);
-    for_each_level(Level::supported(), |level| {
-        for precision in [Precision::Strict, Precision::Bf16] {
-            let ctx = Ctx::new(level).unwrap().with_precision(precision);
-            let mut session = Session::new(ctx);
-            let ragged = all.concat();
-            let output = model
-                .forward(
-                    &mut session,
-                    BertInputs { tokens: Tokens::ragged(&ragged, &lengths), segment_ids: None },
-                )
-                .unwrap();
-            for (i, ids) in all.iter().enumerate() {
-                let (sequence, pooled) = alone(&model, ctx, ids);
-                assert_eq!(
-                    bits(output.sequence_output.sequence(i)),
-                    sequence,
-                    "{level} {precision:?} ragged {i}"
-                );
-                assert_eq!(
-                    bits(output.pooled_output.rows_range(i..i + 1)),
-                    pooled,
-                    "{level} {precision:?} ragged {i}"
-                );
+    let ragged = all.concat();
+    let (mut padded, mut mask) = (vec![0u32; 5 * 80], vec![0u8; 5 * 80]);
+    for (i, ids) in all.iter().enumerate() {
+        padded[i * 80..][..ids.len()].copy_from_slice(ids);
+        mask[i * 80..][..ids.len()].fill(1);
+    }
+    for model in subjects() {
+        let model = model.as_ref();
+        for_each_level(Level::supported(), |level| {
+            for precision in [Precision::Strict, Precision::Bf16] {
+                let ctx = Ctx::new(level).unwrap().with_precision(precision);
+                let expected: Vec<_> = all.iter().map(|ids| alone(model, ctx, ids)).collect();
+                let mut session = Session::new(ctx);
+                let place = format!("{level} {} {precision:?}", model.name());
+                let found = model.forward(&mut session, Tokens::ragged(&ragged, &lengths), true);
+                assert!(found == expected, "{place} ragged");
+                let found = model.forward(&mut session, Tokens::with_mask(&padded, 5, 80, &mask), true);
+                assert!(found == expected, "{place} padded");
             }
-            let (mut padded, mut mask) = (vec![0u32; 5 * 80], vec![0u8; 5 * 80]);
-            for (i, ids) in all.iter().enumerate() {
-                padded[i * 80..][..ids.len()].copy_from_slice(ids);
-                mask[i * 80..][..ids.len()].fill(1);
-            }
-            let tokens = Tokens::with_mask(&padded, 5, 80, &mask);
-            let output = model.forward(&mut session, BertInputs { tokens, segment_ids: None }).unwrap();
-            for (i, ids) in all.iter().enumerate() {
-                let (sequence, pooled) = alone(&model, ctx, ids);
-                assert_eq!(
-                    bits(output.sequence_output.sequence(i)),
-                    sequence,
-                    "{level} {precision:?} padded {i}"
-                );
-                assert_eq!(
-                    bits(output.pooled_output.rows_range(i..i + 1)),
-                    pooled,
-                    "{level} {precision:?} padded {i}"
-                );
-            }
-        }
-    });
+        });
+    }
 }
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let config = BertConfig {
+    let bert = BertConfig {
         vocabulary_size: 501,
         num_layers: 1,
         num_heads: 4,
@@ -135,51 +158,62 @@ fn threads_do_not_change_a_bit() {
         intermediate_dim: 1024,
         ..BertConfig::default()
     };
-    let model = BertBackbone::random(config, 3).unwrap();
+    let opt = OptConfig {
+        vocabulary_size: 501,
+        num_layers: 1,
+        num_heads: 4,
+        hidden_dim: 256,
+        intermediate_dim: 1024,
+        embedding_dim: 256,
+        ..OptConfig::default()
+    };
+    let models: [Box<dyn Subject>; 2] =
+        [Box::new(BertBackbone::random(bert, 3).unwrap()), Box::new(OptBackbone::random(opt, 3).unwrap())];
     let lengths = [80, 7, 61];
     let ids = sequences(&lengths).concat();
-    let inputs = BertInputs { tokens: Tokens::ragged(&ids, &lengths), segment_ids: None };
-    for_each_level(Level::supported(), |level| {
-        let ctx = Ctx::new(level).unwrap();
-        let mut session = Session::new(ctx);
-        let expected = bits(model.forward(&mut session, inputs).unwrap().sequence_output.sequence(0));
-        for threads in [2, 3] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut session = Session::new(ctx.with_pool(Some(&pool)));
-            let output = model.forward(&mut session, inputs).unwrap();
-            assert_eq!(bits(output.sequence_output.sequence(0)), expected, "{level}, {threads} threads");
-        }
-    });
+    let tokens = Tokens::ragged(&ids, &lengths);
+    for model in models {
+        for_each_level(Level::supported(), |level| {
+            let ctx = Ctx::new(level).unwrap();
+            let expected = model.forward(&mut Session::new(ctx), tokens, true);
+            for threads in [2, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let found = model.forward(&mut Session::new(ctx.with_pool(Some(&pool))), tokens, true);
+                assert!(found == expected, "{level} {}, {threads} threads", model.name());
+            }
+        });
+    }
 }
 
 #[test]
 fn one_model_serves_sessions_on_many_threads() {
-    fn shared<T: Send + Sync>(_: &T) {}
-    let model = model();
-    shared(&model);
     let all = sequences(&[20, 80, 3, 50]);
     let ctx = Ctx::new(Level::detect()).unwrap();
-    let expected: Vec<_> = all.iter().map(|ids| alone(&model, ctx, ids)).collect();
-    std::thread::scope(|scope| {
-        for start in 0..3 {
-            let (model, all, expected) = (&model, &all, &expected);
-            scope.spawn(move || {
-                for i in 0..8 {
-                    let i = (start + i) % all.len();
-                    assert_eq!(alone(model, ctx, &all[i]), expected[i]);
-                }
-            });
-        }
-    });
+    for model in subjects() {
+        let model = model.as_ref();
+        let expected: Vec<_> = all.iter().map(|ids| alone(model, ctx, ids)).collect();
+        std::thread::scope(|scope| {
+            for start in 0..3 {
+                let (all, expected) = (&all, &expected);
+                scope.spawn(move || {
+                    for i in 0..8 {
+                        let i = (start + i) % all.len();
+                        assert_eq!(alone(model, ctx, &all[i]), expected[i]);
+                    }
+                });
+            }
+        });
+    }
 }
 
 #[test]
 fn without_a_pool_no_thread_is_started() {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
     let before: Vec<_> = tasks.flatten().map(|task| task.file_name()).collect();
-    let model = model();
     let ids = sequences(&[80]).remove(0);
-    alone(&model, Ctx::new(Level::detect()).unwrap(), &ids);
+    for model in subjects() {
+        alone(model.as_ref(), Ctx::new(Level::detect()).unwrap(), &ids);
+    }
     // Threads of other tests come and go meanwhile; rayon's would stay, by name.
     let names = std::fs::read_dir("/proc/self/task")
         .unwrap()
@@ -198,7 +232,11 @@ fn the_class_is_inferred_from_the_configuration() {
     let goldens = rachis_testkit::goldens::Goldens::read("bert_tanh/goldens.safetensors");
     let batch = Batch::of(&goldens, "one_s1");
     let mut session = Session::new(Ctx::new(Level::Scalar).unwrap());
-    assert!(model.forward(&mut session, batch.inputs()).is_ok());
+    assert!(BertBackbone::forward(&model, &mut session, batch.inputs()).is_ok());
+    let dir = rachis_testkit::goldens::fixture("opt_pre/hf");
+    assert!(matches!(Backbone::from_preset(&dir), Ok(Backbone::Opt(_))));
+    let error = BertBackbone::from_preset(&dir).unwrap_err().to_string();
+    assert!(error.contains("opt") && error.contains("BertBackbone"), "{error}");
 }
 
 #[test]

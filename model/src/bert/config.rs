@@ -3,7 +3,7 @@
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
 
-use crate::config::{activation, field, within};
+use crate::config::{LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, epsilon, rate, within};
 use crate::error::{Error, Result};
 
 /// The arguments of a [`BertBackbone`](super::BertBackbone).
@@ -48,11 +48,6 @@ impl Default for BertConfig {
         }
     }
 }
-
-/// What [`BertConfig::validate`] accepts at most: far beyond any model, far below any overflow.
-const LARGEST_DIM: usize = 1 << 20;
-const LARGEST_TABLE: usize = 1 << 24;
-const MOST_LAYERS: usize = 1 << 12;
 
 impl BertConfig {
     /// The configuration of a preset, from Hugging Face's names or KerasHub's.
@@ -112,23 +107,8 @@ impl BertConfig {
         within("intermediate_dim", self.intermediate_dim, LARGEST_DIM)?;
         within("max_sequence_length", self.max_sequence_length, LARGEST_TABLE)?;
         within("num_segments", self.num_segments, LARGEST_TABLE)?;
-        if !self.hidden_dim.is_multiple_of(self.num_heads) {
-            return Err(field(
-                "num_heads",
-                self.num_heads,
-                format!("a divisor of hidden_dim {}", self.hidden_dim),
-            ));
-        }
-        if !(self.layer_norm_epsilon.is_finite() && self.layer_norm_epsilon >= 0.0) {
-            return Err(field(
-                "layer_norm_epsilon",
-                self.layer_norm_epsilon,
-                "a finite number, not negative",
-            ));
-        }
-        if !(0.0..=1.0).contains(&self.dropout) {
-            return Err(field("dropout", self.dropout, "0 to 1"));
-        }
-        Ok(())
+        divisor("num_heads", self.num_heads, ("hidden_dim", self.hidden_dim))?;
+        epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
+        rate("dropout", self.dropout)
     }
 }

@@ -37,10 +37,10 @@ impl BertPretrainingHeads {
         let transform = root.at("predictions.transform");
         let bias = root.at("predictions").weight("bias", &[vocabulary], Init::Zeros)?;
         Ok(Some(BertPretrainingHeads {
-            transform: Linear::load(&transform.at("dense"), hidden, hidden)?,
-            norm: LayerNorm::load(&transform.at("LayerNorm"), hidden, config.layer_norm_epsilon)?,
+            transform: Linear::load(&transform.at("dense"), hidden, hidden, true)?,
+            norm: LayerNorm::load(&transform.at("LayerNorm"), hidden, config.layer_norm_epsilon, true)?,
             decoder: Linear::tied(backbone.token_embedding().weight(), Some(bias)),
-            next_sentence: Linear::load(&root.at("seq_relationship"), hidden, 2)?,
+            next_sentence: Linear::load(&root.at("seq_relationship"), hidden, 2, true)?,
             activation: config.activation,
             hidden_dim: hidden,
             vocabulary_size: vocabulary,

@@ -17,10 +17,10 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// The layer at `scope`: `weight` `[outputs, inputs]` and `bias`.
-    pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Linear> {
+    /// The layer at `scope`: `weight` `[outputs, inputs]` and, if there is to be one, `bias`.
+    pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
         let weight = scope.weight("weight", &[outputs, inputs], Init::KERNEL)?;
-        let bias = Some(scope.weight("bias", &[outputs], Init::Zeros)?);
+        let bias = bias.then(|| scope.weight("bias", &[outputs], Init::Zeros)).transpose()?;
         Ok(Linear { weight, bias, layout: Layout::Nk })
     }
 

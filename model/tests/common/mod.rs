@@ -1,11 +1,12 @@
-//! What the model's tests share: BERT fixtures as batches.
+//! What the model's tests share: fixtures as batches, and the comparison with golden files.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use rachis::bert::BertPretrainingHeads;
-use rachis::kernels::{Ctx, MatRef};
+use rachis::kernels::{Ctx, Level, MatRef, Precision};
 use rachis::loader::{Access, Preset};
 use rachis::{BertBackbone, BertInputs, SequenceOutput, Session, Tokens};
-use rachis_testkit::goldens::{Goldens, fixture};
+use rachis_testkit::for_each_level;
+use rachis_testkit::goldens::{Goldens, Limits, fixture, relative_error};
 
 /// A padded batch of a golden case.
 pub struct Batch {
@@ -25,13 +26,19 @@ impl Batch {
             shape: (ids.shape[0], ids.shape[1]),
             ids: unsigned("input_ids"),
             mask: get("attention_mask").data.iter().map(|x| u8::try_from(*x).unwrap()).collect(),
-            segments: unsigned("token_type_ids"),
+            segments: match goldens.input(case, "token_type_ids") {
+                Some(_) => unsigned("token_type_ids"),
+                None => Vec::new(),
+            },
         }
     }
 
+    pub fn tokens(&self) -> Tokens<'_> {
+        Tokens::with_mask(&self.ids, self.shape.0, self.shape.1, &self.mask)
+    }
+
     pub fn inputs(&self) -> BertInputs<'_> {
-        let tokens = Tokens::with_mask(&self.ids, self.shape.0, self.shape.1, &self.mask);
-        BertInputs { tokens, segment_ids: Some(&self.segments) }
+        BertInputs { tokens: self.tokens(), segment_ids: Some(&self.segments) }
     }
 }
 
@@ -82,4 +89,69 @@ pub fn outputs(
 /// The kind of positions that a tensor of this name has.
 pub fn kind(tensor: &str) -> &'static str {
     if tensor == "pooled_output" || tensor == "nsp_logits" { "pooled" } else { "seq" }
+}
+
+/// Compares every tensor that a golden file has for a directory of weights, at every level, over the positions that
+/// are real. `run` gives the outputs by the names of the golden files.
+#[track_caller]
+pub fn compare_with_goldens(
+    family: &str,
+    directory: &str,
+    has_heads: bool,
+    run: impl Fn(Ctx<'_>, &Batch) -> Vec<(String, Vec<f32>)>,
+) {
+    let goldens = Goldens::read(format!("{}/goldens.safetensors", directory.split('/').next().unwrap()));
+    let limits = Limits::read();
+    for_each_level(Level::supported(), |level| {
+        let mut compared = 0;
+        for case in goldens.cases() {
+            let got = run(Ctx::new(level).unwrap(), &Batch::of(&goldens, case));
+            for tensor in goldens.tensors(case) {
+                let Some((_, got)) = got.iter().find(|(name, _)| name == tensor) else {
+                    assert!(!has_heads && tensor.ends_with("logits"), "{directory} {case}: no {tensor}");
+                    continue;
+                };
+                let valid = &goldens.valid(case, kind(tensor)).data;
+                let error = relative_error(got, goldens.expected(case, tensor), valid);
+                let limit = limits.float32(family, tensor);
+                assert!(error <= limit, "{level} {directory} {case} {tensor}: {error:e} of {limit:e}");
+                compared += 1;
+            }
+        }
+        assert!(compared >= goldens.cases().len(), "{directory}: only {compared} tensors were compared");
+        println!("{level} {directory}: {compared} tensors within their limits");
+    });
+}
+
+/// Half-precision files: exactly widened they must meet the float32 limits against exact arithmetic on the
+/// rounded weights; with activations rounded too, what the library's own half-precision run was off by.
+#[track_caller]
+pub fn compare_half_with_goldens(
+    family: &str,
+    model: &str,
+    dtype: &str,
+    run: impl Fn(Ctx<'_>, &Batch) -> Vec<(String, Vec<f32>)>,
+) {
+    let goldens = Goldens::read(format!("{model}/goldens.safetensors"));
+    let expected = Goldens::read(format!("{model}/lowp_goldens.safetensors"));
+    let limits = Limits::read();
+    let case = "rpad_s13";
+    let batch = Batch::of(&goldens, case);
+    for_each_level(Level::supported(), |level| {
+        for precision in [Precision::Strict, Precision::Bf16] {
+            let ctx = Ctx::new(level).unwrap().with_precision(precision);
+            for (tensor, got) in run(ctx, &batch) {
+                if tensor.starts_with("hs.") {
+                    continue;
+                }
+                let expected = expected.float(&format!("{dtype}.weights_{dtype}_compute_f64.{tensor}"));
+                let error = relative_error(&got, expected, &goldens.valid(case, kind(&tensor)).data);
+                let limit = match precision {
+                    Precision::Strict => limits.float32(family, &tensor),
+                    Precision::Bf16 => limits.native_half(family, "bf16"),
+                };
+                assert!(error <= limit, "{level} {model} {precision:?} {tensor}: {error:e} of {limit:e}");
+            }
+        }
+    });
 }

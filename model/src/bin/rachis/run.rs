@@ -2,19 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::MatRef;
 use rachis::loader::Preset;
-use rachis::{Backbone, BertBackbone, BertInputs, Session, Tokens};
+use rachis::{
+    Backbone, BertBackbone, BertInputs, Observer, OptBackbone, OptInputs, SequenceOutput, Session, Tokens,
+};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::Result;
 use crate::args::{RunArgs, open};
 
-/// Outputs by name: shape and values.
-type Outputs = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+/// An output: shape and values.
+type Output = (Vec<usize>, Vec<f32>);
+
+/// Outputs by name.
+type Outputs = BTreeMap<String, Output>;
 
 pub fn run(args: &RunArgs) -> Result<()> {
     let (preset, model) = open(args.common.model()?)?;
@@ -24,6 +29,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let inputs = Inputs::parse(&args.input, &bytes)?;
     let outputs = match &model {
         Backbone::Bert(model) => bert(args, &preset, model, &mut session, &inputs)?,
+        Backbone::Opt(model) => opt(args, model, &mut session, &inputs)?,
         other => return Err(format!("run does not know {}", other.name()).into()),
     };
     save(&args.output, &outputs)
@@ -37,63 +43,138 @@ fn bert(
     inputs: &Inputs<'_>,
 ) -> Result<Outputs> {
     inputs.only(&["token_ids", "segment_ids", "padding_mask"])?;
-    let ids = inputs.required("token_ids")?;
-    let (batch, seq) = ids.shape;
-    let mask = inputs
-        .optional("padding_mask", ids.shape)?
-        .map(|mask| mask.narrow::<u8>("padding_mask"))
-        .transpose()?;
-    let segments = inputs.optional("segment_ids", ids.shape)?;
+    let batch = Batch::read(inputs)?;
+    let segments = inputs.optional("segment_ids", batch.shape)?;
     let segments = segments.map(|segments| segments.narrow::<u32>("segment_ids")).transpose()?;
-    let ids = ids.narrow::<u32>("token_ids")?;
-    let tokens = match &mask {
-        Some(mask) => Tokens::with_mask(&ids, batch, seq, mask),
-        None => Tokens::padded(&ids, batch, seq),
-    };
-    let inputs = BertInputs { tokens, segment_ids: segments.as_deref() };
-    let (hidden, vocabulary) = (model.config().hidden_dim, model.config().vocabulary_size);
+    let inputs = BertInputs { tokens: batch.tokens(), segment_ids: segments.as_deref() };
+    let (count, hidden) = (batch.shape.0, model.config().hidden_dim);
 
-    let outputs = Mutex::new(Outputs::new());
-    let failed = Mutex::new(None);
-    let put = |name: String, shape: Vec<usize>, values| {
-        if let Ok(mut outputs) = outputs.lock() {
-            outputs.insert(name, (shape, values));
-        }
-    };
-    let mut observe = |layer: usize, states: rachis::SequenceOutput<'_>| {
-        let mut values = vec![0.0; batch * seq * hidden];
-        match states.write_padded(&mut values) {
-            Ok(()) => put(format!("hidden_states.{layer}"), vec![batch, seq, hidden], values),
-            Err(error) => *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error),
-        }
-    };
-    let observer: Option<rachis::bert::Observer<'_>> = if args.layers { Some(&mut observe) } else { None };
+    let layers = Layers::new(batch.shape);
+    let mut observe = |layer: usize, states: SequenceOutput<'_>| layers.put(layer, states);
+    let observer: Option<Observer<'_>> = if args.layers { Some(&mut observe) } else { None };
     let output = model.forward_observed(session, inputs, observer)?;
-    if let Some(error) = failed.into_inner()? {
-        return Err(error.into());
-    }
-    let mut sequence = vec![0.0; batch * seq * hidden];
-    output.sequence_output.write_padded(&mut sequence)?;
-    let pooled: Vec<f32> = (0..batch).flat_map(|i| output.pooled_output.row(i).to_vec()).collect();
-    let mut outputs = outputs.into_inner()?;
+    let sequence = batch.padded(output.sequence_output)?;
+    let pooled: Vec<f32> = (0..count).flat_map(|i| output.pooled_output.row(i).to_vec()).collect();
+    let mut outputs = layers.finish()?;
     if args.logits {
         let heads = BertPretrainingHeads::load(preset, model)?
             .ok_or("the file has no heads to compute logits with")?;
+        let vocabulary = model.config().vocabulary_size;
+        let logits =
+            batch.logits(&sequence, vocabulary, |rows, logits| heads.mlm_logits(session, rows, logits))?;
+        outputs.insert("mlm_logits".to_owned(), logits);
+        let mut logits = vec![0.0; count * 2];
+        heads.nsp_logits(session, MatRef::new(&pooled, count, hidden)?, &mut logits)?;
+        outputs.insert("nsp_logits".to_owned(), (vec![count, 2], logits));
+    }
+    outputs.insert("sequence_output".to_owned(), sequence);
+    outputs.insert("pooled_output".to_owned(), (vec![count, hidden], pooled));
+    Ok(outputs)
+}
+
+fn opt(
+    args: &RunArgs,
+    model: &OptBackbone,
+    session: &mut Session<'_>,
+    inputs: &Inputs<'_>,
+) -> Result<Outputs> {
+    inputs.only(&["token_ids", "padding_mask"])?;
+    let batch = Batch::read(inputs)?;
+    let layers = Layers::new(batch.shape);
+    let mut observe = |layer: usize, states: SequenceOutput<'_>| layers.put(layer, states);
+    let observer: Option<Observer<'_>> = if args.layers { Some(&mut observe) } else { None };
+    let output = model.forward_observed(session, OptInputs { tokens: batch.tokens() }, observer)?;
+    let sequence = batch.padded(output)?;
+    let mut outputs = layers.finish()?;
+    if args.logits {
+        let vocabulary = model.config().vocabulary_size;
+        let logits =
+            batch.logits(&sequence, vocabulary, |rows, logits| model.logits(session, rows, logits))?;
+        outputs.insert("logits".to_owned(), logits);
+    }
+    outputs.insert("sequence_output".to_owned(), sequence);
+    Ok(outputs)
+}
+
+/// `token_ids` and `padding_mask`.
+struct Batch {
+    shape: (usize, usize),
+    ids: Vec<u32>,
+    mask: Option<Vec<u8>>,
+}
+
+impl Batch {
+    fn read(inputs: &Inputs<'_>) -> Result<Batch> {
+        let ids = inputs.required("token_ids")?;
+        let mask = inputs.optional("padding_mask", ids.shape)?;
+        let mask = mask.map(|mask| mask.narrow::<u8>("padding_mask")).transpose()?;
+        Ok(Batch { shape: ids.shape, ids: ids.narrow::<u32>("token_ids")?, mask })
+    }
+
+    fn tokens(&self) -> Tokens<'_> {
+        match &self.mask {
+            Some(mask) => Tokens::with_mask(&self.ids, self.shape.0, self.shape.1, mask),
+            None => Tokens::padded(&self.ids, self.shape.0, self.shape.1),
+        }
+    }
+
+    /// A vector for every position, zero where there is padding.
+    fn padded(&self, output: SequenceOutput<'_>) -> Result<Output> {
+        padded(self.shape, output)
+    }
+
+    /// The logits of every position, zero where there is padding.
+    fn logits(
+        &self,
+        (shape, sequence): &Output,
+        vocabulary: usize,
+        compute: impl FnOnce(MatRef<'_, f32>, &mut [f32]) -> rachis::Result<()>,
+    ) -> Result<Output> {
+        let (batch, seq) = self.shape;
+        let width = shape.last().copied().unwrap_or(0);
         let mut logits = vec![0.0; batch * seq * vocabulary];
-        heads.mlm_logits(session, MatRef::new(&sequence, batch * seq, hidden)?, &mut logits)?;
-        if let Some(mask) = &mask {
+        compute(MatRef::new(sequence, batch * seq, width)?, &mut logits)?;
+        if let Some(mask) = &self.mask {
             for (row, _) in logits.chunks_exact_mut(vocabulary).zip(mask).filter(|(_, mask)| **mask == 0) {
                 row.fill(0.0);
             }
         }
-        outputs.insert("mlm_logits".to_owned(), (vec![batch, seq, vocabulary], logits));
-        let mut logits = vec![0.0; batch * 2];
-        heads.nsp_logits(session, MatRef::new(&pooled, batch, hidden)?, &mut logits)?;
-        outputs.insert("nsp_logits".to_owned(), (vec![batch, 2], logits));
+        Ok((vec![batch, seq, vocabulary], logits))
     }
-    outputs.insert("sequence_output".to_owned(), (vec![batch, seq, hidden], sequence));
-    outputs.insert("pooled_output".to_owned(), (vec![batch, hidden], pooled));
-    Ok(outputs)
+}
+
+fn padded((batch, seq): (usize, usize), output: SequenceOutput<'_>) -> Result<Output> {
+    let width = output.hidden_dim();
+    let mut values = vec![0.0; batch * seq * width];
+    output.write_padded(&mut values)?;
+    Ok((vec![batch, seq, width], values))
+}
+
+/// What an observer has seen: every layer's states, or why there are none.
+struct Layers {
+    shape: (usize, usize),
+    outputs: Mutex<Result<Outputs>>,
+}
+
+impl Layers {
+    fn new(shape: (usize, usize)) -> Layers {
+        Layers { shape, outputs: Mutex::new(Ok(Outputs::new())) }
+    }
+
+    fn put(&self, layer: usize, states: SequenceOutput<'_>) {
+        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *outputs, padded(self.shape, states)) {
+            (Ok(outputs), Ok(states)) => {
+                outputs.insert(format!("hidden_states.{layer}"), states);
+            }
+            (outputs, Err(error)) => *outputs = Err(error),
+            (Err(_), Ok(_)) => {}
+        }
+    }
+
+    fn finish(self) -> Result<Outputs> {
+        self.outputs.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The input file's integer tensors.
