@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rachis_loader::{Access, ConfigSource, Preset};
 
+use crate::bart::BartBackbone;
 use crate::bert::BertBackbone;
 use crate::config::DtypePolicy;
 use crate::error::{Error, Result};
@@ -14,6 +15,8 @@ use crate::opt::OptBackbone;
 #[non_exhaustive]
 #[allow(clippy::large_enum_variant, reason = "a program has a few models, and moves none of them")]
 pub enum Backbone {
+    /// See [`BartBackbone`].
+    Bart(BartBackbone),
     /// See [`BertBackbone`].
     Bert(BertBackbone),
     /// See [`OptBackbone`].
@@ -43,12 +46,13 @@ impl Backbone {
             ConfigSource::Keras { class_name } => class_name,
         };
         match name.as_str() {
+            "bart" | "BartBackbone" => BartBackbone::load(preset).map(Backbone::Bart),
             "bert" | "BertBackbone" => BertBackbone::load(preset).map(Backbone::Bert),
             "opt" | "OPTBackbone" => OptBackbone::load(preset).map(Backbone::Opt),
             other => Err(Error::Architecture {
                 path: preset.dir().to_owned(),
                 found: other.to_owned(),
-                expected: "one of: bert, opt",
+                expected: "one of: bart, bert, opt",
             }),
         }
     }
@@ -56,6 +60,7 @@ impl Backbone {
     /// The class, by KerasHub's name.
     pub fn name(&self) -> &'static str {
         match self {
+            Backbone::Bart(_) => "BartBackbone",
             Backbone::Bert(_) => "BertBackbone",
             Backbone::Opt(_) => "OptBackbone",
         }
@@ -64,6 +69,7 @@ impl Backbone {
     /// The dtype policy that the preset states.
     pub fn dtype(&self) -> DtypePolicy {
         match self {
+            Backbone::Bart(model) => model.dtype(),
             Backbone::Bert(model) => model.dtype(),
             Backbone::Opt(model) => model.dtype(),
         }

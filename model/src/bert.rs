@@ -60,6 +60,7 @@ const NAMES: BlockNames = BlockNames {
         "attention.output.dense",
     ],
     attention_norm: "attention.output.LayerNorm",
+    cross: None,
     feed_forward: ["intermediate.dense", "output.dense"],
     feed_forward_norm: "output.LayerNorm",
 };
@@ -222,7 +223,7 @@ impl BertBackbone {
             }
             if let Some(layer) = self.layers.get(i) {
                 let buffers = Buffers { x, y, z, wide, scratch: &mut work.scratch };
-                layer.apply(ctx, &work.rows.spans, buffers)?;
+                layer.apply(ctx, &work.rows.spans, None, buffers)?;
             }
         }
 

@@ -1,7 +1,7 @@
 //! What configurations have in common: field checks, activation names, dtype policies.
 
 use rachis_kernels::{Activation, Precision};
-use rachis_loader::Config;
+use rachis_loader::{Config, ConfigSource, Preset};
 
 use crate::error::{Error, Result};
 
@@ -73,6 +73,14 @@ pub(crate) fn activation(name: &str) -> Result<Activation> {
 /// [`Error::Config`] from anything printable.
 pub(crate) fn field(field: &'static str, found: impl ToString, expected: impl ToString) -> Error {
     Error::Config { field, found: found.to_string(), expected: expected.to_string() }
+}
+
+/// Rows at the front of a learned position table that stand for no position: transformers' OPT and BART have two.
+pub(crate) fn unused_positions(preset: &Preset) -> usize {
+    match preset.config().source() {
+        ConfigSource::HuggingFace { .. } => 2,
+        ConfigSource::Keras { .. } => 0,
+    }
 }
 
 /// What configurations accept at most: far beyond any model, far below any overflow.

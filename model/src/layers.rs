@@ -5,7 +5,7 @@ mod embedding;
 mod linear;
 mod norm;
 
-pub(crate) use block::{Block, BlockConfig, BlockNames, Buffers};
+pub(crate) use block::{Block, BlockConfig, BlockNames, Buffers, Memory};
 pub use embedding::Embedding;
 pub(crate) use linear::Linear;
 pub(crate) use norm::LayerNorm;

@@ -6,12 +6,12 @@ mod config;
 use std::path::Path;
 
 use rachis_kernels::{Activation, Ctx, MatMut, MatRef};
-use rachis_loader::{Access, ConfigSource, Preset};
+use rachis_loader::{Access, Preset};
 
 pub use config::{OptConfig, OptPositions};
 
-use crate::config::DtypePolicy;
-use crate::error::{Result, request};
+use crate::config::{DtypePolicy, unused_positions};
+use crate::error::Result;
 use crate::layers::{Block, BlockConfig, BlockNames, Buffers, Embedding, LayerNorm, Linear};
 use crate::session::{Model, Observer, Plan, SequenceOutput, Session, Workspace, carve};
 use crate::tokens::{First, Tokens};
@@ -31,8 +31,6 @@ pub struct OptBackbone {
     dtype: DtypePolicy,
     token_embedding: Embedding,
     position_embedding: Embedding,
-    /// Rows of the position table before that of the first position.
-    position_offset: usize,
     project_in: Option<Linear>,
     layers: Vec<Block>,
     final_norm: Option<LayerNorm>,
@@ -43,15 +41,13 @@ pub struct OptBackbone {
 const NAMES: BlockNames = BlockNames {
     attention: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"],
     attention_norm: "self_attn_layer_norm",
+    cross: None,
     feed_forward: ["fc1", "fc2"],
     feed_forward_norm: "final_layer_norm",
 };
 
 /// Of every norm; no configuration has another.
 const EPSILON: f32 = 1e-5;
-
-/// Rows of transformers' position table that stand for no position.
-const UNUSED_POSITIONS: usize = 2;
 
 impl OptBackbone {
     /// The model in a preset directory, its weights memory-mapped.
@@ -71,11 +67,13 @@ impl OptBackbone {
     /// As [`OptBackbone::from_preset`].
     pub fn load(preset: &Preset) -> Result<OptBackbone> {
         let config = OptConfig::from_preset(preset)?;
-        let offset = match preset.config().source() {
-            ConfigSource::HuggingFace { .. } => UNUSED_POSITIONS,
-            ConfigSource::Keras { .. } => 0,
-        };
-        OptBackbone::build(config, DtypePolicy::of(preset.config())?, offset, &Source::Preset(preset))
+        let unused_positions = unused_positions(preset);
+        OptBackbone::build(
+            config,
+            DtypePolicy::of(preset.config())?,
+            unused_positions,
+            &Source::Preset(preset),
+        )
     }
 
     /// A model of this configuration with random weights: kernels and embeddings truncated normal with standard
@@ -90,7 +88,7 @@ impl OptBackbone {
     fn build(
         config: OptConfig,
         dtype: DtypePolicy,
-        offset: usize,
+        unused_positions: usize,
         source: &Source<'_>,
     ) -> Result<OptBackbone> {
         config.validate()?;
@@ -101,10 +99,13 @@ impl OptBackbone {
             (width != hidden).then(|| Linear::load(&root.at(name), from, to, false)).transpose()
         };
         let final_norm = || LayerNorm::load(&root.at("final_layer_norm"), hidden, EPSILON, affine);
-        let positions = config.max_sequence_length + offset;
         Ok(OptBackbone {
-            position_embedding: Embedding::load(&root.at("embed_positions"), positions, hidden)?,
-            position_offset: offset,
+            position_embedding: Embedding::load_after(
+                &root.at("embed_positions"),
+                unused_positions,
+                config.max_sequence_length,
+                hidden,
+            )?,
             project_in: projection("project_in", width, hidden)?,
             layers: (0..config.num_layers)
                 .map(|i| Block::load(&root.at("layers").at(i), &NAMES, block(&config)))
@@ -173,17 +174,10 @@ impl OptBackbone {
     /// # Errors
     /// Shapes that disagree.
     pub fn logits(&self, session: &mut Session<'_>, rows: MatRef<'_, f32>, logits: &mut [f32]) -> Result<()> {
-        let (count, vocabulary) = (rows.rows(), self.config.vocabulary_size);
-        let (found, expected) = (logits.len(), count.saturating_mul(vocabulary));
-        if found != expected {
-            return Err(request("length of the logits", found, expected));
-        }
-        let Session { ctx, work } = session;
-        let out = MatMut::new(logits, count, vocabulary)?;
-        self.logits.apply(ctx, &mut work.scratch, rows, (Activation::Identity, None), out)
+        self.logits.logits(session, rows, logits)
     }
 
-    /// The row of the position table of every token.
+    /// The position of every token.
     fn index_positions(&self, work: &mut Workspace) {
         let Workspace { rows, indices, .. } = work;
         indices.clear();
@@ -193,7 +187,7 @@ impl OptBackbone {
                     OptPositions::Absolute => rows.positions[row],
                     OptPositions::Counted => count as u32,
                 };
-                indices.push(self.position_offset as u32 + position);
+                indices.push(position);
             }
         }
     }
@@ -230,7 +224,7 @@ impl OptBackbone {
             }
             if let Some(layer) = self.layers.get(i) {
                 let (y, wide) = (&mut table_y[..rows * hidden], &mut *table_wide);
-                layer.apply(ctx, &work.rows.spans, Buffers { x, y, z, wide, scratch })?;
+                layer.apply(ctx, &work.rows.spans, None, Buffers { x, y, z, wide, scratch })?;
             }
         }
 

@@ -1,6 +1,6 @@
 //! The working memory of one stream of requests.
 
-use rachis_kernels::{Ctx, MatRef, Scratch};
+use rachis_kernels::{Ctx, MatRef, Scratch, Span};
 
 use crate::error::{Result, request};
 use crate::tokens::Rows;
@@ -24,6 +24,9 @@ pub(crate) struct Workspace {
     /// What kernels need within a call.
     pub(crate) scratch: Scratch,
     pub(crate) rows: Rows,
+    /// Of the sequences that a decoder attends to, with the rows of both.
+    pub(crate) source: Rows,
+    pub(crate) cross: Vec<Span>,
     /// The rows' rows of another table: segments, or positions that are counted otherwise.
     pub(crate) indices: Vec<u32>,
 }
@@ -74,6 +77,8 @@ impl<'p> Session<'p> {
         self.work.hidden.reserve(plan.hidden);
         self.work.scratch.reserve(plan.scratch);
         self.work.rows.reserve(batch, seq);
+        self.work.source.reserve(batch, seq);
+        self.work.cross.reserve(batch.saturating_sub(self.work.cross.len()));
         let indices = batch.saturating_mul(seq).saturating_sub(self.work.indices.len());
         self.work.indices.reserve(indices);
         Ok(())
@@ -96,6 +101,18 @@ pub(crate) fn rows(batch: usize, (seq, most): (usize, usize)) -> Result<usize> {
 
 /// Called with the number of a layer and its output; 0 is the input of the first layer.
 pub type Observer<'o> = &'o mut (dyn FnMut(usize, SequenceOutput<'_>) + Send);
+
+/// One of the two stacks of layers of an encoder-decoder model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tower {
+    /// Reads the source.
+    Encoder,
+    /// Writes, attending to the encoder's output.
+    Decoder,
+}
+
+/// An [`Observer`] of both towers.
+pub type TowerObserver<'o> = &'o mut (dyn FnMut(Tower, usize, SequenceOutput<'_>) + Send);
 
 /// Cuts the front of `buffer` into pieces of the given lengths.
 pub(crate) fn carve<const N: usize>(buffer: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {

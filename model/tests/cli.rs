@@ -1,5 +1,7 @@
 //! The command line as scripts use it: what it prints, what it refuses, and the real MiniLM from text.
 
+mod common;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -150,6 +152,14 @@ fn run_computes_what_the_goldens_say() {
     for model in ["opt_pre", "opt_350m_style"] {
         check_run(("opt", model), &names, &["sequence_output", "logits", "hs.0", "hs.1", "hs.2"]);
     }
+    let names = [
+        ("encoder_token_ids", "encoder_input_ids"),
+        ("encoder_padding_mask", "encoder_attention_mask"),
+        ("decoder_token_ids", "decoder_input_ids"),
+        ("decoder_padding_mask", "decoder_attention_mask"),
+    ];
+    let outputs = ["encoder_sequence_output", "decoder_sequence_output", "logits", "enc_hs.1", "dec_hs.2"];
+    check_run(("bart", "bart_sym"), &names, &outputs);
 }
 
 /// Runs a fixture, with inputs by our names and the goldens', and compares what comes out.
@@ -185,13 +195,14 @@ fn check_run((family, model): (&str, &str), names: &[(&str, &str)], tensors: &[&
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for tensor in tensors {
         let name = tensor.replace("hs.", "hidden_states.");
+        let name = name.replace("enc_", "encoder_").replace("dec_", "decoder_");
         let view = file.tensor(&name).unwrap_or_else(|error| panic!("{name}: {error}"));
         let expected = goldens.expected("rpad_s13", tensor);
         assert_eq!((view.dtype(), view.shape()), (Dtype::F32, expected.shape.as_slice()), "{name}");
         let got: Vec<f32> =
             view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let pooled = ["pooled_output", "nsp_logits"].contains(tensor);
-        let valid = &goldens.valid("rpad_s13", if pooled { "pooled" } else { "seq" }).data;
+        let kind = common::kind(family, tensor);
+        let (pooled, valid) = (kind == "pooled", &goldens.valid("rpad_s13", kind).data);
         let error = relative_error(&got, expected, valid);
         assert!(error <= limits.float32(family, tensor), "{model} {name}: {error:e}");
         if !pooled {

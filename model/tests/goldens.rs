@@ -12,8 +12,8 @@ use rachis_testkit::goldens::{Goldens, Limits, relative_error};
 /// Compares a directory of weights with the golden files beside it.
 fn compare(directory: &str, access: Access) {
     let (model, heads) = load(directory, access);
-    compare_with_goldens("bert", directory, heads.is_some(), |ctx, batch| {
-        outputs(&model, heads.as_ref(), ctx, batch)
+    compare_with_goldens("bert", directory, heads.is_some(), |ctx, goldens, case| {
+        outputs(&model, heads.as_ref(), ctx, &Batch::of(goldens, case))
     });
 }
 
@@ -73,7 +73,9 @@ fn compare_half(model: &str, dtype: &str, policy: DtypePolicy) {
     let directory = format!("{model}/hf_{dtype}");
     let (bert, heads) = load(&directory, Access::Map);
     assert_eq!(bert.dtype(), policy, "the file's own policy");
-    compare_half_with_goldens("bert", model, dtype, |ctx, batch| outputs(&bert, heads.as_ref(), ctx, batch));
+    compare_half_with_goldens("bert", model, dtype, |ctx, goldens, case| {
+        outputs(&bert, heads.as_ref(), ctx, &Batch::of(goldens, case))
+    });
 }
 
 #[test]

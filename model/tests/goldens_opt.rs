@@ -33,7 +33,9 @@ fn outputs(model: &OptBackbone, ctx: Ctx<'_>, batch: &Batch) -> Vec<(String, Vec
 
 fn compare(directory: &str) {
     let model = OptBackbone::from_preset(fixture(directory)).unwrap();
-    compare_with_goldens("opt", directory, true, |ctx, batch| outputs(&model, ctx, batch));
+    compare_with_goldens("opt", directory, true, |ctx, goldens, case| {
+        outputs(&model, ctx, &Batch::of(goldens, case))
+    });
 }
 
 #[test]
@@ -65,5 +67,7 @@ fn a_small_variance_shows_the_epsilon() {
 fn bfloat16_files() {
     let model = OptBackbone::from_preset(fixture("opt_pre/hf_bf16")).unwrap();
     assert_eq!(model.dtype(), DtypePolicy::Bfloat16, "the file's own policy");
-    compare_half_with_goldens("opt", "opt_pre", "bf16", |ctx, batch| outputs(&model, ctx, batch));
+    compare_half_with_goldens("opt", "opt_pre", "bf16", |ctx, goldens, case| {
+        outputs(&model, ctx, &Batch::of(goldens, case))
+    });
 }

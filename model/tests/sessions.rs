@@ -6,7 +6,8 @@ mod common;
 use common::Batch;
 use rachis::kernels::{Activation, Ctx, Level, Precision};
 use rachis::{
-    Backbone, BertBackbone, BertConfig, BertInputs, Model, OptBackbone, OptConfig, OptInputs, Session, Tokens,
+    Backbone, BartBackbone, BartConfig, BartInputs, BertBackbone, BertConfig, BertInputs, Model, OptBackbone,
+    OptConfig, OptInputs, Session, Tokens,
 };
 use rachis_testkit::{CountingAllocator, for_each_level};
 
@@ -47,6 +48,20 @@ impl Subject for OptBackbone {
     }
 }
 
+impl Subject for BartBackbone {
+    fn name(&self) -> &'static str {
+        "bart"
+    }
+
+    fn forward(&self, session: &mut Session<'_>, tokens: Tokens<'_>, keep: bool) -> Vec<Vec<u32>> {
+        let inputs = BartInputs { encoder: tokens, decoder: tokens };
+        let output = BartBackbone::forward(self, session, inputs).unwrap();
+        let sequences = if keep { tokens.batch() } else { 0 };
+        let both = [output.encoder_sequence_output, output.decoder_sequence_output];
+        (0..sequences).map(|i| both.map(|tower| bits(tower.sequence(i))).concat()).collect()
+    }
+}
+
 /// Models whose sizes are no multiple of any tile, large enough for several blocks of k.
 fn subjects() -> Vec<Box<dyn Subject>> {
     let bert = BertConfig {
@@ -70,7 +85,21 @@ fn subjects() -> Vec<Box<dyn Subject>> {
         ..OptConfig::default()
     };
     let projected = OptConfig { embedding_dim: 70, norm_first: false, ..opt.clone() };
+    let bart = BartConfig {
+        vocabulary_size: 501,
+        num_layers: 2,
+        num_heads: 3,
+        hidden_dim: 102,
+        intermediate_dim: 290,
+        max_sequence_length: 80,
+        decoder_num_layers: 1,
+        decoder_num_heads: 6,
+        decoder_intermediate_dim: 330,
+        scale_embedding: true,
+        ..BartConfig::default()
+    };
     vec![
+        Box::new(BartBackbone::random(bart, 7).unwrap()),
         Box::new(BertBackbone::random(bert, 7).unwrap()),
         Box::new(OptBackbone::random(opt, 7).unwrap()),
         Box::new(OptBackbone::random(projected, 7).unwrap()),
@@ -167,8 +196,22 @@ fn threads_do_not_change_a_bit() {
         embedding_dim: 256,
         ..OptConfig::default()
     };
-    let models: [Box<dyn Subject>; 2] =
-        [Box::new(BertBackbone::random(bert, 3).unwrap()), Box::new(OptBackbone::random(opt, 3).unwrap())];
+    let bart = BartConfig {
+        vocabulary_size: 501,
+        num_layers: 1,
+        num_heads: 4,
+        hidden_dim: 256,
+        intermediate_dim: 1024,
+        decoder_num_layers: 1,
+        decoder_num_heads: 4,
+        decoder_intermediate_dim: 1024,
+        ..BartConfig::default()
+    };
+    let models: [Box<dyn Subject>; 3] = [
+        Box::new(BartBackbone::random(bart, 3).unwrap()),
+        Box::new(BertBackbone::random(bert, 3).unwrap()),
+        Box::new(OptBackbone::random(opt, 3).unwrap()),
+    ];
     let lengths = [80, 7, 61];
     let ids = sequences(&lengths).concat();
     let tokens = Tokens::ragged(&ids, &lengths);

@@ -185,10 +185,12 @@ impl Limits {
         Limits { json }
     }
 
-    /// The f32 limit of [`relative_error`] for a tensor of a family. All per-layer states, `hs.<i>`, share one.
+    /// The f32 limit of [`relative_error`] for a tensor of a family. All per-layer states, `hs.<i>`, `enc_hs.<i>` and
+    /// `dec_hs.<i>`, share one.
     #[track_caller]
     pub fn float32(&self, family: &str, tensor: &str) -> f64 {
         let tensor = tensor.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('.');
+        let tensor = if tensor.ends_with("_hs") { "hs" } else { tensor };
         self.number(&["f32", family, tensor, "suggested_f32_tol_max_abs_over_ref_max"])
     }
 

@@ -78,9 +78,7 @@ impl BertPretrainingHeads {
         pooled: MatRef<'_, f32>,
         logits: &mut [f32],
     ) -> Result<()> {
-        let out = out_matrix(logits, pooled.rows(), 2)?;
-        let Session { ctx, work } = session;
-        self.next_sentence.apply(ctx, &mut work.scratch, pooled, (Activation::Identity, None), out)
+        self.next_sentence.logits(session, pooled, logits)
     }
 }
 

@@ -9,20 +9,43 @@ use crate::weights::{Init, Scope, Weight};
 #[derive(Debug)]
 pub struct Embedding {
     table: Weight,
+    /// Rows before that of index 0.
+    unused: usize,
+    scale: f32,
 }
 
 impl Embedding {
     /// The table at `scope`: `weight` of this shape.
     pub(crate) fn load(scope: &Scope<'_>, vocabulary: usize, hidden: usize) -> Result<Embedding> {
-        Ok(Embedding { table: scope.weight("weight", &[vocabulary, hidden], Init::KERNEL)? })
+        Embedding::load_after(scope, 0, vocabulary, hidden)
     }
 
-    /// The table as stored.
+    /// The same behind `unused` rows that no index means.
+    pub(crate) fn load_after(
+        scope: &Scope<'_>,
+        unused: usize,
+        vocabulary: usize,
+        hidden: usize,
+    ) -> Result<Embedding> {
+        let table = scope.weight("weight", &[unused + vocabulary, hidden], Init::KERNEL)?;
+        Ok(Embedding { table, unused, scale: 1.0 })
+    }
+
+    /// The same table, whose vectors are multiplied by `scale` when they are looked up.
+    pub(crate) fn scaled(self, scale: f32) -> Embedding {
+        Embedding { scale, ..self }
+    }
+
+    /// The vectors as stored.
     pub fn table(&self) -> AnyMatRef<'_> {
-        self.table.matrix()
+        match self.table.matrix() {
+            AnyMatRef::F32(table) => AnyMatRef::F32(table.rows_range(self.unused..table.rows())),
+            AnyMatRef::Bf16(table) => AnyMatRef::Bf16(table.rows_range(self.unused..table.rows())),
+            AnyMatRef::F16(table) => AnyMatRef::F16(table.rows_range(self.unused..table.rows())),
+        }
     }
 
-    /// `out[i] = table[ids[i]]`
+    /// `out[i] = table[ids[i]]`, scaled where the model does so.
     ///
     /// # Errors
     /// An id outside the table, or an output of another shape.
@@ -47,6 +70,6 @@ impl Embedding {
         accumulate: Accumulate,
         out: MatMut<'_, T>,
     ) -> Result<()> {
-        Ok(embed_rows(ctx, EmbedRows { ids, table: self.table(), scale: 1.0, accumulate, out })?)
+        Ok(embed_rows(ctx, EmbedRows { ids, table: self.table(), scale: self.scale, accumulate, out })?)
     }
 }

@@ -5,7 +5,8 @@ use rachis_kernels::{
     gemm_scratch_len,
 };
 
-use crate::error::Result;
+use crate::error::{Result, request};
+use crate::session::Session;
 use crate::weights::{Init, Scope, Weight};
 
 /// `y = activation(x w + b)`, with `w` as the file has it.
@@ -45,6 +46,23 @@ impl Linear {
     ) -> Result<()> {
         let (activation, residual) = epilogue;
         Ok(gemm(ctx, scratch, Gemm { residual, ..Gemm::of(x, self.part(activation), out) })?)
+    }
+
+    /// `logits = x w + b` for rows copied out of the session, as a head is used.
+    pub(crate) fn logits(
+        &self,
+        session: &mut Session<'_>,
+        rows: MatRef<'_, f32>,
+        logits: &mut [f32],
+    ) -> Result<()> {
+        let (count, outputs) = (rows.rows(), self.part(Activation::Identity).weights.n());
+        let (found, expected) = (logits.len(), count.saturating_mul(outputs));
+        if found != expected {
+            return Err(request("length of the logits", found, expected));
+        }
+        let Session { ctx, work } = session;
+        let out = MatMut::new(logits, count, outputs)?;
+        self.apply(ctx, &mut work.scratch, rows, (Activation::Identity, None), out)
     }
 
     /// Several layers on the same input: their outputs are columns of `out`, in order.

@@ -19,7 +19,12 @@ pub struct Batch {
 impl Batch {
     /// The inputs of `case`.
     pub fn of(goldens: &Goldens, case: &str) -> Batch {
-        let get = |name: &str| goldens.input(case, name).expect("an input of the case");
+        Batch::of_tower(goldens, case, "")
+    }
+
+    /// The inputs of `case` for the encoder or the decoder, whose names have this prefix.
+    pub fn of_tower(goldens: &Goldens, case: &str, prefix: &str) -> Batch {
+        let get = |name: &str| goldens.input(case, &format!("{prefix}{name}")).expect("an input of the case");
         let ids = get("input_ids");
         let unsigned = |name: &str| get(name).data.iter().map(|x| u32::try_from(*x).unwrap()).collect();
         Batch {
@@ -87,8 +92,13 @@ pub fn outputs(
 }
 
 /// The kind of positions that a tensor of this name has.
-pub fn kind(tensor: &str) -> &'static str {
-    if tensor == "pooled_output" || tensor == "nsp_logits" { "pooled" } else { "seq" }
+pub fn kind(family: &str, tensor: &str) -> &'static str {
+    match (family, tensor) {
+        (_, "pooled_output" | "nsp_logits") => "pooled",
+        ("bart" | "t5", tensor) if tensor.starts_with("enc") => "enc",
+        ("bart" | "t5", _) => "dec",
+        _ => "seq",
+    }
 }
 
 /// Compares every tensor that a golden file has for a directory of weights, at every level, over the positions that
@@ -98,20 +108,20 @@ pub fn compare_with_goldens(
     family: &str,
     directory: &str,
     has_heads: bool,
-    run: impl Fn(Ctx<'_>, &Batch) -> Vec<(String, Vec<f32>)>,
+    run: impl Fn(Ctx<'_>, &Goldens, &str) -> Vec<(String, Vec<f32>)>,
 ) {
     let goldens = Goldens::read(format!("{}/goldens.safetensors", directory.split('/').next().unwrap()));
     let limits = Limits::read();
     for_each_level(Level::supported(), |level| {
         let mut compared = 0;
         for case in goldens.cases() {
-            let got = run(Ctx::new(level).unwrap(), &Batch::of(&goldens, case));
+            let got = run(Ctx::new(level).unwrap(), &goldens, case);
             for tensor in goldens.tensors(case) {
                 let Some((_, got)) = got.iter().find(|(name, _)| name == tensor) else {
                     assert!(!has_heads && tensor.ends_with("logits"), "{directory} {case}: no {tensor}");
                     continue;
                 };
-                let valid = &goldens.valid(case, kind(tensor)).data;
+                let valid = &goldens.valid(case, kind(family, tensor)).data;
                 let error = relative_error(got, goldens.expected(case, tensor), valid);
                 let limit = limits.float32(family, tensor);
                 assert!(error <= limit, "{level} {directory} {case} {tensor}: {error:e} of {limit:e}");
@@ -130,22 +140,21 @@ pub fn compare_half_with_goldens(
     family: &str,
     model: &str,
     dtype: &str,
-    run: impl Fn(Ctx<'_>, &Batch) -> Vec<(String, Vec<f32>)>,
+    run: impl Fn(Ctx<'_>, &Goldens, &str) -> Vec<(String, Vec<f32>)>,
 ) {
     let goldens = Goldens::read(format!("{model}/goldens.safetensors"));
     let expected = Goldens::read(format!("{model}/lowp_goldens.safetensors"));
     let limits = Limits::read();
     let case = "rpad_s13";
-    let batch = Batch::of(&goldens, case);
     for_each_level(Level::supported(), |level| {
         for precision in [Precision::Strict, Precision::Bf16] {
             let ctx = Ctx::new(level).unwrap().with_precision(precision);
-            for (tensor, got) in run(ctx, &batch) {
+            for (tensor, got) in run(ctx, &goldens, case) {
                 if tensor.starts_with("hs.") {
                     continue;
                 }
                 let expected = expected.float(&format!("{dtype}.weights_{dtype}_compute_f64.{tensor}"));
-                let error = relative_error(&got, expected, &goldens.valid(case, kind(&tensor)).data);
+                let error = relative_error(&got, expected, &goldens.valid(case, kind(family, &tensor)).data);
                 let limit = match precision {
                     Precision::Strict => limits.float32(family, &tensor),
                     Precision::Bf16 => limits.native_half(family, "bf16"),

@@ -8,7 +8,8 @@ use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::MatRef;
 use rachis::loader::Preset;
 use rachis::{
-    Backbone, BertBackbone, BertInputs, Observer, OptBackbone, OptInputs, SequenceOutput, Session, Tokens,
+    Backbone, BartBackbone, BartInputs, BertBackbone, BertInputs, Observer, OptBackbone, OptInputs,
+    SequenceOutput, Session, Tokens, Tower, TowerObserver,
 };
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -30,6 +31,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let outputs = match &model {
         Backbone::Bert(model) => bert(args, &preset, model, &mut session, &inputs)?,
         Backbone::Opt(model) => opt(args, model, &mut session, &inputs)?,
+        Backbone::Bart(model) => bart(args, model, &mut session, &inputs)?,
         other => return Err(format!("run does not know {}", other.name()).into()),
     };
     save(&args.output, &outputs)
@@ -43,14 +45,16 @@ fn bert(
     inputs: &Inputs<'_>,
 ) -> Result<Outputs> {
     inputs.only(&["token_ids", "segment_ids", "padding_mask"])?;
-    let batch = Batch::read(inputs)?;
+    let batch = Batch::read(inputs, "")?;
     let segments = inputs.optional("segment_ids", batch.shape)?;
     let segments = segments.map(|segments| segments.narrow::<u32>("segment_ids")).transpose()?;
     let inputs = BertInputs { tokens: batch.tokens(), segment_ids: segments.as_deref() };
     let (count, hidden) = (batch.shape.0, model.config().hidden_dim);
 
-    let layers = Layers::new(batch.shape);
-    let mut observe = |layer: usize, states: SequenceOutput<'_>| layers.put(layer, states);
+    let layers = Layers::default();
+    let mut observe = |layer: usize, states: SequenceOutput<'_>| {
+        layers.put(format!("hidden_states.{layer}"), batch.shape, states);
+    };
     let observer: Option<Observer<'_>> = if args.layers { Some(&mut observe) } else { None };
     let output = model.forward_observed(session, inputs, observer)?;
     let sequence = batch.padded(output.sequence_output)?;
@@ -79,9 +83,11 @@ fn opt(
     inputs: &Inputs<'_>,
 ) -> Result<Outputs> {
     inputs.only(&["token_ids", "padding_mask"])?;
-    let batch = Batch::read(inputs)?;
-    let layers = Layers::new(batch.shape);
-    let mut observe = |layer: usize, states: SequenceOutput<'_>| layers.put(layer, states);
+    let batch = Batch::read(inputs, "")?;
+    let layers = Layers::default();
+    let mut observe = |layer: usize, states: SequenceOutput<'_>| {
+        layers.put(format!("hidden_states.{layer}"), batch.shape, states);
+    };
     let observer: Option<Observer<'_>> = if args.layers { Some(&mut observe) } else { None };
     let output = model.forward_observed(session, OptInputs { tokens: batch.tokens() }, observer)?;
     let sequence = batch.padded(output)?;
@@ -96,6 +102,41 @@ fn opt(
     Ok(outputs)
 }
 
+fn bart(
+    args: &RunArgs,
+    model: &BartBackbone,
+    session: &mut Session<'_>,
+    inputs: &Inputs<'_>,
+) -> Result<Outputs> {
+    inputs.only(&[
+        "encoder_token_ids",
+        "encoder_padding_mask",
+        "decoder_token_ids",
+        "decoder_padding_mask",
+    ])?;
+    let (encoder, decoder) = (Batch::read(inputs, "encoder_")?, Batch::read(inputs, "decoder_")?);
+    let layers = Layers::default();
+    let mut observe = |tower: Tower, layer: usize, states: SequenceOutput<'_>| match tower {
+        Tower::Encoder => layers.put(format!("encoder_hidden_states.{layer}"), encoder.shape, states),
+        Tower::Decoder => layers.put(format!("decoder_hidden_states.{layer}"), decoder.shape, states),
+    };
+    let observer: Option<TowerObserver<'_>> = if args.layers { Some(&mut observe) } else { None };
+    let tokens = BartInputs { encoder: encoder.tokens(), decoder: decoder.tokens() };
+    let output = model.forward_observed(session, tokens, observer)?;
+    let encoded = encoder.padded(output.encoder_sequence_output)?;
+    let decoded = decoder.padded(output.decoder_sequence_output)?;
+    let mut outputs = layers.finish()?;
+    if args.logits {
+        let vocabulary = model.config().vocabulary_size;
+        let logits =
+            decoder.logits(&decoded, vocabulary, |rows, logits| model.logits(session, rows, logits))?;
+        outputs.insert("logits".to_owned(), logits);
+    }
+    outputs.insert("encoder_sequence_output".to_owned(), encoded);
+    outputs.insert("decoder_sequence_output".to_owned(), decoded);
+    Ok(outputs)
+}
+
 /// `token_ids` and `padding_mask`.
 struct Batch {
     shape: (usize, usize),
@@ -104,11 +145,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn read(inputs: &Inputs<'_>) -> Result<Batch> {
-        let ids = inputs.required("token_ids")?;
-        let mask = inputs.optional("padding_mask", ids.shape)?;
-        let mask = mask.map(|mask| mask.narrow::<u8>("padding_mask")).transpose()?;
-        Ok(Batch { shape: ids.shape, ids: ids.narrow::<u32>("token_ids")?, mask })
+    /// Those whose names begin with `prefix`.
+    fn read(inputs: &Inputs<'_>, prefix: &str) -> Result<Batch> {
+        let [ids_name, mask_name] = ["token_ids", "padding_mask"].map(|name| format!("{prefix}{name}"));
+        let ids = inputs.required(&ids_name)?;
+        let mask = inputs.optional(&mask_name, ids.shape)?;
+        let mask = mask.map(|mask| mask.narrow::<u8>(&mask_name)).transpose()?;
+        Ok(Batch { shape: ids.shape, ids: ids.narrow::<u32>(&ids_name)?, mask })
     }
 
     fn tokens(&self) -> Tokens<'_> {
@@ -151,21 +194,20 @@ fn padded((batch, seq): (usize, usize), output: SequenceOutput<'_>) -> Result<Ou
 }
 
 /// What an observer has seen: every layer's states, or why there are none.
-struct Layers {
-    shape: (usize, usize),
-    outputs: Mutex<Result<Outputs>>,
+struct Layers(Mutex<Result<Outputs>>);
+
+impl Default for Layers {
+    fn default() -> Layers {
+        Layers(Mutex::new(Ok(Outputs::new())))
+    }
 }
 
 impl Layers {
-    fn new(shape: (usize, usize)) -> Layers {
-        Layers { shape, outputs: Mutex::new(Ok(Outputs::new())) }
-    }
-
-    fn put(&self, layer: usize, states: SequenceOutput<'_>) {
-        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&mut *outputs, padded(self.shape, states)) {
+    fn put(&self, name: String, shape: (usize, usize), states: SequenceOutput<'_>) {
+        let mut outputs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *outputs, padded(shape, states)) {
             (Ok(outputs), Ok(states)) => {
-                outputs.insert(format!("hidden_states.{layer}"), states);
+                outputs.insert(name, states);
             }
             (outputs, Err(error)) => *outputs = Err(error),
             (Err(_), Ok(_)) => {}
@@ -173,7 +215,7 @@ impl Layers {
     }
 
     fn finish(self) -> Result<Outputs> {
-        self.outputs.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
