@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use rachis_loader::{Access, ConfigSource, Preset};
+use rachis_loader::{Access, Preset};
 
 use crate::bart::BartBackbone;
 use crate::bert::BertBackbone;
-use crate::config::DtypePolicy;
-use crate::error::{Error, Result};
+use crate::config::{DtypePolicy, architecture, other_architecture};
+use crate::error::Result;
 use crate::opt::OptBackbone;
 
 /// A backbone whose class is inferred from the preset.
@@ -41,19 +41,11 @@ impl Backbone {
     /// # Errors
     /// As [`Backbone::from_preset`].
     pub fn load(preset: &Preset) -> Result<Backbone> {
-        let name = match preset.config().source() {
-            ConfigSource::HuggingFace { model_type } => model_type,
-            ConfigSource::Keras { class_name } => class_name,
-        };
-        match name.as_str() {
+        match architecture(preset) {
             "bart" | "BartBackbone" => BartBackbone::load(preset).map(Backbone::Bart),
             "bert" | "BertBackbone" => BertBackbone::load(preset).map(Backbone::Bert),
             "opt" | "OPTBackbone" => OptBackbone::load(preset).map(Backbone::Opt),
-            other => Err(Error::Architecture {
-                path: preset.dir().to_owned(),
-                found: other.to_owned(),
-                expected: "one of: bart, bert, opt",
-            }),
+            _ => Err(other_architecture(preset, "one of: bart, bert, opt")),
         }
     }
 

@@ -184,7 +184,7 @@ impl BartBackbone {
         ctx.enter(|| self.compute(ctx, work, observer))?;
         let (hidden, from, to) = (self.config.hidden_dim, work.source.len(), work.rows.len());
         let sizes = self.sizes(from, to);
-        let [source, x, ..] = carve(work.hidden.take(sizes.iter().sum()), sizes);
+        let [source, x, ..] = carve(&mut work.hidden, sizes);
         Ok(BartOutput {
             encoder_sequence_output: SequenceOutput {
                 data: MatRef::new(source, from, hidden)?,
@@ -239,7 +239,7 @@ impl BartBackbone {
     ) -> Result<()> {
         let (hidden, from, to) = (self.config.hidden_dim, work.source.len(), work.rows.len());
         let sizes = self.sizes(from, to);
-        let [source, x, y, z, wide, projected] = carve(work.hidden.take(sizes.iter().sum()), sizes);
+        let [source, x, y, z, wide, projected] = carve(&mut work.hidden, sizes);
         let scratch = &mut work.scratch;
         let table = &self.token_embedding;
 

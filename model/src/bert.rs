@@ -171,7 +171,7 @@ impl BertBackbone {
         let (rows, hidden) = (work.rows.len(), self.config.hidden_dim);
         let batch = work.rows.spans.len();
         let sizes = self.sizes(rows, batch);
-        let [x, _, _, _, _, pooled] = carve(work.hidden.take(sizes.iter().sum()), sizes);
+        let [x, _, _, _, _, pooled] = carve(&mut work.hidden, sizes);
         Ok(BertOutput {
             sequence_output: SequenceOutput { data: MatRef::new(x, rows, hidden)?, rows: &work.rows },
             pooled_output: MatRef::new(pooled, batch, hidden)?,
@@ -210,7 +210,7 @@ impl BertBackbone {
     fn compute(&self, ctx: &Ctx, work: &mut Workspace, mut observer: Option<Observer<'_>>) -> Result<()> {
         let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.config.hidden_dim);
         let sizes = self.sizes(rows, batch);
-        let [x, y, z, wide, first, pooled] = carve(work.hidden.take(sizes.iter().sum()), sizes);
+        let [x, y, z, wide, first, pooled] = carve(&mut work.hidden, sizes);
 
         self.token_embedding.lookup(ctx, &work.rows.ids, MatMut::new(y, rows, hidden)?)?;
         self.position_embedding.add(ctx, &work.rows.positions, MatMut::new(y, rows, hidden)?)?;

@@ -75,6 +75,19 @@ pub(crate) fn field(field: &'static str, found: impl ToString, expected: impl To
     Error::Config { field, found: found.to_string(), expected: expected.to_string() }
 }
 
+/// What a preset calls its architecture: transformers' model type or Keras's class.
+pub(crate) fn architecture(preset: &Preset) -> &str {
+    match preset.config().source() {
+        ConfigSource::HuggingFace { model_type } => model_type,
+        ConfigSource::Keras { class_name } => class_name,
+    }
+}
+
+/// The error of a preset of another architecture than `expected`.
+pub(crate) fn other_architecture(preset: &Preset, expected: &'static str) -> Error {
+    Error::Architecture { path: preset.dir().to_owned(), found: architecture(preset).to_owned(), expected }
+}
+
 /// Rows at the front of a learned position table that stand for no position: transformers' OPT and BART have two.
 pub(crate) fn unused_positions(preset: &Preset) -> usize {
     match preset.config().source() {

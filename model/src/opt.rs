@@ -163,7 +163,7 @@ impl OptBackbone {
         ctx.enter(|| self.compute(ctx, work, observer))?;
         let (rows, width) = (work.rows.len(), self.config.embedding_dim);
         let sizes = self.sizes(rows);
-        let [x, y, ..] = carve(work.hidden.take(sizes.iter().sum()), sizes);
+        let [x, y, ..] = carve(&mut work.hidden, sizes);
         let output = if self.project_out.is_some() { y } else { x };
         Ok(SequenceOutput { data: MatRef::new(&output[..rows * width], rows, width)?, rows: &work.rows })
     }
@@ -202,7 +202,7 @@ impl OptBackbone {
     fn compute(&self, ctx: &Ctx, work: &mut Workspace, mut observer: Option<Observer<'_>>) -> Result<()> {
         let (rows, hidden, width) = (work.rows.len(), self.config.hidden_dim, self.config.embedding_dim);
         let sizes = self.sizes(rows);
-        let [table_x, table_y, z, table_wide] = carve(work.hidden.take(sizes.iter().sum()), sizes);
+        let [table_x, table_y, z, table_wide] = carve(&mut work.hidden, sizes);
         let scratch = &mut work.scratch;
         let plain = (Activation::Identity, None);
 

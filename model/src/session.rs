@@ -114,9 +114,9 @@ pub enum Tower {
 /// An [`Observer`] of both towers.
 pub type TowerObserver<'o> = &'o mut (dyn FnMut(Tower, usize, SequenceOutput<'_>) + Send);
 
-/// Cuts the front of `buffer` into pieces of the given lengths.
-pub(crate) fn carve<const N: usize>(buffer: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
-    let mut rest = buffer;
+/// Pieces of the given lengths, behind one another in `memory`, which grows if need be.
+pub(crate) fn carve<const N: usize>(memory: &mut Scratch, lengths: [usize; N]) -> [&mut [f32]; N] {
+    let mut rest = memory.take(lengths.iter().sum());
     lengths.map(|len| {
         let piece;
         (piece, rest) = std::mem::take(&mut rest).split_at_mut(len);

@@ -3,8 +3,10 @@
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
 
-use crate::config::{LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, epsilon, rate, within};
-use crate::error::{Error, Result};
+use crate::config::{
+    LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, epsilon, other_architecture, rate, within,
+};
+use crate::error::Result;
 
 /// The arguments of a [`BertBackbone`](super::BertBackbone).
 #[derive(Debug, Clone, PartialEq)]
@@ -56,11 +58,6 @@ impl BertConfig {
     /// A field that is missing, malformed or absurd; a preset of another architecture.
     pub fn from_preset(preset: &Preset) -> Result<BertConfig> {
         let config = preset.config();
-        let other = |found: &str| Error::Architecture {
-            path: preset.dir().to_owned(),
-            found: found.to_owned(),
-            expected: "BertBackbone",
-        };
         let defaults = BertConfig::default();
         let parsed = match config.source() {
             ConfigSource::HuggingFace { model_type } if model_type == "bert" => BertConfig {
@@ -88,8 +85,7 @@ impl BertConfig {
                 num_segments: config.opt_usize("num_segments")?.unwrap_or(defaults.num_segments),
                 ..defaults
             },
-            ConfigSource::HuggingFace { model_type } => return Err(other(model_type)),
-            ConfigSource::Keras { class_name } => return Err(other(class_name)),
+            _ => return Err(other_architecture(preset, "BertBackbone")),
         };
         parsed.validate()?;
         Ok(parsed)
@@ -98,7 +94,7 @@ impl BertConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first field that no model can have.
+    /// [`Error::Config`](crate::Error::Config) naming the first field that no model can have.
     pub fn validate(&self) -> Result<()> {
         within("vocabulary_size", self.vocabulary_size, LARGEST_TABLE)?;
         within("num_layers", self.num_layers, MOST_LAYERS)?;

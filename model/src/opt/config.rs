@@ -3,8 +3,10 @@
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
 
-use crate::config::{LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, field, rate, within};
-use crate::error::{Error, Result};
+use crate::config::{
+    LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, field, other_architecture, rate, within,
+};
+use crate::error::Result;
 
 /// The arguments of an [`OptBackbone`](super::OptBackbone), and those that Hugging Face has beyond KerasHub.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,11 +77,6 @@ impl OptConfig {
     /// A field that is missing, malformed or absurd; a preset of another architecture.
     pub fn from_preset(preset: &Preset) -> Result<OptConfig> {
         let config = preset.config();
-        let other = |found: &str| Error::Architecture {
-            path: preset.dir().to_owned(),
-            found: found.to_owned(),
-            expected: "OptBackbone",
-        };
         let defaults = OptConfig::default();
         let parsed = match config.source() {
             ConfigSource::HuggingFace { model_type } if model_type == "opt" => {
@@ -119,8 +116,7 @@ impl OptConfig {
                     ..defaults
                 }
             }
-            ConfigSource::HuggingFace { model_type } => return Err(other(model_type)),
-            ConfigSource::Keras { class_name } => return Err(other(class_name)),
+            _ => return Err(other_architecture(preset, "OptBackbone")),
         };
         parsed.validate()?;
         Ok(parsed)
@@ -129,7 +125,7 @@ impl OptConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first field that no model can have.
+    /// [`Error::Config`](crate::Error::Config) naming the first field that no model can have.
     pub fn validate(&self) -> Result<()> {
         within("vocabulary_size", self.vocabulary_size, LARGEST_TABLE)?;
         within("num_layers", self.num_layers, MOST_LAYERS)?;
