@@ -43,6 +43,12 @@ pub enum Error {
         /// Rows of activations.
         rows: usize,
     },
+    /// Memory could not be had.
+    #[error("{bytes} bytes of memory cannot be had")]
+    Memory {
+        /// What was asked for.
+        bytes: usize,
+    },
     /// A view does not fit in the slice that it was made from.
     #[error("a {rows} x {cols} view with row stride {row_stride} does not fit in {len} elements")]
     View {

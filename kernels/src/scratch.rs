@@ -1,5 +1,7 @@
 //! Working memory that a caller keeps between calls, so that a repeated call allocates nothing.
 
+use crate::error::{Error, Result};
+
 /// A cache line of f32.
 #[derive(Debug, Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
 #[repr(C, align(64))]
@@ -17,12 +19,26 @@ impl Scratch {
         Self::default()
     }
 
-    /// Grows to at least `len` elements, so that later calls that need no more do not allocate.
+    /// Grows to at least `len` elements, so that later calls that need no more do not allocate. Contents are lost
+    /// then, and memory that is not touched stays unused.
     pub fn reserve(&mut self, len: usize) {
         let lines = len.div_ceil(16);
         if self.lines.len() < lines {
-            self.lines.resize(lines, bytemuck::Zeroable::zeroed());
+            self.lines = bytemuck::zeroed_vec(lines);
         }
+    }
+
+    /// The same, as an error when the memory cannot be had.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]
+    pub fn try_reserve(&mut self, len: usize) -> Result<()> {
+        let lines = len.div_ceil(16);
+        if self.lines.len() < lines {
+            self.lines = bytemuck::try_zeroed_vec(lines)
+                .map_err(|()| Error::Memory { bytes: len.saturating_mul(4) })?;
+        }
+        Ok(())
     }
 
     /// Bytes held.
@@ -30,7 +46,7 @@ impl Scratch {
         self.lines.len() * size_of::<Line>()
     }
 
-    /// The first `len` elements, growing first if need be. Contents are left over from earlier calls.
+    /// The first `len` elements, growing first if need be. Contents are left over from earlier calls, or zero.
     pub fn take(&mut self, len: usize) -> &mut [f32] {
         self.reserve(len);
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..len]

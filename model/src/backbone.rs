@@ -7,8 +7,11 @@ use rachis_loader::{Access, Preset};
 use crate::bart::BartBackbone;
 use crate::bert::BertBackbone;
 use crate::config::{DtypePolicy, architecture, other_architecture};
+use crate::decoder::Decoder;
 use crate::error::Result;
+use crate::falcon::FalconBackbone;
 use crate::opt::OptBackbone;
+use crate::t5::T5Backbone;
 
 /// A backbone whose class is inferred from the preset.
 #[derive(Debug)]
@@ -19,8 +22,12 @@ pub enum Backbone {
     Bart(BartBackbone),
     /// See [`BertBackbone`].
     Bert(BertBackbone),
+    /// See [`FalconBackbone`].
+    Falcon(FalconBackbone),
     /// See [`OptBackbone`].
     Opt(OptBackbone),
+    /// See [`T5Backbone`].
+    T5(T5Backbone),
 }
 
 impl Backbone {
@@ -44,8 +51,12 @@ impl Backbone {
         match architecture(preset) {
             "bart" | "BartBackbone" => BartBackbone::load(preset).map(Backbone::Bart),
             "bert" | "BertBackbone" => BertBackbone::load(preset).map(Backbone::Bert),
+            "falcon" | "RefinedWeb" | "RefinedWebModel" | "FalconBackbone" => {
+                FalconBackbone::load(preset).map(Backbone::Falcon)
+            }
             "opt" | "OPTBackbone" => OptBackbone::load(preset).map(Backbone::Opt),
-            _ => Err(other_architecture(preset, "one of: bart, bert, opt")),
+            "t5" | "T5Backbone" => T5Backbone::load(preset).map(Backbone::T5),
+            _ => Err(other_architecture(preset, "one of: bart, bert, falcon, opt, t5")),
         }
     }
 
@@ -54,7 +65,9 @@ impl Backbone {
         match self {
             Backbone::Bart(_) => "BartBackbone",
             Backbone::Bert(_) => "BertBackbone",
+            Backbone::Falcon(_) => "FalconBackbone",
             Backbone::Opt(_) => "OptBackbone",
+            Backbone::T5(_) => "T5Backbone",
         }
     }
 
@@ -63,7 +76,20 @@ impl Backbone {
         match self {
             Backbone::Bart(model) => model.dtype(),
             Backbone::Bert(model) => model.dtype(),
+            Backbone::Falcon(model) => model.dtype(),
             Backbone::Opt(model) => model.dtype(),
+            Backbone::T5(model) => model.dtype(),
+        }
+    }
+
+    /// The model as one that writes tokens; `None` of an encoder alone.
+    pub fn decoder(&self) -> Option<&dyn Decoder> {
+        match self {
+            Backbone::Bart(model) => Some(model),
+            Backbone::Bert(_) => None,
+            Backbone::Falcon(model) => Some(model),
+            Backbone::Opt(model) => Some(model),
+            Backbone::T5(model) => Some(model),
         }
     }
 }

@@ -15,7 +15,10 @@ pub use heads::BertPretrainingHeads;
 
 use crate::config::DtypePolicy;
 use crate::error::{Result, request};
-use crate::layers::{Block, BlockConfig, BlockNames, Buffers, Embedding, LayerNorm, Linear};
+use crate::layers::{
+    AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
+    FeedForwardNames, Linear, Norm, NormKind, Order, PositionEmbedding, Positions, Room, Scene, Stack,
+};
 use crate::session::{Model, Observer, Plan, SequenceOutput, Session, Workspace, carve};
 use crate::tokens::{First, Tokens};
 use crate::weights::Source;
@@ -44,25 +47,21 @@ pub struct BertOutput<'s> {
 pub struct BertBackbone {
     config: BertConfig,
     dtype: DtypePolicy,
-    token_embedding: Embedding,
-    position_embedding: Embedding,
-    segment_embedding: Embedding,
-    embeddings_norm: LayerNorm,
-    layers: Vec<Block>,
+    stack: Stack,
     pooler: Linear,
 }
 
 const NAMES: BlockNames = BlockNames {
-    attention: [
+    attention: AttentionNames::Apart([
         "attention.self.query",
         "attention.self.key",
         "attention.self.value",
         "attention.output.dense",
-    ],
+    ]),
     attention_norm: "attention.output.LayerNorm",
     cross: None,
-    feed_forward: ["intermediate.dense", "output.dense"],
-    feed_forward_norm: "output.LayerNorm",
+    feed_forward: FeedForwardNames { input: "intermediate.dense", gate: None, output: "output.dense" },
+    feed_forward_norm: Some("output.LayerNorm"),
 };
 
 impl BertBackbone {
@@ -97,35 +96,36 @@ impl BertBackbone {
 
     fn build(config: BertConfig, dtype: DtypePolicy, source: &Source<'_>) -> Result<BertBackbone> {
         config.validate()?;
-        let (hidden, epsilon) = (config.hidden_dim, config.layer_norm_epsilon);
-        let prefix = source.prefix(&["bert.", ""], "embeddings.word_embeddings.weight");
-        let root = source.scope(prefix);
+        let (hidden, norm) = (config.hidden_dim, (NormKind::Layer, config.layer_norm_epsilon));
+        let root = source.scope(source.prefix(&["bert.", ""], "embeddings.word_embeddings.weight"));
         let embeddings = root.at("embeddings");
-        let encoder = root.at("encoder.layer");
-        Ok(BertBackbone {
-            token_embedding: Embedding::load(
-                &embeddings.at("word_embeddings"),
-                config.vocabulary_size,
-                hidden,
-            )?,
-            position_embedding: Embedding::load(
-                &embeddings.at("position_embeddings"),
-                config.max_sequence_length,
-                hidden,
-            )?,
-            segment_embedding: Embedding::load(
-                &embeddings.at("token_type_embeddings"),
-                config.num_segments,
-                hidden,
-            )?,
-            embeddings_norm: LayerNorm::load(&embeddings.at("LayerNorm"), hidden, epsilon, true)?,
-            layers: (0..config.num_layers)
-                .map(|i| Block::load(&encoder.at(i), &NAMES, block(&config)))
-                .collect::<Result<_>>()?,
-            pooler: Linear::load(&root.at("pooler.dense"), hidden, hidden, true)?,
-            config,
-            dtype,
-        })
+        let table = |name: &str, rows| Embedding::load(&embeddings.at(name), rows, hidden);
+        let block = BlockConfig {
+            attention: AttentionConfig::square(hidden, config.num_heads, true),
+            inner: config.intermediate_dim,
+            activation: config.activation,
+            norm,
+            order: Order::NormLast,
+            causal: false,
+        };
+        let stack = Stack {
+            embeddings: Embeddings {
+                positions: Some(PositionEmbedding {
+                    table: table("position_embeddings", config.max_sequence_length)?,
+                    counting: Counting::Absolute,
+                }),
+                segments: Some(table("token_type_embeddings", config.num_segments)?),
+                norm: Some(Norm::load(&embeddings.at("LayerNorm"), hidden, norm)?),
+                ..Embeddings::of(table("word_embeddings", config.vocabulary_size)?)
+            },
+            positions: Positions::Embedded,
+            blocks: Stack::blocks(&root.at("encoder.layer"), config.num_layers, &NAMES, block)?,
+            config: block,
+            norm: None,
+            projection: None,
+        };
+        let pooler = Linear::load(&root.at("pooler.dense"), hidden, hidden, true)?;
+        Ok(BertBackbone { config, dtype, stack, pooler })
     }
 
     /// The configuration.
@@ -140,7 +140,7 @@ impl BertBackbone {
 
     /// The table of token vectors.
     pub fn token_embedding(&self) -> &Embedding {
-        &self.token_embedding
+        &self.stack.embeddings.tokens
     }
 
     /// One forward pass.
@@ -165,15 +165,26 @@ impl BertBackbone {
         inputs: BertInputs<'_>,
         observer: Option<Observer<'_>>,
     ) -> Result<BertOutput<'s>> {
-        let Session { ctx, work } = session;
+        let Session { ctx, work, .. } = session;
         self.prepare(work, inputs)?;
-        ctx.enter(|| self.compute(ctx, work, observer))?;
-        let (rows, hidden) = (work.rows.len(), self.config.hidden_dim);
-        let batch = work.rows.spans.len();
-        let sizes = self.sizes(rows, batch);
-        let [x, _, _, _, _, pooled] = carve(&mut work.hidden, sizes);
+        let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.config.hidden_dim);
+        let sizes = self.sizes((rows, work.rows.end()), batch);
+        let [x, y, z, wide, positions, first, pooled] = carve(&mut work.hidden, sizes);
+        let (tokens, segments, scratch) = (&work.rows, &work.segments, &mut work.scratch);
+        ctx.enter(|| -> Result<()> {
+            let room = Room { pieces: [&mut *x, y, z, wide, positions], scratch };
+            self.stack.run(ctx, Scene { segments, ..Scene::of(tokens) }, room, observer)?;
+            for (span, to) in tokens.spans.iter().zip(first.chunks_exact_mut(hidden)) {
+                let at = span.queries.start * hidden;
+                to.copy_from_slice(&x[at..at + hidden]);
+            }
+            let (first, pooled) = (MatRef::new(first, batch, hidden)?, MatMut::new(pooled, batch, hidden)?);
+            self.pooler.apply(ctx, scratch, first, (Activation::Tanh, None), pooled)
+        })?;
+        let [x, .., pooled] = carve(&mut work.hidden, sizes);
+        let x = MatRef::new(&x[..rows * hidden], rows, hidden)?;
         Ok(BertOutput {
-            sequence_output: SequenceOutput { data: MatRef::new(x, rows, hidden)?, rows: &work.rows },
+            sequence_output: SequenceOutput { data: x, rows: &work.rows },
             pooled_output: MatRef::new(pooled, batch, hidden)?,
         })
     }
@@ -182,16 +193,16 @@ impl BertBackbone {
     fn prepare(&self, work: &mut Workspace, inputs: BertInputs<'_>) -> Result<()> {
         let BertConfig { vocabulary_size, max_sequence_length, num_segments, .. } = self.config;
         work.rows.fill(inputs.tokens, (vocabulary_size, max_sequence_length), First::Always)?;
-        work.indices.clear();
+        work.segments.clear();
         match inputs.segment_ids {
-            None => work.indices.resize(work.rows.len(), 0),
+            None => work.segments.resize(work.rows.len(), 0),
             Some(segments) => {
                 let (found, expected) = (segments.len(), inputs.tokens.ids().len());
                 if found != expected {
                     return Err(request("length of segment_ids", found, expected));
                 }
-                work.indices.extend(work.rows.source.iter().map(|at| segments[*at as usize]));
-                if let Some(segment) = work.indices.iter().find(|segment| **segment as usize >= num_segments)
+                work.segments.extend(work.rows.source.iter().map(|at| segments[*at as usize]));
+                if let Some(segment) = work.segments.iter().find(|segment| **segment as usize >= num_segments)
                 {
                     return Err(request("segment id", segment, format!("less than {num_segments}")));
                 }
@@ -200,62 +211,18 @@ impl BertBackbone {
         Ok(())
     }
 
-    /// Elements of x, y, z, the wide buffer, the first tokens and the pooled output.
-    fn sizes(&self, rows: usize, batch: usize) -> [usize; 6] {
-        let [x, y, z, wide] = Block::sizes(&block(&self.config), rows);
+    /// Elements of the stack's pieces, of the first tokens and of the pooled output.
+    fn sizes(&self, (rows, end): (usize, usize), batch: usize) -> [usize; 7] {
+        let [x, y, z, wide, positions] = self.stack.sizes(rows, end);
         let pooled = batch * self.config.hidden_dim;
-        [x, y, z, wide, pooled, pooled]
-    }
-
-    fn compute(&self, ctx: &Ctx, work: &mut Workspace, mut observer: Option<Observer<'_>>) -> Result<()> {
-        let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.config.hidden_dim);
-        let sizes = self.sizes(rows, batch);
-        let [x, y, z, wide, first, pooled] = carve(&mut work.hidden, sizes);
-
-        self.token_embedding.lookup(ctx, &work.rows.ids, MatMut::new(y, rows, hidden)?)?;
-        self.position_embedding.add(ctx, &work.rows.positions, MatMut::new(y, rows, hidden)?)?;
-        self.segment_embedding.add(ctx, &work.indices, MatMut::new(y, rows, hidden)?)?;
-        self.embeddings_norm.apply(ctx, MatRef::new(y, rows, hidden)?, MatMut::new(x, rows, hidden)?)?;
-
-        for i in 0..=self.layers.len() {
-            if let Some(observe) = observer.as_mut() {
-                observe(i, SequenceOutput { data: MatRef::new(x, rows, hidden)?, rows: &work.rows });
-            }
-            if let Some(layer) = self.layers.get(i) {
-                let buffers = Buffers { x, y, z, wide, scratch: &mut work.scratch };
-                layer.apply(ctx, &work.rows.spans, None, buffers)?;
-            }
-        }
-
-        for (span, to) in work.rows.spans.iter().zip(first.chunks_exact_mut(hidden)) {
-            let at = span.queries.start * hidden;
-            to.copy_from_slice(&x[at..at + hidden]);
-        }
-        let (first, pooled) = (MatRef::new(first, batch, hidden)?, MatMut::new(pooled, batch, hidden)?);
-        self.pooler.apply(ctx, &mut work.scratch, first, (Activation::Tanh, None), pooled)
+        [x, y, z, wide, positions, pooled, pooled]
     }
 }
 
 impl Model for BertBackbone {
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
         let rows = crate::session::rows(batch, (seq, self.config.max_sequence_length))?;
-        let scratch = self.layers.first().map_or(0, |layer| layer.scratch_len(ctx, rows));
-        let scratch = scratch.max(self.pooler.scratch_len(ctx, batch, 0));
-        Ok(Plan { hidden: self.sizes(rows, batch).iter().sum(), scratch })
-    }
-}
-
-/// The configuration of every layer.
-fn block(config: &BertConfig) -> BlockConfig {
-    BlockConfig {
-        hidden: config.hidden_dim,
-        inner: config.intermediate_dim,
-        heads: config.num_heads,
-        activation: config.activation,
-        epsilon: config.layer_norm_epsilon,
-        bias: true,
-        affine: true,
-        norm_first: false,
-        causal: false,
+        let scratch = self.stack.scratch_len(ctx, rows).max(self.pooler.scratch_len(ctx, batch, 0));
+        Ok(Plan { hidden: self.sizes((rows, seq), batch).iter().sum(), scratch })
     }
 }

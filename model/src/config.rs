@@ -70,6 +70,17 @@ pub(crate) fn activation(name: &str) -> Result<Activation> {
     }
 }
 
+/// The activation that KerasHub calls `name`.
+pub(crate) fn keras_activation(name: &str) -> Result<Activation> {
+    match name {
+        "gelu" => Ok(Activation::GeluErf),
+        "gelu_approximate" => Ok(Activation::GeluTanh),
+        "relu" => Ok(Activation::Relu),
+        "silu" | "swish" => Ok(Activation::Silu),
+        _ => Err(field("activation", name, "one of gelu, gelu_approximate, relu, silu")),
+    }
+}
+
 /// [`Error::Config`] from anything printable.
 pub(crate) fn field(field: &'static str, found: impl ToString, expected: impl ToString) -> Error {
     Error::Config { field, found: found.to_string(), expected: expected.to_string() }

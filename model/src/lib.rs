@@ -3,24 +3,34 @@
 mod backbone;
 pub mod bart;
 pub mod bert;
+mod cache;
 mod config;
+mod decoder;
 mod error;
+pub mod falcon;
+mod forward;
 mod layers;
 pub mod opt;
 mod pooling;
 mod session;
+pub mod t5;
 mod tokens;
 mod weights;
 
 pub use backbone::Backbone;
-pub use bart::{BartBackbone, BartConfig, BartInputs, BartOutput};
+pub use bart::{BartBackbone, BartConfig};
 pub use bert::{BertBackbone, BertConfig, BertInputs, BertOutput};
+pub use cache::{CacheDtype, CacheOptions};
 pub use config::DtypePolicy;
+pub use decoder::Decoder;
 pub use error::{Error, Result};
+pub use falcon::{FalconBackbone, FalconConfig};
+pub use forward::{Seq2SeqInputs, Seq2SeqOutput};
 pub use layers::Embedding;
-pub use opt::{OptBackbone, OptConfig, OptInputs};
+pub use opt::{OptBackbone, OptConfig};
 pub use pooling::{Pooling, normalize};
 pub use session::{Model, Observer, Plan, SequenceOutput, Session, Tower, TowerObserver};
+pub use t5::{T5Backbone, T5Config};
 pub use tokens::Tokens;
 
 pub use rachis_kernels as kernels;

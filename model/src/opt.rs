@@ -5,45 +5,43 @@ mod config;
 
 use std::path::Path;
 
-use rachis_kernels::{Activation, Ctx, MatMut, MatRef};
+use rachis_kernels::Ctx;
 use rachis_loader::{Access, Preset};
 
 pub use config::{OptConfig, OptPositions};
 
 use crate::config::{DtypePolicy, unused_positions};
+use crate::decoder::private::Stacks;
 use crate::error::Result;
-use crate::layers::{Block, BlockConfig, BlockNames, Buffers, Embedding, LayerNorm, Linear};
-use crate::session::{Model, Observer, Plan, SequenceOutput, Session, Workspace, carve};
-use crate::tokens::{First, Tokens};
+use crate::forward;
+use crate::layers::{
+    AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
+    FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, PositionEmbedding, Positions, Stack,
+};
+use crate::session::{Model, Observer, Plan, SequenceOutput, Session};
+use crate::tokens::Tokens;
 use crate::weights::Source;
-
-/// The inputs of an [`OptBackbone`]; the padding mask is part of the tokens.
-#[derive(Debug, Clone, Copy)]
-pub struct OptInputs<'a> {
-    /// `token_ids` and `padding_mask`.
-    pub tokens: Tokens<'a>,
-}
 
 /// The OPT decoder.
 #[derive(Debug)]
 pub struct OptBackbone {
     config: OptConfig,
     dtype: DtypePolicy,
-    token_embedding: Embedding,
-    position_embedding: Embedding,
-    project_in: Option<Linear>,
-    layers: Vec<Block>,
-    final_norm: Option<LayerNorm>,
-    project_out: Option<Linear>,
-    logits: Linear,
+    stack: Stack,
+    head: LogitsHead,
 }
 
 const NAMES: BlockNames = BlockNames {
-    attention: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"],
+    attention: AttentionNames::Apart([
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.out_proj",
+    ]),
     attention_norm: "self_attn_layer_norm",
     cross: None,
-    feed_forward: ["fc1", "fc2"],
-    feed_forward_norm: "final_layer_norm",
+    feed_forward: FeedForwardNames { input: "fc1", gate: None, output: "fc2" },
+    feed_forward_norm: Some("final_layer_norm"),
 };
 
 /// Of every norm; no configuration has another.
@@ -66,14 +64,8 @@ impl OptBackbone {
     /// # Errors
     /// As [`OptBackbone::from_preset`].
     pub fn load(preset: &Preset) -> Result<OptBackbone> {
-        let config = OptConfig::from_preset(preset)?;
-        let unused_positions = unused_positions(preset);
-        OptBackbone::build(
-            config,
-            DtypePolicy::of(preset.config())?,
-            unused_positions,
-            &Source::Preset(preset),
-        )
+        let (config, dtype) = (OptConfig::from_preset(preset)?, DtypePolicy::of(preset.config())?);
+        OptBackbone::build(config, dtype, unused_positions(preset), &Source::Preset(preset))
     }
 
     /// A model of this configuration with random weights: kernels and embeddings truncated normal with standard
@@ -92,31 +84,48 @@ impl OptBackbone {
         source: &Source<'_>,
     ) -> Result<OptBackbone> {
         config.validate()?;
-        let (hidden, width, affine) = (config.hidden_dim, config.embedding_dim, config.norm_affine);
+        let (hidden, width) = (config.hidden_dim, config.embedding_dim);
+        let kind = if config.norm_affine { NormKind::Layer } else { NormKind::PlainLayer };
         let root = source.scope(source.prefix(&["model.decoder.", "decoder.", ""], "embed_tokens.weight"));
-        let token_embedding = Embedding::load(&root.at("embed_tokens"), config.vocabulary_size, width)?;
-        let projection = |name: &str, from, to| {
-            (width != hidden).then(|| Linear::load(&root.at(name), from, to, false)).transpose()
-        };
-        let final_norm = || LayerNorm::load(&root.at("final_layer_norm"), hidden, EPSILON, affine);
-        Ok(OptBackbone {
-            position_embedding: Embedding::load_after(
+        let tokens = Embedding::load(&root.at("embed_tokens"), config.vocabulary_size, width)?;
+        let head = LogitsHead::new(Linear::tied(tokens.weight(), None), 1.0);
+        let positions = PositionEmbedding {
+            table: Embedding::load_after(
                 &root.at("embed_positions"),
                 unused_positions,
                 config.max_sequence_length,
                 hidden,
             )?,
-            project_in: projection("project_in", width, hidden)?,
-            layers: (0..config.num_layers)
-                .map(|i| Block::load(&root.at("layers").at(i), &NAMES, block(&config)))
-                .collect::<Result<_>>()?,
-            final_norm: config.norm_first.then(final_norm).transpose()?,
-            project_out: projection("project_out", hidden, width)?,
-            logits: Linear::tied(token_embedding.weight(), None),
-            token_embedding,
-            config,
-            dtype,
-        })
+            counting: match config.positions {
+                OptPositions::Absolute => Counting::Absolute,
+                OptPositions::Counted => Counting::Real,
+            },
+        };
+        let projection = |name: &str, from, to| {
+            (width != hidden).then(|| Linear::load(&root.at(name), from, to, false)).transpose()
+        };
+        let block = BlockConfig {
+            attention: AttentionConfig::square(hidden, config.num_heads, config.use_bias),
+            inner: config.intermediate_dim,
+            activation: config.activation,
+            norm: (kind, EPSILON),
+            order: if config.norm_first { Order::NormFirst } else { Order::NormLast },
+            causal: true,
+        };
+        let norm = || Norm::load(&root.at("final_layer_norm"), hidden, (kind, EPSILON));
+        let stack = Stack {
+            embeddings: Embeddings {
+                projection: projection("project_in", width, hidden)?,
+                positions: Some(positions),
+                ..Embeddings::of(tokens)
+            },
+            positions: Positions::Embedded,
+            blocks: Stack::blocks(&root.at("layers"), config.num_layers, &NAMES, block)?,
+            config: block,
+            norm: config.norm_first.then(norm).transpose()?,
+            projection: projection("project_out", hidden, width)?,
+        };
+        Ok(OptBackbone { config, dtype, stack, head })
     }
 
     /// The configuration.
@@ -131,7 +140,7 @@ impl OptBackbone {
 
     /// The table of token vectors, which is also that of the logits.
     pub fn token_embedding(&self) -> &Embedding {
-        &self.token_embedding
+        &self.stack.embeddings.tokens
     }
 
     /// One forward pass: a vector of `embedding_dim` for every token.
@@ -141,9 +150,9 @@ impl OptBackbone {
     pub fn forward<'s>(
         &self,
         session: &'s mut Session<'_>,
-        inputs: OptInputs<'_>,
+        tokens: Tokens<'_>,
     ) -> Result<SequenceOutput<'s>> {
-        self.forward_observed(session, inputs, None)
+        forward::causal(self, session, tokens, None)
     }
 
     /// One forward pass that shows every layer's output, of width `hidden_dim`, to `observer`.
@@ -153,116 +162,33 @@ impl OptBackbone {
     pub fn forward_observed<'s>(
         &self,
         session: &'s mut Session<'_>,
-        inputs: OptInputs<'_>,
-        observer: Option<Observer<'_>>,
+        tokens: Tokens<'_>,
+        observer: Observer<'_>,
     ) -> Result<SequenceOutput<'s>> {
-        let Session { ctx, work } = session;
-        let OptConfig { vocabulary_size, max_sequence_length, .. } = self.config;
-        work.rows.fill(inputs.tokens, (vocabulary_size, max_sequence_length), First::IfReal)?;
-        self.index_positions(work);
-        ctx.enter(|| self.compute(ctx, work, observer))?;
-        let (rows, width) = (work.rows.len(), self.config.embedding_dim);
-        let sizes = self.sizes(rows);
-        let [x, y, ..] = carve(&mut work.hidden, sizes);
-        let output = if self.project_out.is_some() { y } else { x };
-        Ok(SequenceOutput { data: MatRef::new(&output[..rows * width], rows, width)?, rows: &work.rows })
+        forward::causal(self, session, tokens, Some(observer))
+    }
+}
+
+impl Stacks for OptBackbone {
+    fn encoder(&self) -> Option<&Stack> {
+        None
     }
 
-    /// Logits `[rows, vocabulary_size]` of rows of the output, copied out of the session first: all of them, or only
-    /// those that are needed, such as the last of each sequence.
-    ///
-    /// # Errors
-    /// Shapes that disagree.
-    pub fn logits(&self, session: &mut Session<'_>, rows: MatRef<'_, f32>, logits: &mut [f32]) -> Result<()> {
-        self.logits.logits(session, rows, logits)
+    fn decoder(&self) -> &Stack {
+        &self.stack
     }
 
-    /// The position of every token.
-    fn index_positions(&self, work: &mut Workspace) {
-        let Workspace { rows, indices, .. } = work;
-        indices.clear();
-        for span in &rows.spans {
-            for (count, row) in span.queries.clone().enumerate() {
-                let position = match self.config.positions {
-                    OptPositions::Absolute => rows.positions[row],
-                    OptPositions::Counted => count as u32,
-                };
-                indices.push(position);
-            }
-        }
+    fn head(&self) -> &LogitsHead {
+        &self.head
     }
 
-    /// Elements of x, y, z and the wide buffer. x, y and the wide one also hold vectors as wide as the table's.
-    fn sizes(&self, rows: usize) -> [usize; 4] {
-        let [x, y, z, wide] = Block::sizes(&block(&self.config), rows);
-        let table = rows * self.config.embedding_dim;
-        [x.max(table), y.max(table), z, wide.max(table)]
-    }
-
-    fn compute(&self, ctx: &Ctx, work: &mut Workspace, mut observer: Option<Observer<'_>>) -> Result<()> {
-        let (rows, hidden, width) = (work.rows.len(), self.config.hidden_dim, self.config.embedding_dim);
-        let sizes = self.sizes(rows);
-        let [table_x, table_y, z, table_wide] = carve(&mut work.hidden, sizes);
-        let scratch = &mut work.scratch;
-        let plain = (Activation::Identity, None);
-
-        let x = &mut table_x[..rows * hidden];
-        match &self.project_in {
-            None => self.token_embedding.lookup(ctx, &work.rows.ids, MatMut::new(x, rows, hidden)?)?,
-            Some(project_in) => {
-                let narrow = &mut table_y[..rows * width];
-                self.token_embedding.lookup(ctx, &work.rows.ids, MatMut::new(narrow, rows, width)?)?;
-                let narrow = MatRef::new(narrow, rows, width)?;
-                project_in.apply(ctx, scratch, narrow, plain, MatMut::new(x, rows, hidden)?)?;
-            }
-        }
-        self.position_embedding.add(ctx, &work.indices, MatMut::new(x, rows, hidden)?)?;
-
-        for i in 0..=self.layers.len() {
-            if let Some(observe) = observer.as_mut() {
-                observe(i, SequenceOutput { data: MatRef::new(x, rows, hidden)?, rows: &work.rows });
-            }
-            if let Some(layer) = self.layers.get(i) {
-                let (y, wide) = (&mut table_y[..rows * hidden], &mut *table_wide);
-                layer.apply(ctx, &work.rows.spans, None, Buffers { x, y, z, wide, scratch })?;
-            }
-        }
-
-        if let Some(norm) = &self.final_norm {
-            let normed = &mut z[..rows * hidden];
-            normed.copy_from_slice(x);
-            norm.apply(ctx, MatRef::new(normed, rows, hidden)?, MatMut::new(x, rows, hidden)?)?;
-        }
-        if let Some(project_out) = &self.project_out {
-            let out = MatMut::new(&mut table_y[..rows * width], rows, width)?;
-            project_out.apply(ctx, scratch, MatRef::new(x, rows, hidden)?, plain, out)?;
-        }
-        Ok(())
+    fn positions(&self) -> usize {
+        self.config.max_sequence_length
     }
 }
 
 impl Model for OptBackbone {
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
-        let rows = crate::session::rows(batch, (seq, self.config.max_sequence_length))?;
-        let layers = self.layers.first().map_or(0, |layer| layer.scratch_len(ctx, rows));
-        let projections = self.project_in.iter().chain(&self.project_out);
-        let projections = projections.map(|projection| projection.scratch_len(ctx, rows, 0));
-        let scratch = projections.fold(layers, usize::max);
-        Ok(Plan { hidden: self.sizes(rows).iter().sum(), scratch })
-    }
-}
-
-/// The configuration of every layer.
-fn block(config: &OptConfig) -> BlockConfig {
-    BlockConfig {
-        hidden: config.hidden_dim,
-        inner: config.intermediate_dim,
-        heads: config.num_heads,
-        activation: config.activation,
-        epsilon: EPSILON,
-        bias: config.use_bias,
-        affine: config.norm_affine,
-        norm_first: config.norm_first,
-        causal: true,
+        forward::causal_plan(self, ctx, (batch, seq))
     }
 }

@@ -2,10 +2,13 @@
 
 use rachis_kernels::{Ctx, MatRef, Scratch, Span};
 
+use crate::cache::KvCache;
 use crate::error::{Result, request};
+use crate::layers::Stack;
 use crate::tokens::Rows;
 
-/// What a forward pass keeps between calls: the context it runs in and its working memory.
+/// What a forward pass keeps between calls: the context it runs in, its working memory, and the KV cache of the
+/// sequences that are being decoded.
 ///
 /// A model is shared and read only; each thread that runs it has a session of its own. Memory grows to what the
 /// largest request needs and is then reused: after [`Session::reserve`] for a size, requests up to that size
@@ -14,6 +17,7 @@ use crate::tokens::Rows;
 pub struct Session<'p> {
     pub(crate) ctx: Ctx<'p>,
     pub(crate) work: Workspace,
+    pub(crate) cache: KvCache,
 }
 
 /// The buffers of a session.
@@ -27,8 +31,8 @@ pub(crate) struct Workspace {
     /// Of the sequences that a decoder attends to, with the rows of both.
     pub(crate) source: Rows,
     pub(crate) cross: Vec<Span>,
-    /// The rows' rows of another table: segments, or positions that are counted otherwise.
-    pub(crate) indices: Vec<u32>,
+    /// The rows' segments.
+    pub(crate) segments: Vec<u32>,
 }
 
 /// The working memory that a model needs for requests up to some size, in elements of f32.
@@ -41,6 +45,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// For a stack and so many rows, at positions less than `end`.
+    pub(crate) fn of(stack: &Stack, ctx: &Ctx, (rows, end): (usize, usize)) -> Plan {
+        Plan { hidden: stack.sizes(rows, end).iter().sum(), scratch: stack.scratch_len(ctx, rows) }
+    }
+
     /// Bytes of activations and kernel scratch.
     pub fn bytes(&self) -> usize {
         let line = |len: usize| len.div_ceil(16).saturating_mul(64);
@@ -60,7 +69,7 @@ pub trait Model {
 impl<'p> Session<'p> {
     /// A session without working memory yet.
     pub fn new(ctx: Ctx<'p>) -> Session<'p> {
-        Session { ctx, work: Workspace::default() }
+        Session { ctx, work: Workspace::default(), cache: KvCache::default() }
     }
 
     /// The context that requests run in.
@@ -74,14 +83,23 @@ impl<'p> Session<'p> {
     /// When the size is beyond the model's limits.
     pub fn reserve(&mut self, model: &(impl Model + ?Sized), batch: usize, seq: usize) -> Result<()> {
         let plan = model.plan(&self.ctx, batch, seq)?;
-        self.work.hidden.reserve(plan.hidden);
-        self.work.scratch.reserve(plan.scratch);
-        self.work.rows.reserve(batch, seq);
-        self.work.source.reserve(batch, seq);
-        self.work.cross.reserve(batch.saturating_sub(self.work.cross.len()));
-        let indices = batch.saturating_mul(seq).saturating_sub(self.work.indices.len());
-        self.work.indices.reserve(indices);
+        self.reserve_plan(plan, (batch, seq));
         Ok(())
+    }
+
+    pub(crate) fn reserve_plan(&mut self, plan: Plan, (batch, seq): (usize, usize)) {
+        let Workspace { hidden, scratch, rows, source, cross, segments } = &mut self.work;
+        hidden.reserve(plan.hidden);
+        scratch.reserve(plan.scratch);
+        rows.reserve(batch, seq);
+        source.reserve(batch, seq);
+        cross.reserve(batch.saturating_sub(cross.len()));
+        segments.reserve(batch.saturating_mul(seq).saturating_sub(segments.len()));
+    }
+
+    /// Bytes of keys and values held now.
+    pub fn cache_bytes(&self) -> usize {
+        self.cache.bytes()
     }
 
     /// Bytes of activations and kernel scratch held now.

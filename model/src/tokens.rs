@@ -89,6 +89,15 @@ pub(crate) enum First {
     IfReal,
 }
 
+/// What precedes the tokens of a sequence.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Start {
+    /// Positions, padding included.
+    pub(crate) position: usize,
+    /// Real tokens.
+    pub(crate) count: usize,
+}
+
 /// The rows that a forward pass computes: every real token of the batch, sequence after sequence.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
@@ -96,6 +105,8 @@ pub(crate) struct Rows {
     pub(crate) source: Vec<u32>,
     /// Each row's position in its sequence.
     pub(crate) positions: Vec<u32>,
+    /// Number of real tokens before each row's in its sequence.
+    pub(crate) counts: Vec<u32>,
     /// Each row's token.
     pub(crate) ids: Vec<u32>,
     /// Each sequence's rows: all are queries; keys are the real tokens among them.
@@ -106,14 +117,21 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// Lays out `tokens`, reusing memory. `vocabulary` and `positions` bound ids and sequence lengths.
-    pub(crate) fn fill(
+    pub(crate) fn fill(&mut self, tokens: Tokens<'_>, limits: (usize, usize), first: First) -> Result<()> {
+        self.fill_after(tokens, limits, first, |_| Start::default())
+    }
+
+    /// The same for tokens that follow others: `starts` says what precedes those of a sequence.
+    pub(crate) fn fill_after(
         &mut self,
         tokens: Tokens<'_>,
         (vocabulary, positions): (usize, usize),
         first: First,
+        starts: impl Fn(usize) -> Start,
     ) -> Result<()> {
         self.source.clear();
         self.positions.clear();
+        self.counts.clear();
         self.ids.clear();
         self.spans.clear();
         self.total = tokens.ids.len();
@@ -126,8 +144,10 @@ impl Rows {
         tokens.for_each(|range, mask| {
             let sequence = self.spans.len();
             let what = |part: &str| format!("{part} of sequence {sequence}");
-            if range.len() > positions {
-                return Err(request(what("length"), range.len(), format!("at most {positions}")));
+            let before = starts(sequence);
+            let length = before.position.saturating_add(range.len());
+            if length > positions {
+                return Err(request(what("length"), length, format!("at most {positions}")));
             }
             let start = self.ids.len();
             let mut keys = start;
@@ -148,7 +168,8 @@ impl Rows {
                     keys += 1;
                 }
                 self.source.push(at as u32);
-                self.positions.push(position as u32);
+                self.positions.push((before.position + position) as u32);
+                self.counts.push((before.count + self.ids.len() - start) as u32);
                 self.ids.push(id);
             }
             if keys == self.ids.len() {
@@ -163,10 +184,15 @@ impl Rows {
         self.ids.len()
     }
 
+    /// What all positions are less than.
+    pub(crate) fn end(&self) -> usize {
+        self.positions.iter().max().map_or(0, |last| *last as usize + 1)
+    }
+
     /// Grows for `batch` sequences of `seq` tokens, so that filling allocates nothing.
     pub(crate) fn reserve(&mut self, batch: usize, seq: usize) {
         let rows = batch.saturating_mul(seq);
-        for list in [&mut self.source, &mut self.positions, &mut self.ids] {
+        for list in [&mut self.source, &mut self.positions, &mut self.counts, &mut self.ids] {
             list.reserve(rows.saturating_sub(list.len()));
         }
         self.spans.reserve(batch.saturating_sub(self.spans.len()));

@@ -2,33 +2,15 @@
 
 mod common;
 
-use common::{Batch, compare_half_with_goldens, compare_with_goldens};
-use rachis::kernels::{Ctx, MatRef};
-use rachis::{DtypePolicy, OptBackbone, OptInputs, SequenceOutput, Session};
+use common::{Batch, causal_outputs, compare_half_with_goldens, compare_with_goldens};
+use rachis::kernels::Ctx;
+use rachis::{DtypePolicy, OptBackbone};
 use rachis_testkit::goldens::fixture;
 
-/// Padded outputs by the names of the golden files.
 fn outputs(model: &OptBackbone, ctx: Ctx<'_>, batch: &Batch) -> Vec<(String, Vec<f32>)> {
-    let tokens = batch.shape.0 * batch.shape.1;
-    let padded = |output: SequenceOutput<'_>| {
-        let mut values = vec![f32::NAN; tokens * output.hidden_dim()];
-        output.write_padded(&mut values).unwrap();
-        values
-    };
-    let mut session = Session::new(ctx);
-    let mut all = Vec::new();
-    let mut observe =
-        |layer: usize, states: SequenceOutput<'_>| all.push((format!("hs.{layer}"), padded(states)));
-    let inputs = OptInputs { tokens: batch.tokens() };
-    let output = model.forward_observed(&mut session, inputs, Some(&mut observe)).unwrap();
-    let sequence = padded(output);
-    let config = model.config();
-    let mut logits = vec![f32::NAN; tokens * config.vocabulary_size];
-    let rows = MatRef::new(&sequence, tokens, config.embedding_dim).unwrap();
-    model.logits(&mut session, rows, &mut logits).unwrap();
-    all.push(("logits".to_owned(), logits));
-    all.push(("sequence_output".to_owned(), sequence));
-    all
+    causal_outputs(model, ctx, batch, |session, tokens, observe| {
+        model.forward_observed(session, tokens, observe)
+    })
 }
 
 fn compare(directory: &str) {

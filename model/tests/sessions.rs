@@ -4,10 +4,11 @@
 mod common;
 
 use common::Batch;
+use rachis::falcon::FalconPositions;
 use rachis::kernels::{Activation, Ctx, Level, Precision};
 use rachis::{
-    Backbone, BartBackbone, BartConfig, BartInputs, BertBackbone, BertConfig, BertInputs, Model, OptBackbone,
-    OptConfig, OptInputs, Session, Tokens,
+    Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, BertInputs, FalconBackbone, FalconConfig,
+    Model, OptBackbone, OptConfig, Seq2SeqInputs, Session, T5Backbone, T5Config, Tokens,
 };
 use rachis_testkit::{CountingAllocator, for_each_level};
 
@@ -36,31 +37,45 @@ impl Subject for BertBackbone {
     }
 }
 
-impl Subject for OptBackbone {
-    fn name(&self) -> &'static str {
-        "opt"
-    }
+macro_rules! causal_subject {
+    ($model:ty) => {
+        impl Subject for $model {
+            fn name(&self) -> &'static str {
+                stringify!($model)
+            }
 
-    fn forward(&self, session: &mut Session<'_>, tokens: Tokens<'_>, keep: bool) -> Vec<Vec<u32>> {
-        let output = OptBackbone::forward(self, session, OptInputs { tokens }).unwrap();
-        let sequences = if keep { tokens.batch() } else { 0 };
-        (0..sequences).map(|i| bits(output.sequence(i))).collect()
-    }
+            fn forward(&self, session: &mut Session<'_>, tokens: Tokens<'_>, keep: bool) -> Vec<Vec<u32>> {
+                let output = <$model>::forward(self, session, tokens).unwrap();
+                let sequences = if keep { tokens.batch() } else { 0 };
+                (0..sequences).map(|i| bits(output.sequence(i))).collect()
+            }
+        }
+    };
 }
 
-impl Subject for BartBackbone {
-    fn name(&self) -> &'static str {
-        "bart"
-    }
+causal_subject!(FalconBackbone);
+causal_subject!(OptBackbone);
 
-    fn forward(&self, session: &mut Session<'_>, tokens: Tokens<'_>, keep: bool) -> Vec<Vec<u32>> {
-        let inputs = BartInputs { encoder: tokens, decoder: tokens };
-        let output = BartBackbone::forward(self, session, inputs).unwrap();
-        let sequences = if keep { tokens.batch() } else { 0 };
-        let both = [output.encoder_sequence_output, output.decoder_sequence_output];
-        (0..sequences).map(|i| both.map(|tower| bits(tower.sequence(i))).concat()).collect()
-    }
+macro_rules! seq2seq_subject {
+    ($model:ty) => {
+        impl Subject for $model {
+            fn name(&self) -> &'static str {
+                stringify!($model)
+            }
+
+            fn forward(&self, session: &mut Session<'_>, tokens: Tokens<'_>, keep: bool) -> Vec<Vec<u32>> {
+                let inputs = Seq2SeqInputs { encoder: tokens, decoder: tokens };
+                let output = <$model>::forward(self, session, inputs).unwrap();
+                let sequences = if keep { tokens.batch() } else { 0 };
+                let both = [output.encoder_sequence_output, output.decoder_sequence_output];
+                (0..sequences).map(|i| both.map(|tower| bits(tower.sequence(i))).concat()).collect()
+            }
+        }
+    };
 }
+
+seq2seq_subject!(BartBackbone);
+seq2seq_subject!(T5Backbone);
 
 /// Models whose sizes are no multiple of any tile, large enough for several blocks of k.
 fn subjects() -> Vec<Box<dyn Subject>> {
@@ -98,11 +113,45 @@ fn subjects() -> Vec<Box<dyn Subject>> {
         scale_embedding: true,
         ..BartConfig::default()
     };
+    let t5 = T5Config {
+        vocabulary_size: 501,
+        num_layers: 2,
+        num_heads: 3,
+        hidden_dim: 102,
+        intermediate_dim: 290,
+        key_value_dim: 38,
+        decoder_num_layers: 3,
+        use_gated_activation: true,
+        tie_embedding_weights: false,
+        ..T5Config::default()
+    };
+    let alibi = FalconConfig {
+        vocabulary_size: 501,
+        num_layers: 2,
+        num_attention_heads: 3,
+        hidden_dim: 102,
+        intermediate_dim: 290,
+        num_kv_heads: 3,
+        ..FalconConfig::default()
+    };
+    let rotary = FalconConfig {
+        num_attention_heads: 6,
+        hidden_dim: 108,
+        num_kv_heads: 2,
+        use_bias: false,
+        parallel: true,
+        separate_norms: true,
+        positions: FalconPositions::Rotary { theta: 10_000.0 },
+        ..alibi.clone()
+    };
     vec![
         Box::new(BartBackbone::random(bart, 7).unwrap()),
         Box::new(BertBackbone::random(bert, 7).unwrap()),
+        Box::new(FalconBackbone::random(alibi, 7).unwrap()),
+        Box::new(FalconBackbone::random(rotary, 7).unwrap()),
         Box::new(OptBackbone::random(opt, 7).unwrap()),
         Box::new(OptBackbone::random(projected, 7).unwrap()),
+        Box::new(T5Backbone::random(t5, 7).unwrap()),
     ]
 }
 
@@ -207,7 +256,29 @@ fn threads_do_not_change_a_bit() {
         decoder_intermediate_dim: 1024,
         ..BartConfig::default()
     };
-    let models: [Box<dyn Subject>; 3] = [
+    let t5 = T5Config {
+        vocabulary_size: 501,
+        num_layers: 1,
+        num_heads: 4,
+        hidden_dim: 256,
+        intermediate_dim: 1024,
+        decoder_num_layers: 1,
+        ..T5Config::default()
+    };
+    let falcon = FalconConfig {
+        vocabulary_size: 501,
+        num_layers: 1,
+        num_attention_heads: 4,
+        hidden_dim: 256,
+        intermediate_dim: 1024,
+        num_kv_heads: 1,
+        parallel: true,
+        positions: FalconPositions::Rotary { theta: 10_000.0 },
+        ..FalconConfig::default()
+    };
+    let models: [Box<dyn Subject>; 5] = [
+        Box::new(FalconBackbone::random(falcon, 3).unwrap()),
+        Box::new(T5Backbone::random(t5, 3).unwrap()),
         Box::new(BartBackbone::random(bart, 3).unwrap()),
         Box::new(BertBackbone::random(bert, 3).unwrap()),
         Box::new(OptBackbone::random(opt, 3).unwrap()),

@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use super::blocking::panels;
 use super::word::Word;
+use crate::ctx::Precision;
 use crate::elem::Elem;
 use crate::isa::{LANES, Simd};
 use crate::mem;
@@ -17,6 +18,15 @@ pub(crate) struct Operand<'a> {
     pub(crate) k_in_rows: bool,
     /// Whether its elements must be rounded to bf16.
     pub(crate) round: bool,
+}
+
+impl<'a> Operand<'a> {
+    /// A matrix as products of a precision take it.
+    #[inline(always)]
+    pub(crate) fn of(matrix: AnyMatRef<'a>, k_in_rows: bool, precision: Precision) -> Operand<'a> {
+        let round = precision == Precision::Bf16 && !matches!(matrix, AnyMatRef::Bf16(_));
+        Operand { matrix, k_in_rows, round }
+    }
 }
 
 /// Copies the columns `k` of the rows `rows` of X into `stage` as words, one row every `stride` words. Values up
@@ -51,7 +61,20 @@ pub(super) fn stage_rows<S: Simd, W: Word<S>>(
 /// Packs the rows `k` of the lanes `lanes`, which may end past those of the matrix: these are zero, and so is
 /// what a last word lacks.
 #[inline(always)]
-pub(crate) fn pack_rows<S: Simd, W: Word<S>, T: Elem>(
+pub(crate) fn pack_rows<S: Simd, W: Word<S>>(
+    s: S,
+    word: W,
+    v: Operand<'_>,
+    k: Range<usize>,
+    lanes: Range<usize>,
+    packed: &mut [f32],
+) {
+    debug_assert!(!v.k_in_rows);
+    any!(AnyMatRef, v.matrix, from => pack_rows_from(s, word, from, k, lanes, v.round, packed));
+}
+
+#[inline(always)]
+pub(super) fn pack_rows_from<S: Simd, W: Word<S>, T: Elem>(
     s: S,
     word: W,
     from: MatRef<'_, T>,

@@ -4,8 +4,8 @@ use rachis_kernels::{Activation, MatMut, MatRef};
 use rachis_loader::Preset;
 
 use super::BertBackbone;
-use crate::error::{Result, request};
-use crate::layers::{LayerNorm, Linear};
+use crate::error::Result;
+use crate::layers::{Linear, LogitsHead, Norm, NormKind};
 use crate::session::Session;
 use crate::weights::{Init, Source};
 
@@ -13,12 +13,11 @@ use crate::weights::{Init, Source};
 #[derive(Debug)]
 pub struct BertPretrainingHeads {
     transform: Linear,
-    norm: LayerNorm,
-    decoder: Linear,
-    next_sentence: Linear,
+    norm: Norm,
+    decoder: LogitsHead,
+    next_sentence: LogitsHead,
     activation: Activation,
     hidden_dim: usize,
-    vocabulary_size: usize,
 }
 
 impl BertPretrainingHeads {
@@ -35,15 +34,15 @@ impl BertPretrainingHeads {
         let config = backbone.config();
         let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
         let transform = root.at("predictions.transform");
+        let norm = (NormKind::Layer, config.layer_norm_epsilon);
         let bias = root.at("predictions").weight("bias", &[vocabulary], Init::Zeros)?;
         Ok(Some(BertPretrainingHeads {
             transform: Linear::load(&transform.at("dense"), hidden, hidden, true)?,
-            norm: LayerNorm::load(&transform.at("LayerNorm"), hidden, config.layer_norm_epsilon, true)?,
-            decoder: Linear::tied(backbone.token_embedding().weight(), Some(bias)),
-            next_sentence: Linear::load(&root.at("seq_relationship"), hidden, 2, true)?,
+            norm: Norm::load(&transform.at("LayerNorm"), hidden, norm)?,
+            decoder: LogitsHead::new(Linear::tied(backbone.token_embedding().weight(), Some(bias)), 1.0),
+            next_sentence: LogitsHead::new(Linear::load(&root.at("seq_relationship"), hidden, 2, true)?, 1.0),
             activation: config.activation,
             hidden_dim: hidden,
-            vocabulary_size: vocabulary,
         }))
     }
 
@@ -58,14 +57,13 @@ impl BertPretrainingHeads {
         rows: MatRef<'_, f32>,
         logits: &mut [f32],
     ) -> Result<()> {
-        let (count, hidden, vocabulary) = (rows.rows(), self.hidden_dim, self.vocabulary_size);
-        let out = out_matrix(logits, count, vocabulary)?;
-        let Session { ctx, work } = session;
+        let (count, hidden) = (rows.rows(), self.hidden_dim);
+        let Session { ctx, work, .. } = session;
         let (a, b) = work.hidden.take(2 * count * hidden).split_at_mut(count * hidden);
         let scratch = &mut work.scratch;
         self.transform.apply(ctx, scratch, rows, (self.activation, None), MatMut::new(a, count, hidden)?)?;
         self.norm.apply(ctx, MatRef::new(a, count, hidden)?, MatMut::new(b, count, hidden)?)?;
-        self.decoder.apply(ctx, scratch, MatRef::new(b, count, hidden)?, (Activation::Identity, None), out)
+        self.decoder.apply(ctx, scratch, MatRef::new(b, count, hidden)?, logits)
     }
 
     /// Next-sentence logits `[batch, 2]` of the pooled output, copied out of the session first.
@@ -78,14 +76,7 @@ impl BertPretrainingHeads {
         pooled: MatRef<'_, f32>,
         logits: &mut [f32],
     ) -> Result<()> {
-        self.next_sentence.logits(session, pooled, logits)
+        let Session { ctx, work, .. } = session;
+        self.next_sentence.apply(ctx, &mut work.scratch, pooled, logits)
     }
-}
-
-fn out_matrix(logits: &mut [f32], rows: usize, cols: usize) -> Result<MatMut<'_, f32>> {
-    let (found, expected) = (logits.len(), rows.saturating_mul(cols));
-    if found != expected {
-        return Err(request("length of the logits", found, expected));
-    }
-    Ok(MatMut::new(logits, rows, cols)?)
 }

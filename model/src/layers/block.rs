@@ -1,69 +1,64 @@
 //! A transformer layer: self-attention, for some attention to another sequence, and a feed-forward block, each with
 //! a residual and a normalisation.
 
-use rachis_kernels::{
-    Activation, Attention, Bias, Ctx, Elem, MatMut, MatRef, Precision, Scratch, Span, attention,
-    attention_scratch_len, bf16, reuse,
-};
+use rachis_kernels::{Activation, Ctx, Elem, MatMut, MatRef, Precision, Scratch, bf16, reuse};
 
+use crate::cache::Kept;
 use crate::error::Result;
-use crate::layers::{LayerNorm, Linear};
+use crate::layers::attention::{Around, AttentionConfig, AttentionNames, Memory, MultiHeadAttention};
+use crate::layers::feed_forward::{FeedForward, FeedForwardNames};
+use crate::layers::{Norm, NormKind};
 use crate::weights::Scope;
 
 /// What a layer's weights are called, below the layer's own name.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BlockNames {
-    /// Queries, keys, values, and what mixes the heads.
-    pub(crate) attention: [&'static str; 4],
+    pub(crate) attention: AttentionNames,
     pub(crate) attention_norm: &'static str,
-    /// The same of the attention to another sequence, and its norm, where there is one.
-    pub(crate) cross: Option<([&'static str; 4], &'static str)>,
-    /// Into the feed-forward block, and out of it.
-    pub(crate) feed_forward: [&'static str; 2],
-    pub(crate) feed_forward_norm: &'static str,
+    /// The attention to another sequence and its norm, where there is one.
+    pub(crate) cross: Option<(AttentionNames, &'static str)>,
+    pub(crate) feed_forward: FeedForwardNames,
+    /// Without a name it is the attention's norm.
+    pub(crate) feed_forward_norm: Option<&'static str>,
 }
 
 /// The sizes and choices of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BlockConfig {
-    pub(crate) hidden: usize,
+    pub(crate) attention: AttentionConfig,
+    /// Between the two dense layers of the feed-forward block.
     pub(crate) inner: usize,
-    pub(crate) heads: usize,
-    /// Between the two dense layers.
     pub(crate) activation: Activation,
-    pub(crate) epsilon: f32,
-    /// Whether dense layers have a bias, and norms a scale and a shift.
-    pub(crate) bias: bool,
-    pub(crate) affine: bool,
-    /// Whether what goes into a block is normalised, rather than the sum that comes out.
-    pub(crate) norm_first: bool,
+    pub(crate) norm: (NormKind, f32),
+    pub(crate) order: Order,
     /// Whether a token sees no later ones.
     pub(crate) causal: bool,
+}
+
+/// Where a layer normalises, and what goes into its feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// `x = norm(x + attention(x)); x = norm(x + feed_forward(x))`
+    NormLast,
+    /// `x = x + attention(norm(x)); x = x + feed_forward(norm(x))`
+    NormFirst,
+    /// `x = x + attention(norm(x)) + feed_forward(norm(x))`
+    Parallel,
 }
 
 /// A layer with its weights.
 #[derive(Debug)]
 pub(crate) struct Block {
     config: BlockConfig,
-    attention: Heads,
-    cross: Option<Heads>,
-    intermediate: Linear,
-    output: Linear,
-    output_norm: LayerNorm,
+    attention: MultiHeadAttention,
+    attention_norm: Norm,
+    cross: Option<(MultiHeadAttention, Norm)>,
+    feed_forward: FeedForward,
+    feed_forward_norm: Option<Norm>,
 }
 
-/// The projections of an attention, and its norm.
-#[derive(Debug)]
-struct Heads {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    norm: LayerNorm,
-}
-
-/// A layer's working memory, for some rows: its input and output, two more of that width, and one wide enough for
-/// the widest product.
+/// A layer's working memory, for some rows: its input and output, two more of that width, one of which may hold the
+/// heads side by side, and one wide enough for the widest product.
 pub(crate) struct Buffers<'w> {
     pub(crate) x: &'w mut [f32],
     pub(crate) y: &'w mut [f32],
@@ -72,76 +67,62 @@ pub(crate) struct Buffers<'w> {
     pub(crate) scratch: &'w mut Scratch,
 }
 
-/// What a layer attends to beside its own rows.
-pub(crate) struct Memory<'m> {
-    /// The other sequences' vectors.
-    pub(crate) states: MatRef<'m, f32>,
-    /// The layer's rows and those of the other sequence, for every sequence.
-    pub(crate) spans: &'m [Span],
-    /// Room for keys and values, twice the size of the vectors.
-    pub(crate) projected: &'m mut [f32],
-}
-
-impl Heads {
-    fn load(scope: &Scope<'_>, (names, norm): ([&str; 4], &str), config: &BlockConfig) -> Result<Heads> {
-        let BlockConfig { hidden, epsilon, bias, affine, .. } = *config;
-        let square = |name: &str| Linear::load(&scope.at(name), hidden, hidden, bias);
-        let [query, key, value, output] = names;
-        Ok(Heads {
-            query: square(query)?,
-            key: square(key)?,
-            value: square(value)?,
-            output: square(output)?,
-            norm: LayerNorm::load(&scope.at(norm), hidden, epsilon, affine)?,
-        })
-    }
-}
-
 impl Block {
     /// The layer at `scope`.
     pub(crate) fn load(scope: &Scope<'_>, names: &BlockNames, config: BlockConfig) -> Result<Block> {
-        let BlockConfig { hidden, inner, epsilon, bias, affine, .. } = config;
-        let [into, out_of] = names.feed_forward;
+        let AttentionConfig { hidden, bias, .. } = config.attention;
+        let attention = |names| MultiHeadAttention::load(scope, names, config.attention);
+        let norm = |name: &str| Norm::load(&scope.at(name), hidden, config.norm);
+        let cross = |(names, norm_name)| -> Result<_> { Ok((attention(names)?, norm(norm_name)?)) };
+        let (sizes, dense) = ([hidden, config.inner], (config.activation, bias));
         Ok(Block {
-            attention: Heads::load(scope, (names.attention, names.attention_norm), &config)?,
-            cross: names.cross.map(|cross| Heads::load(scope, cross, &config)).transpose()?,
-            intermediate: Linear::load(&scope.at(into), hidden, inner, bias)?,
-            output: Linear::load(&scope.at(out_of), inner, hidden, bias)?,
-            output_norm: LayerNorm::load(&scope.at(names.feed_forward_norm), hidden, epsilon, affine)?,
+            attention: attention(names.attention)?,
+            attention_norm: norm(names.attention_norm)?,
+            cross: names.cross.map(cross).transpose()?,
+            feed_forward: FeedForward::load(scope, &names.feed_forward, sizes, dense)?,
+            feed_forward_norm: names.feed_forward_norm.map(norm).transpose()?,
             config,
         })
     }
 
     /// Elements of x, y, z and the wide buffer for `rows` rows.
     pub(crate) fn sizes(config: &BlockConfig, rows: usize) -> [usize; 4] {
-        let (narrow, wide) = (rows * config.hidden, rows * (3 * config.hidden).max(config.inner));
-        [narrow, narrow, narrow, wide]
+        let AttentionConfig { hidden, .. } = config.attention;
+        let mixed = config.attention.query_width().max(hidden);
+        let wide = config.attention.width().max(config.inner);
+        [hidden, mixed, hidden, wide].map(|width| rows * width)
     }
 
     /// Elements of scratch that a call on `rows` rows needs, with up to as many in the other sequences.
     pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize) -> usize {
-        let products = [
-            (&self.attention.query, 2),
-            (&self.attention.output, 0),
-            (&self.intermediate, 0),
-            (&self.output, 0),
-        ];
-        let products = products.map(|(linear, others)| linear.scratch_len(ctx, rows, others));
-        let head_dim = self.config.hidden / self.config.heads;
-        products.into_iter().max().unwrap_or(0).max(attention_scratch_len(ctx, head_dim))
+        self.attention.scratch_len(ctx, rows).max(self.feed_forward.scratch_len(ctx, rows))
+    }
+
+    /// Keys and values of another sequence that the layer attends to.
+    pub(crate) fn project_memory(
+        &self,
+        ctx: &Ctx,
+        scratch: &mut Scratch,
+        states: MatRef<'_, f32>,
+        kept: &mut Kept<'_>,
+    ) -> Result<()> {
+        match &self.cross {
+            Some((heads, _)) => heads.project_memory(ctx, scratch, states, kept),
+            None => Ok(()),
+        }
     }
 
     /// Replaces x by the layer's output. A layer with attention to another sequence needs its `memory`.
     pub(crate) fn apply(
         &self,
         ctx: &Ctx,
-        spans: &[Span],
+        around: Around<'_>,
         memory: Option<Memory<'_>>,
         buffers: Buffers<'_>,
     ) -> Result<()> {
         match ctx.precision() {
-            Precision::Strict => self.apply_in::<f32>(ctx, spans, memory, buffers),
-            Precision::Bf16 => self.apply_in::<bf16>(ctx, spans, memory, buffers),
+            Precision::Strict => self.apply_in::<f32>(ctx, around, memory, buffers),
+            Precision::Bf16 => self.apply_in::<bf16>(ctx, around, memory, buffers),
         }
     }
 
@@ -149,134 +130,106 @@ impl Block {
     fn apply_in<T: Elem>(
         &self,
         ctx: &Ctx,
-        spans: &[Span],
+        around: Around<'_>,
         memory: Option<Memory<'_>>,
         mut buffers: Buffers<'_>,
     ) -> Result<()> {
-        self.attend::<T>(ctx, spans, &mut buffers)?;
-        self.finish(ctx, &self.attention.norm, &mut buffers)?;
+        self.attend::<T>(ctx, around, &mut buffers)?;
+        if self.config.order == Order::Parallel {
+            return self.feed_forward::<T>(ctx, &mut buffers);
+        }
+        self.finish(ctx, &self.attention_norm, &mut buffers)?;
         let cross = self.cross.as_ref().zip(memory);
-        // Each block swaps x and z; two leave them where they were.
-        let swapped = self.config.norm_first && cross.is_some();
-        if let Some((heads, memory)) = cross {
-            self.attend_to::<T>(ctx, heads, memory, &mut buffers)?;
-            self.finish(ctx, &heads.norm, &mut buffers)?;
+        let crossed = cross.is_some();
+        if let Some(((heads, norm), memory)) = cross {
+            self.attend_to::<T>(ctx, (heads, norm), memory, &mut buffers)?;
+            self.finish(ctx, norm, &mut buffers)?;
         }
         self.feed_forward::<T>(ctx, &mut buffers)?;
-        self.finish(ctx, &self.output_norm, &mut buffers)?;
-        if swapped {
+        self.finish(ctx, self.last_norm(), &mut buffers)?;
+        if crossed && self.config.order == Order::NormFirst {
+            // Each block has exchanged x and z, and there were three.
             buffers.z.copy_from_slice(buffers.x);
         }
         Ok(())
     }
 
     /// `z = x + attention(x)`
-    fn attend<T: Elem>(&self, ctx: &Ctx, spans: &[Span], buffers: &mut Buffers<'_>) -> Result<()> {
-        let hidden = self.config.hidden;
-        let Heads { query, key, value, output, norm } = &self.attention;
-        let rows = buffers.x.len() / hidden;
-        let projected = &mut reuse::<T>(buffers.wide)[..rows * 3 * hidden];
-        let out = MatMut::new(projected, rows, 3 * hidden)?;
-        let input = self.input(ctx, norm, buffers.x, buffers.y)?;
-        Linear::apply_all([query, key, value], ctx, buffers.scratch, input, out)?;
-        let projected = MatRef::new(projected, rows, 3 * hidden)?;
-        let keys = [projected.columns(hidden, hidden)?, projected.columns(2 * hidden, hidden)?];
-        let mixed = &mut reuse::<T>(buffers.y)[..rows * hidden];
-        let out = MatMut::new(mixed, rows, hidden)?;
-        self.mix(
-            ctx,
-            buffers.scratch,
-            projected.columns(0, hidden)?,
-            keys,
-            (spans, self.config.causal),
-            out,
-        )?;
-        let residual = (Activation::Identity, Some(MatRef::new(buffers.x, rows, hidden)?));
-        let (mixed, out) = (MatRef::new(mixed, rows, hidden)?, MatMut::new(buffers.z, rows, hidden)?);
-        output.apply(ctx, buffers.scratch, mixed, residual, out)
+    fn attend<T: Elem>(&self, ctx: &Ctx, around: Around<'_>, buffers: &mut Buffers<'_>) -> Result<()> {
+        let Buffers { x, y, z, wide, scratch } = buffers;
+        let AttentionConfig { hidden, .. } = self.config.attention;
+        let (heads, width) = (&self.attention, self.config.attention.width());
+        let rows = x.len() / hidden;
+        let projected = &mut reuse::<T>(wide)[..rows * width];
+        let input = self.input(ctx, &self.attention_norm, x, y)?;
+        heads.project(ctx, scratch, input, MatMut::new(projected, rows, width)?)?;
+        let width_mixed = self.config.attention.query_width();
+        let mixed = &mut reuse::<T>(y)[..rows * width_mixed];
+        let out = MatMut::new(mixed, rows, width_mixed)?;
+        heads.mix(ctx, scratch, (projected, rows), around, out)?;
+        let ends = (MatRef::new(x, rows, hidden)?, MatMut::new(z, rows, hidden)?);
+        heads.finish(ctx, scratch, MatRef::new(mixed, rows, width_mixed)?, ends)
     }
 
     /// `z = x + attention(x, memory)`
     fn attend_to<T: Elem>(
         &self,
         ctx: &Ctx,
-        heads: &Heads,
+        (heads, norm): (&MultiHeadAttention, &Norm),
         memory: Memory<'_>,
         buffers: &mut Buffers<'_>,
     ) -> Result<()> {
-        let hidden = self.config.hidden;
-        let Heads { query, key, value, output, norm } = heads;
-        let (rows, others) = (buffers.x.len() / hidden, memory.states.rows());
-        let keys = &mut reuse::<T>(memory.projected)[..others * 2 * hidden];
-        let out = MatMut::new(keys, others, 2 * hidden)?;
-        Linear::apply_all([key, value], ctx, buffers.scratch, memory.states, out)?;
-        let keys = MatRef::new(keys, others, 2 * hidden)?;
-        let keys = [keys.columns(0, hidden)?, keys.columns(hidden, hidden)?];
-        let queries = &mut reuse::<T>(buffers.wide)[..rows * hidden];
-        let input = self.input(ctx, norm, buffers.x, buffers.y)?;
-        let plain = (Activation::Identity, None);
-        query.apply(ctx, buffers.scratch, input, plain, MatMut::new(queries, rows, hidden)?)?;
-        let mixed = &mut reuse::<T>(buffers.y)[..rows * hidden];
-        let (queries, out) = (MatRef::new(queries, rows, hidden)?, MatMut::new(mixed, rows, hidden)?);
-        self.mix(ctx, buffers.scratch, queries, keys, (memory.spans, false), out)?;
-        let residual = (Activation::Identity, Some(MatRef::new(buffers.x, rows, hidden)?));
-        let (mixed, out) = (MatRef::new(mixed, rows, hidden)?, MatMut::new(buffers.z, rows, hidden)?);
-        output.apply(ctx, buffers.scratch, mixed, residual, out)
+        let Buffers { x, y, z, wide, scratch } = buffers;
+        let AttentionConfig { hidden, .. } = self.config.attention;
+        let (rows, width) = (x.len() / hidden, self.config.attention.query_width());
+        // The input may lie in y, where the mixture would.
+        let (queries, mixed) = reuse::<T>(wide).split_at_mut(rows * width);
+        let mixed = &mut mixed[..rows * width];
+        let input = self.input(ctx, norm, x, y)?;
+        let out = MatMut::new(mixed, rows, width)?;
+        heads.mix_memory(ctx, scratch, (input, queries), memory, out)?;
+        let ends = (MatRef::new(x, rows, hidden)?, MatMut::new(z, rows, hidden)?);
+        heads.finish(ctx, scratch, MatRef::new(mixed, rows, width)?, ends)
     }
 
-    /// `out = softmax(q k^T / sqrt(head_dim)) v`
-    fn mix<T: Elem>(
-        &self,
-        ctx: &Ctx,
-        scratch: &mut Scratch,
-        q: MatRef<'_, T>,
-        [k, v]: [MatRef<'_, T>; 2],
-        (spans, causal): (&[Span], bool),
-        out: MatMut<'_, T>,
-    ) -> Result<()> {
-        let BlockConfig { hidden, heads, .. } = self.config;
-        let scale = 1.0 / ((hidden / heads) as f32).sqrt();
-        let op = Attention { q, k, v, heads, kv_heads: heads, scale, bias: Bias::None, causal, spans, out };
-        Ok(attention(ctx, scratch, op)?)
-    }
-
-    /// `z = x + feed_forward(x)`
+    /// `z = x + feed_forward(x)`; in parallel to the attention, whose sum is in z, `x = z + feed_forward(x)`.
     fn feed_forward<T: Elem>(&self, ctx: &Ctx, buffers: &mut Buffers<'_>) -> Result<()> {
-        let BlockConfig { hidden, inner, activation, .. } = self.config;
-        let rows = buffers.x.len() / hidden;
-        let wide = &mut reuse::<T>(buffers.wide)[..rows * inner];
-        let input = self.input(ctx, &self.output_norm, buffers.x, buffers.y)?;
-        let out = MatMut::new(wide, rows, inner)?;
-        self.intermediate.apply(ctx, buffers.scratch, input, (activation, None), out)?;
-        let residual = (Activation::Identity, Some(MatRef::new(buffers.x, rows, hidden)?));
-        let (wide, out) = (MatRef::new(wide, rows, inner)?, MatMut::new(buffers.z, rows, hidden)?);
-        self.output.apply(ctx, buffers.scratch, wide, residual, out)
+        let Buffers { x, y, z, wide, scratch } = buffers;
+        let (AttentionConfig { hidden, .. }, inner) = (self.config.attention, self.config.inner);
+        let rows = x.len() / hidden;
+        let wide = &mut reuse::<T>(wide)[..rows * inner];
+        let input = self.input(ctx, self.last_norm(), x, y)?;
+        self.feed_forward.widen(ctx, scratch, input, MatMut::new(wide, rows, inner)?)?;
+        let (residual, out) = if self.config.order == Order::Parallel { (z, x) } else { (x, z) };
+        let ends = (MatRef::new(residual, rows, hidden)?, MatMut::new(out, rows, hidden)?);
+        self.feed_forward.narrow(ctx, scratch, MatRef::new(wide, rows, inner)?, ends)
+    }
+
+    /// The feed-forward block's norm.
+    fn last_norm(&self) -> &Norm {
+        self.feed_forward_norm.as_ref().unwrap_or(&self.attention_norm)
     }
 
     /// What goes into a block: x, or its norm in y.
-    fn input<'a>(
-        &self,
-        ctx: &Ctx,
-        norm: &LayerNorm,
-        x: &'a [f32],
-        y: &'a mut [f32],
-    ) -> Result<MatRef<'a, f32>> {
-        let hidden = self.config.hidden;
+    fn input<'a>(&self, ctx: &Ctx, norm: &Norm, x: &'a [f32], y: &'a mut [f32]) -> Result<MatRef<'a, f32>> {
+        let hidden = self.config.attention.hidden;
         let x = MatRef::new(x, x.len() / hidden, hidden)?;
-        if !self.config.norm_first {
+        if self.config.order == Order::NormLast {
             return Ok(x);
         }
+        let y = &mut y[..x.rows() * hidden];
         norm.apply(ctx, x, MatMut::new(y, x.rows(), hidden)?)?;
         Ok(MatRef::new(y, x.rows(), hidden)?)
     }
 
     /// Makes of the sum in z the block's output in x: its norm, or itself.
-    fn finish(&self, ctx: &Ctx, norm: &LayerNorm, buffers: &mut Buffers<'_>) -> Result<()> {
-        if self.config.norm_first {
+    fn finish(&self, ctx: &Ctx, norm: &Norm, buffers: &mut Buffers<'_>) -> Result<()> {
+        if self.config.order != Order::NormLast {
             std::mem::swap(&mut buffers.x, &mut buffers.z);
             return Ok(());
         }
-        let (hidden, rows) = (self.config.hidden, buffers.x.len() / self.config.hidden);
+        let hidden = self.config.attention.hidden;
+        let rows = buffers.x.len() / hidden;
         norm.apply(ctx, MatRef::new(buffers.z, rows, hidden)?, MatMut::new(buffers.x, rows, hidden)?)
     }
 }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::weights::{Init, Scope, Weight};
 
 /// An embedding table `[vocabulary, hidden]`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Embedding {
     table: Weight,
     /// Rows before that of index 0.
@@ -34,6 +34,11 @@ impl Embedding {
     /// The same table, whose vectors are multiplied by `scale` when they are looked up.
     pub(crate) fn scaled(self, scale: f32) -> Embedding {
         Embedding { scale, ..self }
+    }
+
+    /// Width of a vector.
+    pub(crate) fn width(&self) -> usize {
+        self.table.matrix().cols()
     }
 
     /// The vectors as stored.

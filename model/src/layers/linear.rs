@@ -5,8 +5,7 @@ use rachis_kernels::{
     gemm_scratch_len,
 };
 
-use crate::error::{Result, request};
-use crate::session::Session;
+use crate::error::Result;
 use crate::weights::{Init, Scope, Weight};
 
 /// `y = activation(x w + b)`, with `w` as the file has it.
@@ -48,21 +47,9 @@ impl Linear {
         Ok(gemm(ctx, scratch, Gemm { residual, ..Gemm::of(x, self.part(activation), out) })?)
     }
 
-    /// `logits = x w + b` for rows copied out of the session, as a head is used.
-    pub(crate) fn logits(
-        &self,
-        session: &mut Session<'_>,
-        rows: MatRef<'_, f32>,
-        logits: &mut [f32],
-    ) -> Result<()> {
-        let (count, outputs) = (rows.rows(), self.part(Activation::Identity).weights.n());
-        let (found, expected) = (logits.len(), count.saturating_mul(outputs));
-        if found != expected {
-            return Err(request("length of the logits", found, expected));
-        }
-        let Session { ctx, work } = session;
-        let out = MatMut::new(logits, count, outputs)?;
-        self.apply(ctx, &mut work.scratch, rows, (Activation::Identity, None), out)
+    /// Number of outputs.
+    pub(crate) fn outputs(&self) -> usize {
+        self.part(Activation::Identity).weights.n()
     }
 
     /// Several layers on the same input: their outputs are columns of `out`, in order.
@@ -77,10 +64,31 @@ impl Linear {
         Ok(gemm(ctx, scratch, Gemm { a: x, parts, combine: Combine::Columns, residual: None, out })?)
     }
 
+    /// `out = activation(x w + b) * gate(x)`
+    pub(crate) fn apply_gated<C: Elem>(
+        &self,
+        gate: &Linear,
+        ctx: &Ctx,
+        scratch: &mut Scratch,
+        (x, activation): (MatRef<'_, f32>, Activation),
+        out: MatMut<'_, C>,
+    ) -> Result<()> {
+        let parts = [self.part(activation), gate.part(Activation::Identity)];
+        Ok(gemm(ctx, scratch, Gemm { a: x, parts, combine: Combine::Product, residual: None, out })?)
+    }
+
+    /// Elements of scratch that [`Linear::apply_gated`] on `rows` rows needs.
+    pub(crate) fn gated_scratch_len(&self, ctx: &Ctx, rows: usize) -> usize {
+        gemm_scratch_len(ctx, &Dims { parts: 2, combine: Combine::Product, ..self.dims(rows) })
+    }
+
     /// Elements of scratch that a call on `rows` rows needs, together with `others` like it.
     pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize, others: usize) -> usize {
+        gemm_scratch_len(ctx, &Dims { parts: 1 + others, ..self.dims(rows) })
+    }
+
+    fn dims(&self, rows: usize) -> Dims {
         let weights = self.part(Activation::Identity).weights;
-        let dims = Dims::of_one(self.layout, [rows, weights.n(), weights.k()]);
-        gemm_scratch_len(ctx, &Dims { parts: 1 + others, ..dims })
+        Dims::of_one(self.layout, [rows, weights.n(), weights.k()])
     }
 }

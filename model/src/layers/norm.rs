@@ -1,31 +1,50 @@
-//! Layer normalisation, with a learned scale and shift or without.
+//! Normalisation of rows: always in f32, whatever the precision of products.
 
-use rachis_kernels::{Ctx, Elem, MatMut, MatRef, NormRows, layer_norm_rows};
+use rachis_kernels::{Ctx, Elem, MatMut, MatRef, NormRows, layer_norm_rows, rms_norm_rows};
 
 use crate::error::Result;
 use crate::weights::{Init, Scope, Weight};
 
-/// Normalises rows; always in f32, whatever the precision of products.
+/// What a norm computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NormKind {
+    /// Mean 0 and variance 1, then a learned scale and shift.
+    Layer,
+    /// The same without scale and shift.
+    PlainLayer,
+    /// Mean square 1, then a learned scale.
+    Rms,
+}
+
+/// A norm with its weights.
 #[derive(Debug)]
-pub(crate) struct LayerNorm {
-    /// Scale and shift, where there are any.
-    affine: Option<(Weight, Weight)>,
+pub(crate) struct Norm {
+    kind: NormKind,
+    gamma: Option<Weight>,
+    beta: Option<Weight>,
     epsilon: f32,
 }
 
-impl LayerNorm {
-    /// The norm at `scope`: `weight` and `bias`, or `gamma` and `beta` in older files, if it is to be affine.
-    pub(crate) fn load(scope: &Scope<'_>, width: usize, epsilon: f32, affine: bool) -> Result<LayerNorm> {
-        let load = || -> Result<(Weight, Weight)> {
-            let gamma = scope.any_of(&["weight", "gamma"], &[width], Init::Ones)?;
-            Ok((gamma, scope.any_of(&["bias", "beta"], &[width], Init::Zeros)?))
-        };
-        Ok(LayerNorm { affine: affine.then(load).transpose()?, epsilon })
+impl Norm {
+    /// The norm at `scope`: `weight` and `bias`, or `gamma` and `beta` in older files, as far as the kind has them.
+    pub(crate) fn load(scope: &Scope<'_>, width: usize, (kind, epsilon): (NormKind, f32)) -> Result<Norm> {
+        let gamma = || scope.any_of(&["weight", "gamma"], &[width], Init::Ones);
+        let beta = || scope.any_of(&["bias", "beta"], &[width], Init::Zeros);
+        Ok(Norm {
+            gamma: (kind != NormKind::PlainLayer).then(gamma).transpose()?,
+            beta: (kind == NormKind::Layer).then(beta).transpose()?,
+            kind,
+            epsilon,
+        })
     }
 
     /// `out = norm(x)`
     pub(crate) fn apply<T: Elem>(&self, ctx: &Ctx, x: MatRef<'_, T>, out: MatMut<'_, T>) -> Result<()> {
-        let (gamma, beta) = self.affine.as_ref().map(|(gamma, beta)| (gamma.slice(), beta.slice())).unzip();
-        Ok(layer_norm_rows(ctx, NormRows { x, residual: None, gamma, beta, epsilon: self.epsilon, out })?)
+        let (gamma, beta) = (self.gamma.as_ref().map(Weight::slice), self.beta.as_ref().map(Weight::slice));
+        let op = NormRows { x, residual: None, gamma, beta, epsilon: self.epsilon, out };
+        Ok(match self.kind {
+            NormKind::Layer | NormKind::PlainLayer => layer_norm_rows(ctx, op)?,
+            NormKind::Rms => rms_norm_rows(ctx, op)?,
+        })
     }
 }

@@ -8,8 +8,8 @@ use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::MatRef;
 use rachis::loader::Preset;
 use rachis::{
-    Backbone, BartBackbone, BartInputs, BertBackbone, BertInputs, Observer, OptBackbone, OptInputs,
-    SequenceOutput, Session, Tokens, Tower, TowerObserver,
+    Backbone, BartBackbone, BertBackbone, BertInputs, Decoder, FalconBackbone, Observer, OptBackbone,
+    Seq2SeqInputs, Seq2SeqOutput, SequenceOutput, Session, T5Backbone, Tokens, Tower, TowerObserver,
 };
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -30,8 +30,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let inputs = Inputs::parse(&args.input, &bytes)?;
     let outputs = match &model {
         Backbone::Bert(model) => bert(args, &preset, model, &mut session, &inputs)?,
-        Backbone::Opt(model) => opt(args, model, &mut session, &inputs)?,
-        Backbone::Bart(model) => bart(args, model, &mut session, &inputs)?,
+        Backbone::Opt(model) => causal(args, model, &mut session, &inputs, OptBackbone::forward_observed)?,
+        Backbone::Falcon(model) => {
+            causal(args, model, &mut session, &inputs, FalconBackbone::forward_observed)?
+        }
+        Backbone::Bart(model) => seq2seq(args, model, &mut session, &inputs, BartBackbone::forward_observed)?,
+        Backbone::T5(model) => seq2seq(args, model, &mut session, &inputs, T5Backbone::forward_observed)?,
         other => return Err(format!("run does not know {}", other.name()).into()),
     };
     save(&args.output, &outputs)
@@ -76,37 +80,48 @@ fn bert(
     Ok(outputs)
 }
 
-fn opt(
+/// A decoder alone, whose observed forward pass is `forward`.
+fn causal<M: Decoder>(
     args: &RunArgs,
-    model: &OptBackbone,
+    model: &M,
     session: &mut Session<'_>,
     inputs: &Inputs<'_>,
+    forward: impl for<'s> Fn(
+        &M,
+        &'s mut Session<'_>,
+        Tokens<'_>,
+        Observer<'_>,
+    ) -> rachis::Result<SequenceOutput<'s>>,
 ) -> Result<Outputs> {
     inputs.only(&["token_ids", "padding_mask"])?;
     let batch = Batch::read(inputs, "")?;
     let layers = Layers::default();
     let mut observe = |layer: usize, states: SequenceOutput<'_>| {
-        layers.put(format!("hidden_states.{layer}"), batch.shape, states);
+        if args.layers {
+            layers.put(format!("hidden_states.{layer}"), batch.shape, states);
+        }
     };
-    let observer: Option<Observer<'_>> = if args.layers { Some(&mut observe) } else { None };
-    let output = model.forward_observed(session, OptInputs { tokens: batch.tokens() }, observer)?;
-    let sequence = batch.padded(output)?;
+    let sequence = batch.padded(forward(model, session, batch.tokens(), &mut observe)?)?;
     let mut outputs = layers.finish()?;
     if args.logits {
-        let vocabulary = model.config().vocabulary_size;
-        let logits =
-            batch.logits(&sequence, vocabulary, |rows, logits| model.logits(session, rows, logits))?;
-        outputs.insert("logits".to_owned(), logits);
+        outputs.insert("logits".to_owned(), batch.decoder_logits(model, session, &sequence)?);
     }
     outputs.insert("sequence_output".to_owned(), sequence);
     Ok(outputs)
 }
 
-fn bart(
+/// An encoder and a decoder, whose observed forward pass is `forward`.
+fn seq2seq<M: Decoder>(
     args: &RunArgs,
-    model: &BartBackbone,
+    model: &M,
     session: &mut Session<'_>,
     inputs: &Inputs<'_>,
+    forward: impl for<'s> Fn(
+        &M,
+        &'s mut Session<'_>,
+        Seq2SeqInputs<'_>,
+        TowerObserver<'_>,
+    ) -> rachis::Result<Seq2SeqOutput<'s>>,
 ) -> Result<Outputs> {
     inputs.only(&[
         "encoder_token_ids",
@@ -117,20 +132,17 @@ fn bart(
     let (encoder, decoder) = (Batch::read(inputs, "encoder_")?, Batch::read(inputs, "decoder_")?);
     let layers = Layers::default();
     let mut observe = |tower: Tower, layer: usize, states: SequenceOutput<'_>| match tower {
+        _ if !args.layers => {}
         Tower::Encoder => layers.put(format!("encoder_hidden_states.{layer}"), encoder.shape, states),
         Tower::Decoder => layers.put(format!("decoder_hidden_states.{layer}"), decoder.shape, states),
     };
-    let observer: Option<TowerObserver<'_>> = if args.layers { Some(&mut observe) } else { None };
-    let tokens = BartInputs { encoder: encoder.tokens(), decoder: decoder.tokens() };
-    let output = model.forward_observed(session, tokens, observer)?;
+    let tokens = Seq2SeqInputs { encoder: encoder.tokens(), decoder: decoder.tokens() };
+    let output = forward(model, session, tokens, &mut observe)?;
     let encoded = encoder.padded(output.encoder_sequence_output)?;
     let decoded = decoder.padded(output.decoder_sequence_output)?;
     let mut outputs = layers.finish()?;
     if args.logits {
-        let vocabulary = model.config().vocabulary_size;
-        let logits =
-            decoder.logits(&decoded, vocabulary, |rows, logits| model.logits(session, rows, logits))?;
-        outputs.insert("logits".to_owned(), logits);
+        outputs.insert("logits".to_owned(), decoder.decoder_logits(model, session, &decoded)?);
     }
     outputs.insert("encoder_sequence_output".to_owned(), encoded);
     outputs.insert("decoder_sequence_output".to_owned(), decoded);
@@ -164,6 +176,16 @@ impl Batch {
     /// A vector for every position, zero where there is padding.
     fn padded(&self, output: SequenceOutput<'_>) -> Result<Output> {
         padded(self.shape, output)
+    }
+
+    /// The logits of a decoder's output.
+    fn decoder_logits(
+        &self,
+        model: &impl Decoder,
+        session: &mut Session<'_>,
+        sequence: &Output,
+    ) -> Result<Output> {
+        self.logits(sequence, model.vocabulary_size(), |rows, logits| model.logits(session, rows, logits))
     }
 
     /// The logits of every position, zero where there is padding.

@@ -1,0 +1,87 @@
+//! What goes into the first layer: the sum of a token's vectors, normalised or projected where the architecture does.
+
+use rachis_kernels::{Activation, Ctx, MatMut, MatRef};
+
+use crate::error::Result;
+use crate::layers::block::Buffers;
+use crate::layers::{Embedding, Linear, Norm};
+use crate::tokens::Rows;
+
+/// The tables and what follows them.
+#[derive(Debug)]
+pub(crate) struct Embeddings {
+    pub(crate) tokens: Embedding,
+    /// From the width of the token table to that of the layers.
+    pub(crate) projection: Option<Linear>,
+    pub(crate) positions: Option<PositionEmbedding>,
+    pub(crate) segments: Option<Embedding>,
+    pub(crate) norm: Option<Norm>,
+}
+
+/// A learned vector for each position.
+#[derive(Debug)]
+pub(crate) struct PositionEmbedding {
+    pub(crate) table: Embedding,
+    pub(crate) counting: Counting,
+}
+
+/// What the position of a token is, for a [`PositionEmbedding`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counting {
+    /// Its place in the sequence, padding included.
+    Absolute,
+    /// The number of real tokens before it.
+    Real,
+}
+
+impl Embeddings {
+    /// The tokens alone.
+    pub(crate) fn of(tokens: Embedding) -> Embeddings {
+        Embeddings { tokens, projection: None, positions: None, segments: None, norm: None }
+    }
+
+    /// Width of the token table.
+    pub(crate) fn width(&self) -> usize {
+        self.tokens.width()
+    }
+
+    /// The input of the first layer, in x; y and the wide buffer are used on the way. `segments` has an id for each row, if any.
+    pub(crate) fn apply(
+        &self,
+        ctx: &Ctx,
+        rows: &Rows,
+        segments: &[u32],
+        buffers: &mut Buffers<'_>,
+    ) -> Result<()> {
+        let Buffers { x, y, wide, scratch, .. } = buffers;
+        let count = rows.len();
+        let hidden = x.len() / count.max(1);
+        let (sum, normed) = match &self.norm {
+            Some(norm) => (&mut y[..count * hidden], Some((norm, &mut **x))),
+            None => (&mut **x, None),
+        };
+        if let Some(projection) = &self.projection {
+            let width = self.width();
+            let narrow = &mut wide[..count * width];
+            self.tokens.lookup(ctx, &rows.ids, MatMut::new(narrow, count, width)?)?;
+            let (narrow, out) = (MatRef::new(narrow, count, width)?, MatMut::new(sum, count, hidden)?);
+            projection.apply(ctx, scratch, narrow, (Activation::Identity, None), out)?;
+        } else {
+            self.tokens.lookup(ctx, &rows.ids, MatMut::new(sum, count, hidden)?)?;
+        }
+        if let Some(PositionEmbedding { table, counting }) = &self.positions {
+            let positions = match counting {
+                Counting::Absolute => &rows.positions,
+                Counting::Real => &rows.counts,
+            };
+            table.add(ctx, positions, MatMut::new(sum, count, hidden)?)?;
+        }
+        if let Some(table) = &self.segments {
+            table.add(ctx, segments, MatMut::new(sum, count, hidden)?)?;
+        }
+        if let Some((norm, x)) = normed {
+            norm.apply(ctx, MatRef::new(sum, count, hidden)?, MatMut::new(x, count, hidden)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! What positions do within attention: nothing, a bias on the scores, or a rotation of queries and keys.
+
+use rachis_kernels::{AnyMatRef, Bias, MatMut, MatRef, rotary_angles};
+
+use crate::error::Result;
+use crate::weights::{Init, Scope, Weight};
+
+/// What positions do within attention.
+#[derive(Debug)]
+pub(crate) enum Positions {
+    /// Nothing: the embeddings have them.
+    Embedded,
+    /// Each head's slope times the number of the key (Press et al., arXiv:2108.12409).
+    Alibi { slopes: Vec<f32>, round: bool },
+    /// Queries and keys are turned (Su et al., arXiv:2104.09864).
+    Rotary { theta: f64, head_dim: usize },
+    /// A learned bias for each head and range of distances (Raffel et al., arXiv:1910.10683).
+    Relative(RelativeBias),
+}
+
+/// The positions of queries and of the rows that their keys lie in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places<'a> {
+    pub(crate) queries: &'a [u32],
+    pub(crate) keys: &'a [u32],
+}
+
+impl Positions {
+    /// ALiBi of so many heads.
+    pub(crate) fn alibi(heads: usize, round: bool) -> Positions {
+        let slopes = alibi_slopes(heads).into_iter();
+        let rounded = |slope: f64| {
+            let slope = slope as f32;
+            if round { rachis_kernels::bf16::from_f32(slope).to_f32() } else { slope }
+        };
+        Positions::Alibi { slopes: slopes.map(rounded).collect(), round }
+    }
+
+    /// Elements of working memory for `rows` rows whose positions and whose keys' are less than `end`.
+    pub(crate) fn room(&self, rows: usize, end: usize) -> usize {
+        match self {
+            Positions::Embedded | Positions::Alibi { .. } => 0,
+            Positions::Rotary { head_dim, .. } => rows * head_dim,
+            Positions::Relative(bias) => bias.heads * (2 * end),
+        }
+    }
+
+    /// The bias on scores and the angles of rotation, in `room`.
+    pub(crate) fn prepare<'a>(
+        &'a self,
+        places: Places<'a>,
+        room: &'a mut [f32],
+    ) -> Result<(Bias<'a>, Option<MatRef<'a, f32>>)> {
+        match self {
+            Positions::Embedded => Ok((Bias::None, None)),
+            Positions::Alibi { slopes, round } => Ok((Bias::Linear { slopes, round: *round }, None)),
+            Positions::Rotary { theta, head_dim } => {
+                let rows = places.queries.len();
+                let angles = &mut room[..rows * head_dim];
+                rotary_angles(places.queries, *theta, MatMut::new(angles, rows, *head_dim)?)?;
+                Ok((Bias::None, Some(MatRef::new(angles, rows, *head_dim)?)))
+            }
+            Positions::Relative(bias) => Ok((bias.fill(places, room)?, None)),
+        }
+    }
+}
+
+/// T5's biases of ranges of distances.
+#[derive(Debug)]
+pub(crate) struct RelativeBias {
+    /// `[buckets, heads]`
+    table: Weight,
+    heads: usize,
+    buckets: Buckets,
+}
+
+/// How distances are put into buckets: small ones each into its own, larger ones by their logarithm.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Buckets {
+    pub(crate) count: usize,
+    /// Distances from here on share the last bucket.
+    pub(crate) max_distance: usize,
+    /// Whether keys after the query have buckets of their own; else they share that of distance 0.
+    pub(crate) bidirectional: bool,
+}
+
+impl RelativeBias {
+    /// The table at `scope`.
+    pub(crate) fn load(scope: &Scope<'_>, heads: usize, buckets: Buckets) -> Result<RelativeBias> {
+        let table = scope.weight("weight", &[buckets.count, heads], Init::KERNEL)?;
+        Ok(RelativeBias { table, heads, buckets })
+    }
+
+    /// Each head's bias for every distance between the positions.
+    fn fill<'a>(&self, places: Places<'a>, room: &'a mut [f32]) -> Result<Bias<'a>> {
+        let largest = |positions: &[u32]| positions.iter().max().map_or(0, |largest| *largest as usize);
+        let (zero, last) = (largest(places.keys), largest(places.queries));
+        let distances = zero + last + 1;
+        let values = &mut room[..self.heads * distances];
+        for column in 0..distances {
+            let bucket = self.buckets.of(zero as i64 - column as i64);
+            for head in 0..self.heads {
+                values[head * distances + column] = element(self.table.matrix(), bucket, head);
+            }
+        }
+        let table = MatRef::new(values, self.heads, distances)?;
+        Ok(Bias::Distance { table, zero, queries: places.queries, keys: places.keys })
+    }
+}
+
+impl Buckets {
+    /// The bucket of a key that lies `relative` positions after the query.
+    fn of(self, relative: i64) -> usize {
+        let (base, count, distance) = if self.bidirectional {
+            let half = self.count / 2;
+            (if relative > 0 { half } else { 0 }, half, relative.unsigned_abs() as usize)
+        } else {
+            (0, self.count, (-relative).max(0) as usize)
+        };
+        let exact = count / 2;
+        if distance < exact {
+            return base + distance;
+        }
+        // In f32, as the reference implementations do: the result is cut off to an integer.
+        let share = (distance as f32 / exact as f32).ln() / (self.max_distance as f32 / exact as f32).ln();
+        base + (exact + (share * (count - exact) as f32) as usize).min(count - 1)
+    }
+}
+
+/// One element, widened.
+fn element(matrix: AnyMatRef<'_>, row: usize, column: usize) -> f32 {
+    match matrix {
+        AnyMatRef::F32(matrix) => matrix.row(row)[column],
+        AnyMatRef::Bf16(matrix) => matrix.row(row)[column].to_f32(),
+        AnyMatRef::F16(matrix) => matrix.row(row)[column].to_f32(),
+    }
+}
+
+/// The slopes of ALiBi: a geometric sequence that begins with its ratio, `2^(-8 / heads)`; where the number of heads
+/// is no power of two, that of the power below and every other one of the power above.
+fn alibi_slopes(heads: usize) -> Vec<f64> {
+    let slope = |of: usize, i: usize| (-8.0 * (i + 1) as f64 / of as f64).exp2();
+    let below = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
+    let first = (0..below).map(|i| slope(below, i));
+    first.chain((0..heads - below).map(|i| slope(2 * below, 2 * i))).collect()
+}

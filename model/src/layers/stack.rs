@@ -1,0 +1,147 @@
+//! An encoder or a decoder: embeddings, layers, and what follows the last of them.
+
+use rachis_kernels::{Activation, Ctx, MatMut, MatRef, Scratch, Span};
+
+use crate::cache::{CrossKeys, KeptKeys};
+use crate::error::Result;
+use crate::layers::attention::{Around, Memory};
+use crate::layers::block::{Block, BlockConfig, BlockNames, Buffers};
+use crate::layers::embeddings::Embeddings;
+use crate::layers::positions::{Places, Positions};
+use crate::layers::{Linear, Norm};
+use crate::session::{Observer, SequenceOutput};
+use crate::tokens::Rows;
+use crate::weights::Scope;
+
+/// An encoder or a decoder.
+#[derive(Debug)]
+pub struct Stack {
+    pub(crate) embeddings: Embeddings,
+    pub(crate) positions: Positions,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) config: BlockConfig,
+    /// Of the last layer's output.
+    pub(crate) norm: Option<Norm>,
+    /// From the width of the layers to that of the output.
+    pub(crate) projection: Option<Linear>,
+}
+
+/// What a stack runs on.
+pub(crate) struct Scene<'a> {
+    pub(crate) rows: &'a Rows,
+    /// A segment for each row, where the embeddings have any.
+    pub(crate) segments: &'a [u32],
+    /// Keys and values of earlier calls.
+    pub(crate) kept: Option<KeptKeys<'a>>,
+    /// The sequences that layers attend to beside their own.
+    pub(crate) memory: Option<SceneMemory<'a>>,
+}
+
+impl<'a> Scene<'a> {
+    /// Rows that attend to one another.
+    pub(crate) fn of(rows: &'a Rows) -> Scene<'a> {
+        Scene { rows, segments: &[], kept: None, memory: None }
+    }
+}
+
+/// See [`Memory`].
+pub(crate) struct SceneMemory<'a> {
+    pub(crate) states: Option<MatRef<'a, f32>>,
+    pub(crate) spans: &'a [Span],
+    pub(crate) kept: CrossKeys<'a>,
+}
+
+/// A stack's pieces of the workspace, of the lengths that [`Stack::sizes`] gives. The output comes to lie in the first.
+pub(crate) struct Room<'w> {
+    pub(crate) pieces: [&'w mut [f32]; 5],
+    pub(crate) scratch: &'w mut Scratch,
+}
+
+impl Stack {
+    /// The layers at `scope`.
+    pub(crate) fn blocks(
+        scope: &Scope<'_>,
+        layers: usize,
+        names: &BlockNames,
+        config: BlockConfig,
+    ) -> Result<Vec<Block>> {
+        (0..layers).map(|i| Block::load(&scope.at(i), names, config)).collect()
+    }
+
+    /// Rows of the token table.
+    pub(crate) fn vocabulary_size(&self) -> usize {
+        self.embeddings.tokens.table().rows()
+    }
+
+    /// Width of the layers.
+    pub(crate) fn hidden_dim(&self) -> usize {
+        self.config.attention.hidden
+    }
+
+    /// Width of the output.
+    pub(crate) fn output_dim(&self) -> usize {
+        if self.projection.is_some() { self.embeddings.width() } else { self.hidden_dim() }
+    }
+
+    /// Elements of the pieces of a [`Room`] for `rows` rows at positions less than `end`.
+    pub(crate) fn sizes(&self, rows: usize, end: usize) -> [usize; 5] {
+        let [x, y, z, wide] = Block::sizes(&self.config, rows);
+        let table = rows * self.embeddings.width();
+        [x.max(table), y, z, wide.max(table), self.positions.room(rows, end)]
+    }
+
+    /// Elements of scratch that a call on `rows` rows needs, with up to as many in the other sequences.
+    pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize) -> usize {
+        let blocks = self.blocks.first().map_or(0, |block| block.scratch_len(ctx, rows));
+        let projections = self.embeddings.projection.iter().chain(&self.projection);
+        projections.map(|projection| projection.scratch_len(ctx, rows, 0)).fold(blocks, usize::max)
+    }
+
+    /// Runs the layers; the output is `[rows, output_dim]` at the start of the room's first piece.
+    pub(crate) fn run(
+        &self,
+        ctx: &Ctx,
+        scene: Scene<'_>,
+        room: Room<'_>,
+        mut observer: Option<Observer<'_>>,
+    ) -> Result<()> {
+        let Scene { rows, segments, mut kept, mut memory } = scene;
+        let Room { pieces: [table_x, y, z, wide, positions], scratch } = room;
+        let (count, hidden) = (rows.len(), self.hidden_dim());
+        let (x, z) = (&mut table_x[..count * hidden], &mut z[..count * hidden]);
+
+        self.embeddings.apply(ctx, rows, segments, &mut Buffers { x, y, z, wide, scratch })?;
+        let keys = kept.as_ref().map_or(&rows.positions[..], |kept| kept.positions);
+        let places = Places { queries: &rows.positions, keys };
+        let (bias, rotary) = self.positions.prepare(places, positions)?;
+
+        for i in 0..=self.blocks.len() {
+            if let Some(observe) = observer.as_mut() {
+                observe(i, SequenceOutput { data: MatRef::new(x, count, hidden)?, rows });
+            }
+            let Some(block) = self.blocks.get(i) else { break };
+            let spans = kept.as_ref().map_or(&rows.spans[..], |kept| kept.spans);
+            let keys = kept.as_mut().map(|kept| kept.store.layer(i));
+            let around = Around { spans, causal: self.config.causal, bias, rotary, kept: keys };
+            let memory = memory.as_mut().map(|memory| Memory {
+                states: memory.states,
+                spans: memory.spans,
+                kept: memory.kept.layer(i),
+            });
+            block.apply(ctx, around, memory, Buffers { x, y, z, wide, scratch })?;
+        }
+
+        if let Some(norm) = &self.norm {
+            z.copy_from_slice(x);
+            norm.apply(ctx, MatRef::new(z, count, hidden)?, MatMut::new(x, count, hidden)?)?;
+        }
+        if let Some(projection) = &self.projection {
+            z.copy_from_slice(x);
+            let width = self.output_dim();
+            let out = MatMut::new(&mut table_x[..count * width], count, width)?;
+            let plain = (Activation::Identity, None);
+            projection.apply(ctx, scratch, MatRef::new(z, count, hidden)?, plain, out)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! Decoding with a KV cache: the bits of a forward pass, whatever the pieces, the company and the threads.
+
+mod common;
+
+use rachis::falcon::FalconPositions;
+use rachis::kernels::{Ctx, Level, MatRef, Precision};
+use rachis::{
+    BartBackbone, BartConfig, CacheDtype, CacheOptions, Decoder, FalconBackbone, FalconConfig, OptBackbone,
+    OptConfig, Seq2SeqInputs, Session, T5Backbone, T5Config, Tokens,
+};
+use rachis_testkit::{CountingAllocator, for_each_level};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// A model that decodes, with its forward pass over whole sequences.
+struct Subject {
+    name: &'static str,
+    model: Box<dyn Decoder + Send + Sync>,
+    /// The bits of the decoder's output for one sequence, given its source.
+    forward: Box<dyn Fn(&mut Session<'_>, &[u32], &[u32]) -> Vec<Vec<u32>> + Send + Sync>,
+}
+
+const VOCABULARY: usize = 211;
+
+macro_rules! causal {
+    ($name:expr, $class:ty, $config:expr) => {{
+        let make = || <$class>::random($config, 5).unwrap();
+        let other = make();
+        Subject {
+            name: $name,
+            model: Box::new(make()),
+            forward: Box::new(move |session, _, ids| {
+                rows(other.forward(session, Tokens::padded(ids, 1, ids.len())).unwrap().sequence(0))
+            }),
+        }
+    }};
+}
+
+macro_rules! seq2seq {
+    ($name:expr, $class:ty, $config:expr) => {{
+        let make = || <$class>::random($config, 5).unwrap();
+        let other = make();
+        Subject {
+            name: $name,
+            model: Box::new(make()),
+            forward: Box::new(move |session, source, ids| {
+                let encoder = Tokens::padded(source, 1, source.len());
+                let inputs = Seq2SeqInputs { encoder, decoder: Tokens::padded(ids, 1, ids.len()) };
+                rows(other.forward(session, inputs).unwrap().decoder_sequence_output.sequence(0))
+            }),
+        }
+    }};
+}
+
+/// All architectures, with sizes that no tile divides.
+fn subjects() -> Vec<Subject> {
+    let opt = OptConfig {
+        vocabulary_size: VOCABULARY,
+        num_layers: 2,
+        num_heads: 3,
+        hidden_dim: 51,
+        intermediate_dim: 70,
+        max_sequence_length: 200,
+        embedding_dim: 51,
+        ..OptConfig::default()
+    };
+    let bart = BartConfig {
+        vocabulary_size: VOCABULARY,
+        num_layers: 1,
+        num_heads: 2,
+        hidden_dim: 36,
+        intermediate_dim: 50,
+        max_sequence_length: 200,
+        decoder_num_layers: 2,
+        decoder_num_heads: 3,
+        decoder_intermediate_dim: 66,
+        ..BartConfig::default()
+    };
+    let t5 = T5Config {
+        vocabulary_size: VOCABULARY,
+        num_layers: 1,
+        num_heads: 3,
+        hidden_dim: 40,
+        intermediate_dim: 50,
+        key_value_dim: 17,
+        decoder_num_layers: 3,
+        use_gated_activation: true,
+        ..T5Config::default()
+    };
+    let alibi = FalconConfig {
+        vocabulary_size: VOCABULARY,
+        num_layers: 2,
+        num_attention_heads: 3,
+        hidden_dim: 48,
+        intermediate_dim: 50,
+        num_kv_heads: 3,
+        positions: FalconPositions::Alibi { round: true },
+        ..FalconConfig::default()
+    };
+    let rotary = FalconConfig {
+        num_attention_heads: 6,
+        hidden_dim: 60,
+        num_kv_heads: 2,
+        use_bias: false,
+        parallel: true,
+        separate_norms: true,
+        positions: FalconPositions::Rotary { theta: 10_000.0 },
+        ..alibi.clone()
+    };
+    vec![
+        causal!("opt", OptBackbone, opt.clone()),
+        causal!("falcon, alibi", FalconBackbone, alibi.clone()),
+        causal!("falcon, rotary", FalconBackbone, rotary.clone()),
+        seq2seq!("bart", BartBackbone, bart.clone()),
+        seq2seq!("t5", T5Backbone, t5.clone()),
+    ]
+}
+
+fn rows(matrix: MatRef<'_, f32>) -> Vec<Vec<u32>> {
+    (0..matrix.rows()).map(|i| matrix.row(i).iter().map(|x| x.to_bits()).collect()).collect()
+}
+
+fn ids(count: usize, seed: u32) -> Vec<u32> {
+    let mut next = seed.wrapping_mul(747_796_405).wrapping_add(1);
+    let mut id = || {
+        next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (next >> 8) % VOCABULARY as u32
+    };
+    (0..count).map(|_| id()).collect()
+}
+
+/// Starts a session with a source for each sequence.
+fn start<'p>(
+    subject: &Subject,
+    ctx: Ctx<'p>,
+    (sources, capacity): (&[Vec<u32>], usize),
+    dtype: Option<CacheDtype>,
+) -> Session<'p> {
+    let mut session = Session::new(ctx);
+    let options = CacheOptions { sequences: sources.len(), capacity, dtype };
+    session.start(&*subject.model, options).unwrap();
+    if subject.model.has_encoder() {
+        let lengths: Vec<usize> = sources.iter().map(Vec::len).collect();
+        subject.model.encode(&mut session, Tokens::ragged(&sources.concat(), &lengths)).unwrap();
+    }
+    session
+}
+
+/// Appends tokens to sequences; the bits of the new rows of each.
+fn append(subject: &Subject, session: &mut Session<'_>, new: &[(usize, &[u32])]) -> Vec<Vec<Vec<u32>>> {
+    let sequences: Vec<usize> = new.iter().map(|(sequence, _)| *sequence).collect();
+    let lengths: Vec<usize> = new.iter().map(|(_, ids)| ids.len()).collect();
+    let ids: Vec<u32> = new.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
+    let output = subject.model.decode(session, &sequences, Tokens::ragged(&ids, &lengths)).unwrap();
+    (0..new.len()).map(|i| rows(output.sequence(i))).collect()
+}
+
+#[test]
+fn a_cached_step_is_a_row_of_a_forward_pass() {
+    let (sequence, source) = (ids(140, 1), ids(9, 2));
+    for subject in subjects() {
+        for_each_level(Level::supported(), |level| {
+            for precision in [Precision::Strict, Precision::Bf16] {
+                let ctx = Ctx::new(level).unwrap().with_precision(precision);
+                let place = format!("{level} {} {precision:?}", subject.name);
+                let expected = (subject.forward)(&mut Session::new(ctx), &source, &sequence);
+                let mut session = start(&subject, ctx, (std::slice::from_ref(&source), 140), None);
+                // One long piece, single steps, across the end of a block of keys, and a piece again.
+                let mut at = 0;
+                for piece in [124, 1, 1, 1, 1, 1, 1, 10] {
+                    let found = append(&subject, &mut session, &[(0, &sequence[at..at + piece])]).remove(0);
+                    assert!(found == expected[at..at + piece], "{place}: rows {at} and {piece} on");
+                    at += piece;
+                }
+                assert_eq!(at, 140);
+            }
+        });
+    }
+}
+
+#[test]
+fn sequences_of_other_lengths_change_nothing() {
+    let sources = [ids(9, 2), ids(3, 3), ids(30, 4), ids(1, 5), ids(12, 6)];
+    let sequences = [ids(5, 11), ids(30, 12), ids(1, 13), ids(17, 14), ids(24, 15)];
+    for subject in subjects() {
+        for_each_level(Level::supported(), |level| {
+            let ctx = Ctx::new(level).unwrap();
+            let alone: Vec<_> = (0..5)
+                .map(|i| (subject.forward)(&mut Session::new(ctx), &sources[i], &sequences[i]))
+                .collect();
+            let mut session = start(&subject, ctx, (&sources, 30), None);
+            // All but the last token of a few, out of order; then each while it lasts, a token at a time.
+            let first: Vec<(usize, &[u32])> = vec![(3, &sequences[3][..4]), (0, &sequences[0][..2])];
+            let mut found: Vec<Vec<Vec<u32>>> = vec![Vec::new(); 5];
+            for ((i, _), rows) in first.iter().zip(append(&subject, &mut session, &first)) {
+                found[*i].extend(rows);
+            }
+            while found.iter().zip(&sequences).any(|(found, ids)| found.len() < ids.len()) {
+                let new: Vec<(usize, &[u32])> = (0..5)
+                    .filter(|i| found[*i].len() < sequences[*i].len())
+                    .map(|i| (i, &sequences[i][found[i].len()..][..1]))
+                    .collect();
+                for ((i, _), rows) in new.iter().zip(append(&subject, &mut session, &new)) {
+                    found[*i].extend(rows);
+                }
+            }
+            for i in 0..5 {
+                assert!(found[i] == alone[i], "{level} {}: sequence {i}", subject.name);
+            }
+        });
+    }
+}
+
+#[test]
+fn threads_and_copies_change_nothing() {
+    let (prompt, source) = (ids(20, 1), ids(9, 2));
+    let next = [ids(4, 7), ids(4, 8)];
+    for subject in subjects() {
+        let ctx = Ctx::new(Level::detect()).unwrap();
+        let expected: Vec<_> = next
+            .iter()
+            .map(|next| {
+                (subject.forward)(&mut Session::new(ctx), &source, &[&prompt[..], next].concat())
+                    .split_off(20)
+            })
+            .collect();
+        for threads in [1, 2] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for dtype in [None, Some(CacheDtype::Float32)] {
+                let sources = [source.clone(), source.clone()];
+                let mut session = start(&subject, ctx.with_pool(Some(&pool)), (&sources, 24), dtype);
+                append(&subject, &mut session, &[(1, &prompt)]);
+                session.copy_sequence(1, 0).unwrap();
+                for i in 0..4 {
+                    let new = [(0, &next[0][i..=i]), (1, &next[1][i..=i])];
+                    for (found, expected) in append(&subject, &mut session, &new).iter().zip(&expected) {
+                        assert!(found[0] == expected[i], "{} {threads} threads, step {i}", subject.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn narrow_caches_stay_near() {
+    let (sequence, source) = (ids(40, 1), ids(9, 2));
+    let ctx = Ctx::new(Level::detect()).unwrap();
+    for subject in subjects() {
+        let wide = (subject.forward)(&mut Session::new(ctx), &source, &sequence);
+        let mut bytes = Vec::new();
+        for (dtype, most) in [(CacheDtype::Float16, 4e-3), (CacheDtype::Bfloat16, 3e-2)] {
+            let sources = std::slice::from_ref(&source);
+            let mut session = start(&subject, ctx, (sources, 40), Some(dtype));
+            let mut found = append(&subject, &mut session, &[(0, &sequence[..20])]).remove(0);
+            for i in 20..40 {
+                found.extend(append(&subject, &mut session, &[(0, &sequence[i..=i])]).remove(0));
+            }
+            let value = |bits: &Vec<Vec<u32>>| -> Vec<f32> {
+                bits.iter().flatten().map(|x| f32::from_bits(*x)).collect()
+            };
+            let (wide, found) = (value(&wide), value(&found));
+            let largest = wide.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+            let error =
+                wide.iter().zip(&found).fold(0f32, |error, (a, b)| error.max((a - b).abs())) / largest;
+            assert!(error > 0.0, "{} {dtype:?}: the cache is not narrow", subject.name);
+            assert!(error < most, "{} {dtype:?}: {error:e}", subject.name);
+            // The pieces of a sequence do not matter here either.
+            let again = start(&subject, ctx, (sources, 40), Some(dtype));
+            let again = append(&subject, &mut { again }, &[(0, &sequence)]).remove(0);
+            assert!(value(&again) == found, "{} {dtype:?}: pieces", subject.name);
+            bytes.push(session.cache_bytes());
+        }
+        let wide = start(&subject, ctx, (std::slice::from_ref(&source), 40), None).cache_bytes();
+        assert!(bytes.iter().all(|bytes| *bytes <= wide / 2 + 64), "{bytes:?} of {wide}");
+    }
+}
+
+#[test]
+fn steps_allocate_nothing() {
+    let sources = [ids(9, 2), ids(5, 3)];
+    for subject in subjects() {
+        for precision in [Precision::Strict, Precision::Bf16] {
+            let ctx = Ctx::new(Level::detect()).unwrap().with_precision(precision);
+            let mut session = start(&subject, ctx, (&sources, 60), None);
+            for i in 0..60u32 {
+                let (_, counts) = CountingAllocator::measure(|| {
+                    let tokens = Tokens::padded(&[3, 4], 2, 1);
+                    subject.model.decode(&mut session, &[0, 1], tokens).unwrap().batch()
+                });
+                assert_eq!(counts.allocations, 0, "{} step {i}: {} bytes", subject.name, counts.bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn requests_that_do_not_fit_are_refused_and_change_nothing() {
+    let source = ids(9, 2);
+    for subject in subjects() {
+        let ctx = Ctx::new(Level::detect()).unwrap();
+        let model = &*subject.model;
+        let mut session = Session::new(ctx);
+        let one = Tokens::padded(&[3], 1, 1);
+        let error = |result: rachis::Result<rachis::SequenceOutput<'_>>| result.unwrap_err().to_string();
+        assert!(error(model.decode(&mut session, &[0], one)).contains("KV cache"), "not started");
+        let options = CacheOptions { sequences: 2, capacity: 4, dtype: None };
+        session.start(model, options).unwrap();
+        if model.has_encoder() {
+            assert!(error(model.decode(&mut session, &[0], one)).contains("sources"), "{}", subject.name);
+            let three = Tokens::padded(&[3, 4, 5], 3, 1);
+            assert!(error(model.encode(&mut session, three)).contains("divisor"), "{}", subject.name);
+            model.encode(&mut session, Tokens::padded(&source, 1, 9)).unwrap();
+        } else {
+            assert!(error(model.encode(&mut session, one)).contains("no encoder"), "{}", subject.name);
+        }
+        let first = rows(model.decode(&mut session, &[0], one).unwrap().sequence(0));
+        let many = ids(5, 3);
+        let two = Tokens::padded(&[3, 4], 2, 1);
+        assert!(error(model.decode(&mut session, &[0], Tokens::padded(&many, 1, 5))).contains("capacity 4"));
+        assert!(error(model.decode(&mut session, &[2], one)).contains("less than 2"));
+        assert!(error(model.decode(&mut session, &[0, 0], two)).contains("at most once"));
+        assert!(error(model.decode(&mut session, &[0], two)).contains("number of sequences"));
+        let unknown = Tokens::padded(&[VOCABULARY as u32], 1, 1);
+        assert!(error(model.decode(&mut session, &[0], unknown)).contains("token id"));
+        let masked = Tokens::with_mask(&[3], 1, 1, &[0]);
+        assert!(error(model.decode(&mut session, &[0], masked)).contains("real tokens"));
+        // The other sequence gives the same, so nothing was appended to the first.
+        assert!(rows(model.decode(&mut session, &[1], one).unwrap().sequence(0)) == first);
+        let both = model.decode(&mut session, &[0, 1], two).unwrap();
+        assert_eq!(both.positions(0), both.positions(1));
+        session.clear_sequence(0).unwrap();
+        assert!(rows(model.decode(&mut session, &[0], one).unwrap().sequence(0)) == first);
+        assert!(session.copy_sequence(0, 2).is_err() && session.clear_sequence(2).is_err());
+        let huge = CacheOptions { sequences: usize::MAX, capacity: 100, dtype: None };
+        assert!(session.start(model, huge).is_err() && model.decode(&mut session, &[0], one).is_err());
+        let huge = CacheOptions { sequences: 1, capacity: usize::MAX, dtype: None };
+        assert!(session.start(model, huge).is_err());
+    }
+}
