@@ -294,17 +294,11 @@ impl Product<'_> {
     }
 
     fn activations(&self) -> Operand<'_> {
-        Operand { matrix: self.a, k_in_rows: true, round: self.rounds(self.a) }
+        Operand::of(self.a, true, self.precision)
     }
 
     fn weights<'p>(&self, part: &Part<'p>) -> Operand<'p> {
-        let matrix = part.weights.matrix;
-        Operand { matrix, k_in_rows: part.weights.layout == Layout::Nk, round: self.rounds(matrix) }
-    }
-
-    /// Whether an operand must be rounded to bf16 before it is multiplied.
-    fn rounds(&self, operand: AnyMatRef<'_>) -> bool {
-        self.precision == Precision::Bf16 && !matches!(operand, AnyMatRef::Bf16(_))
+        Operand::of(part.weights.matrix, part.weights.layout == Layout::Nk, self.precision)
     }
 }
 

@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use super::blocking::panels;
 use super::word::Word;
+use crate::ctx::Precision;
 use crate::elem::Elem;
 use crate::isa::{LANES, Simd};
 use crate::mem;
@@ -17,6 +18,15 @@ pub(crate) struct Operand<'a> {
     pub(crate) k_in_rows: bool,
     /// Whether its elements must be rounded to bf16.
     pub(crate) round: bool,
+}
+
+impl<'a> Operand<'a> {
+    /// A matrix as products of a precision take it.
+    #[inline(always)]
+    pub(crate) fn of(matrix: AnyMatRef<'a>, k_in_rows: bool, precision: Precision) -> Operand<'a> {
+        let round = precision == Precision::Bf16 && !matches!(matrix, AnyMatRef::Bf16(_));
+        Operand { matrix, k_in_rows, round }
+    }
 }
 
 /// Copies the columns `k` of the rows `rows` of X into `stage` as words, one row every `stride` words. Values up

@@ -1,0 +1,116 @@
+//! What is added to scores, by key or by distance.
+
+use core::ops::Range;
+
+use crate::error::{Error, Result, check};
+use crate::isa::{LANES, Simd};
+use crate::mem;
+use crate::view::MatRef;
+
+/// What is added to the scores before they are scaled.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Bias<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// The head's slope times the number of the key in its sequence (ALiBi, Press et al., arXiv:2108.12409).
+    Linear {
+        /// One for each head.
+        slopes: &'a [f32],
+        /// Whether the product is rounded to bf16, as transformers does.
+        round: bool,
+    },
+    /// A value for each head and distance, `table[head][zero + query position - key position]` (T5, Raffel et al.,
+    /// arXiv:1910.10683).
+    Distance {
+        /// `[heads, distances]`
+        table: MatRef<'a, f32>,
+        /// The column of distance 0.
+        zero: usize,
+        /// The position of every row of q.
+        queries: &'a [u32],
+        /// The position of every row of k.
+        keys: &'a [u32],
+    },
+}
+
+impl Bias<'_> {
+    /// Whether it is one for `heads` heads of `rows` queries and `keys` keys.
+    pub(super) fn validate(self, name: &'static str, [heads, rows, keys]: [usize; 3]) -> Result<()> {
+        match self {
+            Bias::None => Ok(()),
+            Bias::Linear { slopes, .. } => check(name, "number of slopes", heads, slopes.len()),
+            Bias::Distance { table, zero, queries: of_queries, keys: of_keys } => {
+                check(name, "rows of the table of distances", heads, table.rows())?;
+                check(name, "number of positions of queries", rows, of_queries.len())?;
+                check(name, "number of positions of keys", keys, of_keys.len())?;
+                let outside =
+                    |what, expected, found| Err(Error::Shape { operation: name, what, expected, found });
+                let largest =
+                    |positions: &[u32]| positions.iter().max().map_or(0, |largest| *largest as usize);
+                if largest(of_keys) > zero {
+                    return outside("position of a key, at most", zero, largest(of_keys));
+                }
+                let last = zero.saturating_add(largest(of_queries));
+                if rows > 0 && last >= table.cols() {
+                    return outside("columns of the table of distances, more than", last, table.cols());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The part of a [`Bias`] for one head of one sequence.
+#[derive(Clone, Copy)]
+pub(super) enum HeadBias<'a> {
+    None,
+    Linear { slope: f32, round: bool },
+    Distance { table: &'a [f32], zero: usize, queries: &'a [u32], keys: &'a [u32] },
+}
+
+impl<'a> HeadBias<'a> {
+    pub(super) fn of(
+        bias: Bias<'a>,
+        head: usize,
+        queries: &Range<usize>,
+        keys: &Range<usize>,
+    ) -> HeadBias<'a> {
+        match bias {
+            Bias::None => HeadBias::None,
+            Bias::Linear { slopes, round } => HeadBias::Linear { slope: slopes[head], round },
+            Bias::Distance { table, zero, queries: of_queries, keys: of_keys } => HeadBias::Distance {
+                table: table.row(head),
+                zero,
+                queries: &of_queries[queries.clone()],
+                keys: &of_keys[keys.clone()],
+            },
+        }
+    }
+
+    /// What is added to the scores of 16 queries from `query` on with `key`.
+    #[inline(always)]
+    pub(super) fn lanes<S: Simd>(self, s: S, query: usize, key: usize) -> S::F32 {
+        match self {
+            HeadBias::None => s.splat(0.0),
+            HeadBias::Linear { slope, round } => {
+                let product = s.splat(slope * key as f32);
+                if round { s.round_to_bf16(product) } else { product }
+            }
+            HeadBias::Distance { table, zero, queries, keys } => {
+                let queries = &queries[query..queries.len().min(query + LANES)];
+                let column = |position: u32| zero + position as usize - keys[key] as usize;
+                let (first, last) = (queries[0], queries[queries.len() - 1]);
+                // Positions ascend, so these are in a row. Lanes past the last query may be anything.
+                if (last - first) as usize + 1 == queries.len() {
+                    return mem::load(s, table, column(first));
+                }
+                let mut lanes = [0.0; LANES];
+                for (lane, position) in lanes.iter_mut().zip(queries) {
+                    *lane = table[column(*position)];
+                }
+                mem::load(s, &lanes, 0)
+            }
+        }
+    }
+}
