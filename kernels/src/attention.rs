@@ -39,7 +39,7 @@ use crate::gemm::word::Single;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Isa;
 use crate::scratch::Scratch;
-use crate::view::{MatMut, MatRef};
+use crate::view::{AnyMatMut, AnyMatRef, MatMut, MatRef, any};
 
 use bias::HeadBias;
 use head::{Head, RoomLen, Run};
@@ -56,20 +56,73 @@ pub struct Span {
     pub keys: Range<usize>,
 }
 
-/// Operands of [`attention`]: queries and results stored as `T`, keys and values as `K`.
+/// How heads lie in the columns of queries, keys and values.
+///
+/// Heads of queries may share keys and values, in groups of as many in a row: all heads (Shazeer, arXiv:1911.02150)
+/// or some (Ainslie et al., arXiv:2305.13245).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Number of heads of queries.
+    pub count: usize,
+    /// Number of groups: heads of keys and values, each shared by `count / groups` heads of queries in a row.
+    pub groups: usize,
+    /// Columns of a head.
+    pub dim: usize,
+    /// Columns from the first head of queries of a group to that of the next.
+    pub query_step: usize,
+    /// Columns from the head of keys (and of values) of a group to that of the next.
+    pub key_step: usize,
+}
+
+impl Heads {
+    /// Heads side by side: `[count * dim]` columns of queries, `[groups * dim]` of keys and of values.
+    pub fn dense(count: usize, groups: usize, dim: usize) -> Heads {
+        let query_step = per_group(count, groups).saturating_mul(dim);
+        Heads { count, groups, dim, query_step, key_step: dim }
+    }
+
+    /// The same, of queries, keys and values that lie in one matrix, group by group: the group's queries, its key, its
+    /// value (what fused projections such as Falcon's compute).
+    pub fn fused(count: usize, groups: usize, dim: usize) -> Heads {
+        let step = per_group(count, groups).saturating_add(2).saturating_mul(dim);
+        Heads { count, groups, dim, query_step: step, key_step: step }
+    }
+
+    /// The columns of a head of queries, and those of its keys and values.
+    fn columns(&self, head: usize) -> [Range<usize>; 2] {
+        let shared = per_group(self.count, self.groups);
+        let (group, within) = (head / shared, head % shared);
+        let starts = [group * self.query_step + within * self.dim, group * self.key_step];
+        starts.map(|start| start..start + self.dim)
+    }
+
+    /// Where the last head of queries ends, and the last of keys and values; [`usize::MAX`] stands for all beyond.
+    fn ends(&self) -> [usize; 2] {
+        let shared = per_group(self.count, self.groups);
+        let last = self.groups.saturating_sub(1);
+        let end = |step: usize, heads: usize| {
+            last.saturating_mul(step).saturating_add(heads.saturating_mul(self.dim))
+        };
+        [end(self.query_step, shared), end(self.key_step, 1)]
+    }
+}
+
+/// Heads of queries that share a head of keys.
+fn per_group(count: usize, groups: usize) -> usize {
+    count.checked_div(groups).unwrap_or(0)
+}
+
+/// Operands of [`attention`]. Matrices of queries, keys and values may be wider than their heads.
 #[derive(Debug)]
-pub struct Attention<'a, T, K = T> {
-    /// `[queries, heads * head_dim]`
+pub struct Attention<'a, T> {
+    /// A row for each query; its first head starts at the first column.
     pub q: MatRef<'a, T>,
-    /// `[keys, kv_heads * head_dim]`
-    pub k: MatRef<'a, K>,
-    /// `[keys, kv_heads * head_dim]`
-    pub v: MatRef<'a, K>,
-    /// Number of heads.
-    pub heads: usize,
-    /// Number of heads of keys and values, each shared by as many heads of queries in a row: all, or fewer (Shazeer,
-    /// arXiv:1911.02150; Ainslie et al., arXiv:2305.13245).
-    pub kv_heads: usize,
+    /// A row for each key; its first head starts at the first column.
+    pub k: AnyMatRef<'a>,
+    /// As `k`, in any storage type.
+    pub v: AnyMatRef<'a>,
+    /// Where the heads are.
+    pub heads: Heads,
     /// Multiplies the scores, after the bias is added.
     pub scale: f32,
     /// Added to the scores.
@@ -78,7 +131,7 @@ pub struct Attention<'a, T, K = T> {
     pub causal: bool,
     /// The sequences, whose query rows must ascend without overlap. Rows of no span are left as they are.
     pub spans: &'a [Span],
-    /// `[queries, heads * head_dim]`
+    /// `[queries, heads.count * heads.dim]`, heads side by side.
     pub out: MatMut<'a, T>,
 }
 
@@ -86,46 +139,12 @@ pub struct Attention<'a, T, K = T> {
 ///
 /// # Errors
 /// [`Error::Shape`] when shapes disagree or a span reaches outside its matrix; nothing is written then.
-pub fn attention<T: Elem, K: Elem>(ctx: &Ctx, scratch: &mut Scratch, op: Attention<'_, T, K>) -> Result<()> {
-    validate(&op)?;
-    let pairs = op.spans.len() * op.heads;
-    if pairs == 0 || op.q.cols() == 0 {
-        return Ok(());
-    }
-    let head_dim = op.q.cols() / op.heads;
-    let tasks = ctx.threads().min(pairs);
-    let piece = ctx.run(RoomLen { head_dim });
-    let precision = ctx.precision();
-    ctx.for_each_piece(scratch.take(tasks * piece), piece, |task, scratch| {
-        for pair in (task..pairs).step_by(tasks) {
-            let (Span { queries, keys }, head) = (&op.spans[pair / op.heads], pair % op.heads);
-            let columns = head * head_dim..(head + 1) * head_dim;
-            // SAFETY: spans ascend without overlap (`validate`), columns of heads are disjoint, and each pair
-            // belongs to one task: no two blocks in use overlap.
-            let mut out = unsafe { op.out.block(queries.clone(), columns.clone()) };
-            if keys.is_empty() {
-                for i in 0..out.rows() {
-                    out.row_mut(i).fill(T::default());
-                }
-                continue;
-            }
-            let q = op.q.block(queries.clone(), columns);
-            let shared = head / (op.heads / op.kv_heads);
-            let columns = shared * head_dim..(shared + 1) * head_dim;
-            let k = op.k.block(keys.clone(), columns.clone());
-            let v = op.v.block(keys.clone(), columns);
-            let bias = HeadBias::of(op.bias, head, queries, keys);
-            let before = op.causal.then(|| keys.len() - queries.len());
-            let head = Head { q, k, v, scale: op.scale, bias, before, precision, out };
-            match ctx.isa() {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Bf16(s, word) if precision == Precision::Bf16 => {
-                    s.run(Run { word, head, scratch })
-                }
-                _ => ctx.run(Run { word: Single, head, scratch }),
-            }
-        }
-    });
+pub fn attention<T: Elem>(ctx: &Ctx, scratch: &mut Scratch, op: Attention<'_, T>) -> Result<()> {
+    let Attention { q, k, v, heads, scale, bias, causal, spans, out } = op;
+    let (q, out) = (q.into(), out.into());
+    let problem = Problem { q, k, v, heads, scale, bias, causal, spans, out };
+    problem.validate()?;
+    problem.run(ctx, scratch);
     Ok(())
 }
 
@@ -135,52 +154,117 @@ pub fn attention_scratch_len(ctx: &Ctx, head_dim: usize) -> usize {
     ctx.threads() * ctx.run(RoomLen { head_dim })
 }
 
-fn validate<T: Elem, K: Elem>(op: &Attention<'_, T, K>) -> Result<()> {
-    const NAME: &str = "attention";
-    let width = op.q.cols();
-    check(NAME, "rows of v", op.k.rows(), op.v.rows())?;
-    check(NAME, "rows of the output", op.q.rows(), op.out.rows())?;
-    check(NAME, "columns of the output", width, op.out.cols())?;
-    if op.heads == 0 || !width.is_multiple_of(op.heads) {
-        return Err(Error::Shape {
-            operation: NAME,
-            what: "number of heads",
-            expected: width,
-            found: op.heads,
+/// An [`Attention`] with all its storage types as values, so that each level's code exists once and not once for each
+/// combination.
+struct Problem<'a> {
+    q: AnyMatRef<'a>,
+    k: AnyMatRef<'a>,
+    v: AnyMatRef<'a>,
+    heads: Heads,
+    scale: f32,
+    bias: Bias<'a>,
+    causal: bool,
+    spans: &'a [Span],
+    out: AnyMatMut<'a>,
+}
+
+impl Problem<'_> {
+    fn run(&self, ctx: &Ctx, scratch: &mut Scratch) {
+        let Heads { count, dim, .. } = self.heads;
+        let pairs = if self.q.rows() == 0 { 0 } else { self.spans.len() * count };
+        if pairs == 0 {
+            return;
+        }
+        let tasks = ctx.threads().min(pairs);
+        let piece = ctx.run(RoomLen { head_dim: dim });
+        ctx.for_each_piece(scratch.take(tasks * piece), piece, |task, scratch| {
+            for pair in (task..pairs).step_by(tasks) {
+                // SAFETY: each pair belongs to one task, which takes one at a time.
+                unsafe { self.run_head(ctx, &self.spans[pair / count], pair % count, scratch) };
+            }
         });
     }
-    if op.kv_heads == 0 || !op.heads.is_multiple_of(op.kv_heads) {
-        return Err(Error::Shape {
-            operation: NAME,
-            what: "number of heads of keys and values, a divisor of that of queries",
-            expected: op.heads,
-            found: op.kv_heads,
-        });
+
+    /// One sequence's part of one head.
+    ///
+    /// # Safety
+    /// Calls at the same time must be of different spans or heads.
+    unsafe fn run_head(&self, ctx: &Ctx, span: &Span, head: usize, scratch: &mut [f32]) {
+        let Span { queries, keys } = span;
+        let (dim, precision) = (self.heads.dim, ctx.precision());
+        // SAFETY: spans ascend without overlap (`validate`) and columns of heads are disjoint, so by the caller's
+        // contract no two blocks in use overlap.
+        let mut out = unsafe { self.out.block(queries.clone(), head * dim..(head + 1) * dim) };
+        if keys.is_empty() {
+            any!(AnyMatMut, &mut out, out => {
+                for i in 0..out.rows() {
+                    out.row_mut(i).fill(Default::default());
+                }
+            });
+            return;
+        }
+        let [of_queries, of_keys] = self.heads.columns(head);
+        let q = self.q.block(queries.clone(), of_queries);
+        let k = self.k.block(keys.clone(), of_keys.clone());
+        let v = self.v.block(keys.clone(), of_keys);
+        let bias = HeadBias::of(self.bias, head, queries, keys);
+        let before = self.causal.then(|| keys.len() - queries.len());
+        let head = Head { q, k, v, scale: self.scale, bias, before, precision, out };
+        match ctx.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(s, word) if precision == Precision::Bf16 => s.run(Run { word, head, scratch }),
+            _ => ctx.run(Run { word: Single, head, scratch }),
+        }
     }
-    check(NAME, "columns of k", width / op.heads * op.kv_heads, op.k.cols())?;
-    check(NAME, "columns of v", op.k.cols(), op.v.cols())?;
-    op.bias.validate(NAME, [op.heads, op.q.rows(), op.k.rows()])?;
-    let mut end = 0;
-    for Span { queries, keys } in op.spans {
+
+    fn validate(&self) -> Result<()> {
+        const NAME: &str = "attention";
         let outside = |what, expected, found| Err(Error::Shape { operation: NAME, what, expected, found });
-        if queries.start < end || queries.end < queries.start {
-            return outside("start of a span's queries, at least", end, queries.start);
+        let Heads { count, groups, dim, .. } = self.heads;
+        check(NAME, "rows of v", self.k.rows(), self.v.rows())?;
+        check(NAME, "rows of the output", self.q.rows(), self.out.rows())?;
+        if count == 0 {
+            return outside("number of heads, at least", 1, 0);
         }
-        end = queries.end;
-        if end > op.q.rows() {
-            return outside("end of a span's queries, at most", op.q.rows(), end);
+        if groups == 0 || !count.is_multiple_of(groups) {
+            return outside("number of groups, a divisor of that of heads", count, groups);
         }
-        if keys.end < keys.start || keys.end > op.k.rows() {
-            return outside("end of a span's keys, at most", op.k.rows(), keys.end);
+        if dim == 0 {
+            return outside("columns of a head, at least", 1, 0);
         }
-        if let Bias::Distance { queries: positions, .. } = op.bias
-            && !positions[queries.clone()].is_sorted_by(|a, b| a < b)
-        {
-            return outside("start of queries whose positions ascend", queries.end, queries.start);
+        check(NAME, "columns of the output", count.saturating_mul(dim), self.out.cols())?;
+        let [of_queries, of_keys] = self.heads.ends();
+        for (what, end, matrix) in [
+            ("columns of q, at least", of_queries, self.q),
+            ("columns of k, at least", of_keys, self.k),
+            ("columns of v, at least", of_keys, self.v),
+        ] {
+            if end > matrix.cols() || end == usize::MAX {
+                return outside(what, end, matrix.cols());
+            }
         }
-        if op.causal && !keys.is_empty() && keys.len() < queries.len() {
-            return outside("keys of a causal span, at least", queries.len(), keys.len());
+        self.bias.validate(NAME, [count, self.q.rows(), self.k.rows()])?;
+        let mut end = 0;
+        for Span { queries, keys } in self.spans {
+            if queries.start < end || queries.end < queries.start {
+                return outside("start of a span's queries, at least", end, queries.start);
+            }
+            end = queries.end;
+            if end > self.q.rows() {
+                return outside("end of a span's queries, at most", self.q.rows(), end);
+            }
+            if keys.end < keys.start || keys.end > self.k.rows() {
+                return outside("end of a span's keys, at most", self.k.rows(), keys.end);
+            }
+            if let Bias::Distance { queries: positions, .. } = self.bias
+                && !positions[queries.clone()].is_sorted_by(|a, b| a < b)
+            {
+                return outside("start of queries whose positions ascend", queries.end, queries.start);
+            }
+            if self.causal && !keys.is_empty() && keys.len() < queries.len() {
+                return outside("keys of a causal span, at least", queries.len(), keys.len());
+            }
         }
+        Ok(())
     }
-    Ok(())
 }

@@ -19,7 +19,7 @@ pub mod softmax;
 pub mod view;
 
 pub use activation::{Activation, activate};
-pub use attention::{Attention, Bias, Span, attention, attention_scratch_len};
+pub use attention::{Attention, Bias, Heads, Span, attention, attention_scratch_len};
 pub use ctx::{Ctx, Precision};
 pub use elem::{Elem, bf16, f16, reuse};
 pub use embed::{Accumulate, EmbedRows, embed_rows};

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use crate::elem::{bf16, f16};
+use crate::elem::{Elem, bf16, f16};
 use crate::error::{Error, Result};
 
 /// A read-only row-major matrix inside a slice. Columns are contiguous; rows are `row_stride` elements apart.
@@ -77,6 +77,17 @@ fn check_view(len: usize, rows: usize, cols: usize, row_stride: usize, overlap: 
     }
     let end = (rows - 1).checked_mul(row_stride).and_then(|start| start.checked_add(cols));
     if end.is_some_and(|end| end <= len) { Ok(()) } else { Err(error) }
+}
+
+fn check_range(start: &'static str, end: &'static str, range: &Range<usize>, len: usize) -> Result<()> {
+    let outside = |what, expected, found| Err(Error::Shape { operation: "block", what, expected, found });
+    if range.end > len {
+        return outside(end, len, range.end);
+    }
+    if range.start > range.end {
+        return outside(start, range.end, range.start);
+    }
+    Ok(())
 }
 
 impl<T> Default for MatRef<'_, T> {
@@ -237,6 +248,17 @@ impl<'a, T> MatMut<'a, T> {
         MatMut { lifetime: PhantomData, ..*self }
     }
 
+    /// The block of the given rows and columns.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when a range is outside the matrix.
+    pub fn block_mut(&mut self, rows: Range<usize>, columns: Range<usize>) -> Result<MatMut<'_, T>> {
+        check_range("start of the rows, at most", "end of the rows, at most", &rows, self.rows)?;
+        check_range("start of the columns, at most", "end of the columns, at most", &columns, self.cols)?;
+        // SAFETY: the block borrows `self` exclusively.
+        Ok(unsafe { self.block(rows, columns) })
+    }
+
     /// The block of the given rows and columns as a matrix of its own.
     ///
     /// # Safety
@@ -246,7 +268,7 @@ impl<'a, T> MatMut<'a, T> {
         assert!(rows.start <= rows.end && rows.end <= self.rows);
         assert!(cols.start <= cols.end && cols.end <= self.cols);
         if rows.is_empty() || cols.is_empty() {
-            return MatMut { data: self.data, rows: rows.len(), cols: 0, lifetime: PhantomData, ..*self };
+            return MatMut { rows: rows.len(), cols: cols.len(), lifetime: PhantomData, ..*self };
         }
         // SAFETY: the first element of a block that is not empty lies inside the slice.
         let data = unsafe { self.data.add(rows.start * self.row_stride + cols.start) };
@@ -266,7 +288,7 @@ macro_rules! any {
 }
 pub(crate) use any;
 
-impl AnyMatRef<'_> {
+impl<'a> AnyMatRef<'a> {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         any!(AnyMatRef, self, m => m.rows())
@@ -275,6 +297,28 @@ impl AnyMatRef<'_> {
     /// Number of columns.
     pub fn cols(&self) -> usize {
         any!(AnyMatRef, self, m => m.cols())
+    }
+
+    /// The given rows.
+    ///
+    /// # Panics
+    /// When the range is outside the matrix.
+    pub fn rows_range(&self, rows: Range<usize>) -> AnyMatRef<'a> {
+        any!(AnyMatRef, self, m => m.rows_range(rows).into())
+    }
+
+    /// The columns `start .. start + cols` of every row.
+    ///
+    /// # Errors
+    /// [`Error::View`] when the range is outside the matrix.
+    pub fn columns(&self, start: usize, cols: usize) -> Result<AnyMatRef<'a>> {
+        any!(AnyMatRef, self, m => Ok(m.columns(start, cols)?.into()))
+    }
+
+    /// The block of the given rows and columns.
+    #[inline(always)]
+    pub(crate) fn block(&self, rows: Range<usize>, cols: Range<usize>) -> AnyMatRef<'a> {
+        any!(AnyMatRef, self, m => m.block(rows, cols).into())
     }
 }
 
@@ -287,6 +331,14 @@ impl AnyMatMut<'_> {
     /// Number of columns.
     pub fn cols(&self) -> usize {
         any!(AnyMatMut, self, m => m.cols())
+    }
+
+    /// The block of the given rows and columns.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when a range is outside the matrix.
+    pub fn block_mut(&mut self, rows: Range<usize>, columns: Range<usize>) -> Result<AnyMatMut<'_>> {
+        any!(AnyMatMut, self, m => Ok(m.block_mut(rows, columns)?.into()))
     }
 
     /// The block of the given rows and columns as a matrix of its own.
@@ -317,14 +369,22 @@ impl AnySlice<'_> {
     }
 }
 
+impl<'a, T: Elem> From<MatRef<'a, T>> for AnyMatRef<'a> {
+    #[inline(always)]
+    fn from(m: MatRef<'a, T>) -> Self {
+        T::any(m)
+    }
+}
+
+impl<'a, T: Elem> From<MatMut<'a, T>> for AnyMatMut<'a> {
+    #[inline(always)]
+    fn from(m: MatMut<'a, T>) -> Self {
+        T::any_mut(m)
+    }
+}
+
 macro_rules! from_typed {
     ($($t:ty => $variant:ident),*) => {$(
-        impl<'a> From<MatRef<'a, $t>> for AnyMatRef<'a> {
-            fn from(m: MatRef<'a, $t>) -> Self { AnyMatRef::$variant(m) }
-        }
-        impl<'a> From<MatMut<'a, $t>> for AnyMatMut<'a> {
-            fn from(m: MatMut<'a, $t>) -> Self { AnyMatMut::$variant(m) }
-        }
         impl<'a> From<&'a [$t]> for AnySlice<'a> {
             fn from(s: &'a [$t]) -> Self { AnySlice::$variant(s) }
         }
@@ -358,5 +418,21 @@ mod tests {
         assert!(m.columns(3, 2).is_err());
         assert!(m.columns(usize::MAX, 1).is_err());
         assert_eq!(m.columns(4, 0).unwrap().row(1), &[] as &[f32]);
+    }
+
+    #[test]
+    #[allow(clippy::reversed_empty_ranges, reason = "hostile ranges")]
+    fn blocks_stay_inside() {
+        let mut data = [0.0f32; 12];
+        let mut m: AnyMatMut<'_> = MatMut::new(&mut data, 3, 4).unwrap().into();
+        for (rows, columns) in [(0..4, 0..4), (2..1, 0..4), (0..3, 3..5), (0..3, 2..1), (0..usize::MAX, 0..1)]
+        {
+            assert!(matches!(m.block_mut(rows, columns), Err(Error::Shape { .. })));
+        }
+        let empty = m.block_mut(3..3, 1..4).unwrap();
+        assert_eq!((empty.rows(), empty.cols()), (0, 3));
+        let AnyMatMut::F32(mut block) = m.block_mut(1..3, 2..4).unwrap() else { unreachable!() };
+        block.row_mut(1).fill(1.0);
+        assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
     }
 }

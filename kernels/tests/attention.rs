@@ -4,8 +4,8 @@ mod common;
 
 use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
 use rachis_kernels::{
-    Attention, Bias, Ctx, Error, Level, MatMut, MatRef, Precision, Scratch, Span, attention,
-    attention_scratch_len, bf16,
+    Attention, Bias, Ctx, Error, Heads, Level, MatMut, MatRef, Precision, Scratch, Span, attention,
+    attention_scratch_len, bf16, f16,
 };
 use rachis_testkit::tolerance::Bound;
 use rachis_testkit::{Grid, Kind, Rng, Storage};
@@ -81,7 +81,7 @@ impl<T: Element, K: Element> Case<T, K> {
         }
     }
 
-    fn op<'a>(&'a self, out: MatMut<'a, T>) -> Attention<'a, T, K> {
+    fn op<'a>(&'a self, out: MatMut<'a, T>) -> Attention<'a, T> {
         let bias = match &self.bias {
             Added::Nothing => Bias::None,
             Added::Linear { slopes, round } => Bias::Linear { slopes, round: *round },
@@ -93,10 +93,9 @@ impl<T: Element, K: Element> Case<T, K> {
         let Case { q, k, v, heads, kv_heads, scale, causal, spans, .. } = self;
         Attention {
             q: view(q),
-            k: view(k),
-            v: view(v),
-            heads: *heads,
-            kv_heads: *kv_heads,
+            k: view(k).into(),
+            v: view(v).into(),
+            heads: Heads::dense(*heads, *kv_heads, q.cols() / heads),
             scale: *scale,
             bias,
             causal: *causal,
@@ -320,7 +319,8 @@ fn biases_and_hidden_keys_obey_the_bound() {
             check::<f32, f32>(ctx);
             check::<f32, bf16>(ctx);
             check::<bf16, f32>(ctx);
-            check::<f32, rachis_kernels::f16>(ctx);
+            check::<bf16, f16>(ctx);
+            check::<f32, f16>(ctx);
         }
     });
 }
@@ -360,6 +360,115 @@ fn a_causal_step_has_the_bits_of_the_whole() {
                     }
                 }
             });
+        }
+    }
+}
+
+/// Where the heads of queries, keys and values lie does not show: in one matrix, group by group, as apart.
+#[test]
+fn fused_projections_give_the_bits_of_separate_ones() {
+    fn check<T: Element>(ctx: &Ctx) {
+        let mut rng = Rng::new(40);
+        for (count, groups, dim) in [(3, 3, 20), (4, 1, 16), (6, 2, 9), (1, 1, 64)] {
+            let mut case = Case::<T>::sharing(&mut rng, (count, groups, dim), &[33, 1, 5]);
+            case.causal = true;
+            let shared = count / groups;
+            let mut fused = Vec::new();
+            for row in 0..case.q.rows() {
+                for group in 0..groups {
+                    let (queries, keys) = (group * shared * dim, group * dim..(group + 1) * dim);
+                    fused.extend_from_slice(&case.q.row(row)[queries..queries + shared * dim]);
+                    fused.extend_from_slice(&case.k.row(row)[keys.clone()]);
+                    fused.extend_from_slice(&case.v.row(row)[keys]);
+                }
+            }
+            let width = (count + 2 * groups) * dim;
+            let fused = Grid::new(&fused, (case.q.rows(), width), 3);
+            let from = |columns: usize| view(&fused).columns(columns, width - columns).unwrap();
+            let mut out = Grid::new(&vec![T::from_f32(7.0); case.q.values().len()], (39, count * dim), 1);
+            let op = Attention {
+                q: from(0),
+                k: from(shared * dim).into(),
+                v: from((shared + 1) * dim).into(),
+                heads: Heads::fused(count, groups, dim),
+                ..case.op(view_mut(&mut out))
+            };
+            attention(ctx, &mut Scratch::new(), op).unwrap();
+            out.assert_guards();
+            let expected = case.run(ctx);
+            assert_eq!(bits(&out.values()), bits(&expected.values()), "{} {count} {groups}", ctx.level());
+        }
+    }
+    at_every_level(|ctx| {
+        for precision in PRECISIONS {
+            for_each_type!(check(&ctx.with_precision(precision)));
+        }
+    });
+}
+
+#[test]
+fn keys_and_values_may_be_stored_apart() {
+    let mut rng = Rng::new(41);
+    let case = Case::<f32>::random(&mut rng, (2, 16), &[40]);
+    let keys: Vec<bf16> = case.k.values().into_iter().map(bf16::from_f32).collect();
+    let values: Vec<f16> = case.v.values().into_iter().map(f16::from_f32).collect();
+    let (keys, values) = (Grid::new(&keys, (40, 32), 1), Grid::new(&values, (40, 32), 2));
+    let widened = |exact: Vec<f64>| exact.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+    at_every_level(|ctx| {
+        let (mut stored, mut wide) = (case.q.clone(), case.q.clone());
+        let op =
+            Attention { k: view(&keys).into(), v: view(&values).into(), ..case.op(view_mut(&mut stored)) };
+        attention(ctx, &mut Scratch::new(), op).unwrap();
+        let (k, v) = (widened(keys.exact()), widened(values.exact()));
+        let op = Attention {
+            k: MatRef::new(&k, 40, 32).unwrap().into(),
+            v: MatRef::new(&v, 40, 32).unwrap().into(),
+            ..case.op(view_mut(&mut wide))
+        };
+        attention(ctx, &mut Scratch::new(), op).unwrap();
+        assert_eq!(bits(&stored.values()), bits(&wide.values()), "{}", ctx.level());
+    });
+}
+
+#[test]
+fn heads_that_do_not_fit_are_refused() {
+    let ctx = Ctx::new(Level::Scalar).unwrap();
+    let data = [1.0f32; 24];
+    let accepted = |heads: Heads| {
+        let mut written = [7.0f32; 16];
+        let matrix = || MatRef::new(&data, 4, 6).unwrap();
+        let op = Attention {
+            q: matrix(),
+            k: matrix().into(),
+            v: matrix().columns(1, 5).unwrap().into(),
+            heads,
+            scale: 1.0,
+            bias: Bias::None,
+            causal: false,
+            spans: &[Span { queries: 0..4, keys: 0..4 }],
+            out: MatMut::new(&mut written, 4, 4).unwrap(),
+        };
+        let result = attention(&ctx, &mut Scratch::new(), op);
+        let refused = matches!(result, Err(Error::Shape { operation: "attention", .. }));
+        assert!(refused == (written == [7.0; 16]) && refused == result.is_err(), "{result:?}");
+        !refused
+    };
+    let heads = Heads { count: 4, groups: 2, dim: 1, query_step: 4, key_step: 4 };
+    assert!(accepted(heads));
+    assert!(accepted(Heads { query_step: 2, ..heads }));
+    assert!(accepted(Heads::dense(2, 1, 2)));
+    assert!(!accepted(Heads { query_step: 5, ..heads }));
+    assert!(!accepted(Heads { key_step: 5, ..heads }));
+    assert!(!accepted(Heads { groups: 0, ..heads }));
+    assert!(!accepted(Heads { groups: 3, ..heads }));
+    assert!(!accepted(Heads { dim: 0, ..heads }));
+    assert!(!accepted(Heads { count: 0, ..heads }));
+    assert!(!accepted(Heads { query_step: usize::MAX, ..heads }));
+    assert!(!accepted(Heads { key_step: usize::MAX, ..heads }));
+    for (count, groups) in [(usize::MAX, usize::MAX), (usize::MAX, 1), (4, 0), (0, 4)] {
+        for dim in [0, 1, usize::MAX] {
+            assert!(!accepted(Heads::dense(count, groups, dim)));
+            assert!(!accepted(Heads::fused(count, groups, dim)));
         }
     }
 }
@@ -414,10 +523,9 @@ fn operands_that_disagree_are_refused_and_nothing_is_written() {
             let out = MatMut::new(&mut written, 4, 6).unwrap();
             let op = Attention {
                 q: matrix(q),
-                k: matrix(k),
-                v: matrix(v),
-                heads,
-                kv_heads: heads,
+                k: matrix(k).into(),
+                v: matrix(v).into(),
+                heads: Heads::dense(heads, heads, 6 / heads.max(1)),
                 scale: 1.0,
                 bias: Bias::None,
                 causal: false,
@@ -450,17 +558,16 @@ fn a_bias_or_a_mask_that_does_not_fit_is_refused() {
     let ctx = Ctx::new(Level::Scalar).unwrap();
     let data = [1.0f32; 24];
     let good = [0, 1, 2, 3];
-    let refused = |kv_heads: usize, bias: Bias<'_>, causal: bool, keys: std::ops::Range<usize>| {
+    let refused = |groups: usize, bias: Bias<'_>, causal: bool, keys: std::ops::Range<usize>| {
         let mut written = [7.0f32; 24];
         let matrix = || MatRef::new(&data, 4, 6).unwrap();
         let out = MatMut::new(&mut written, 4, 6).unwrap();
         let spans = &[Span { queries: 0..4, keys }];
         let op = Attention {
             q: matrix(),
-            k: matrix(),
-            v: matrix(),
-            heads: 2,
-            kv_heads,
+            k: matrix().into(),
+            v: matrix().into(),
+            heads: Heads::dense(2, groups, 3),
             scale: 1.0,
             bias,
             causal,
@@ -476,7 +583,7 @@ fn a_bias_or_a_mask_that_does_not_fit_is_refused() {
     let distance = |table, zero, queries, keys| Bias::Distance { table, zero, queries, keys };
     assert!(!refused(2, Bias::None, true, 0..4));
     assert!(refused(0, Bias::None, false, 0..4));
-    assert!(refused(1, Bias::None, false, 0..4));
+    assert!(!refused(1, Bias::None, false, 0..4));
     assert!(refused(3, Bias::None, false, 0..4));
     assert!(refused(2, Bias::None, true, 0..3));
     assert!(refused(2, Bias::Linear { slopes: &[1.0], round: false }, false, 0..4));

@@ -1,8 +1,8 @@
 //! Views made from absurd dimensions are errors, never panics, and never reach outside their slice.
 
 use rachis_kernels::{
-    AnyMatRef, Attention, Bias, Ctx, Gemm, Layout, MatMut, MatRef, NormRows, Scratch, SoftmaxRows, Span,
-    Weights, attention, gemm, layer_norm_rows, softmax_rows,
+    AnyMatRef, Attention, Bias, Ctx, Gemm, Heads, Layout, MatMut, MatRef, NormRows, Scratch, SoftmaxRows,
+    Span, Weights, attention, gemm, layer_norm_rows, softmax_rows,
 };
 
 /// Sizes around everything that overflows.
@@ -120,10 +120,9 @@ fn hostile_spans_are_errors() {
             &mut Scratch::new(),
             Attention {
                 q: m(),
-                k: m(),
-                v: m(),
-                heads,
-                kv_heads: heads,
+                k: m().into(),
+                v: m().into(),
+                heads: Heads::dense(heads, heads, 4 / heads.max(1)),
                 scale: 1.0,
                 bias: Bias::None,
                 causal: false,

@@ -4,8 +4,6 @@ use super::KEYS;
 use super::bias::HeadBias;
 use super::softmax::{Scores, Softmax};
 use crate::ctx::Precision;
-use crate::elem::Elem;
-use crate::elem::private::Storage;
 use crate::gemm::epilogue::{Orientation, Sums, store_turned};
 use crate::gemm::pack::{Operand, pack_rows, pack_turned};
 use crate::gemm::task::{Engine, Strip};
@@ -14,16 +12,16 @@ use crate::gemm::word::{Single, Word};
 use crate::isa::{Kernel, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
-use crate::view::{MatMut, MatRef};
+use crate::view::{AnyMatMut, AnyMatRef, MatRef, any};
 
 /// One sequence's part of one head.
-pub(super) struct Head<'a, T, K> {
+pub(super) struct Head<'a> {
     /// `[queries, head_dim]`
-    pub(super) q: MatRef<'a, T>,
+    pub(super) q: AnyMatRef<'a>,
     /// `[keys, head_dim]`
-    pub(super) k: MatRef<'a, K>,
+    pub(super) k: AnyMatRef<'a>,
     /// `[keys, head_dim]`
-    pub(super) v: MatRef<'a, K>,
+    pub(super) v: AnyMatRef<'a>,
     pub(super) scale: f32,
     pub(super) bias: HeadBias<'a>,
     /// Keys before that of the first query, if later ones are hidden.
@@ -31,17 +29,17 @@ pub(super) struct Head<'a, T, K> {
     /// Whether operands are rounded to bf16.
     pub(super) precision: Precision,
     /// `[queries, head_dim]`
-    pub(super) out: MatMut<'a, T>,
+    pub(super) out: AnyMatMut<'a>,
 }
 
 /// The computation of a head with words of some kind.
-pub(super) struct Run<'a, T, K, W> {
+pub(super) struct Run<'a, W> {
     pub(super) word: W,
-    pub(super) head: Head<'a, T, K>,
+    pub(super) head: Head<'a>,
     pub(super) scratch: &'a mut [f32],
 }
 
-impl<T: Elem, K: Elem> Kernel for Run<'_, T, K, Single> {
+impl Kernel for Run<'_, Single> {
     type Output = ();
 
     #[inline(always)]
@@ -51,7 +49,7 @@ impl<T: Elem, K: Elem> Kernel for Run<'_, T, K, Single> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl<T: Elem, K: Elem> KernelAt<Avx512> for Run<'_, T, K, Bf16Pairs> {
+impl KernelAt<Avx512> for Run<'_, Bf16Pairs> {
     type Output = ();
 
     #[inline(always)]
@@ -60,7 +58,7 @@ impl<T: Elem, K: Elem> KernelAt<Avx512> for Run<'_, T, K, Bf16Pairs> {
     }
 }
 
-impl<T: Elem, K: Elem, W: Copy> Run<'_, T, K, W> {
+impl<W: Copy> Run<'_, W> {
     #[inline(always)]
     fn run_with<S: Simd>(self, s: S)
     where
@@ -74,8 +72,8 @@ impl<T: Elem, K: Elem, W: Copy> Run<'_, T, K, W> {
         let (scores, scratch) = scratch.split_at_mut(rows_of_scores::<S>() * lanes);
         let (mixed, scratch) = scratch.split_at_mut(width * lanes);
         let (stage, values) = scratch.split_at_mut(stage_len::<S>());
-        let queries_of = Operand::of(T::any(q), true, precision);
-        let keys_of = Operand::of(K::any(k), true, precision);
+        let queries_of = Operand::of(q, true, precision);
+        let keys_of = Operand::of(k, true, precision);
         let round = precision == Precision::Bf16;
         for start in (0..q.rows()).step_by(lanes) {
             let queries = start..q.rows().min(start + lanes);
@@ -113,12 +111,11 @@ impl<T: Elem, K: Elem, W: Copy> Run<'_, T, K, W> {
                     _ => softmax.weigh::<S, 1>(s, scores_as, scores, keys.clone(), sums),
                 }
                 let words = keys.len().div_ceil(W::VALUES);
-                let v = v.block(keys.clone(), 0..depth);
-                let values_of = Operand::of(K::any(v), false, precision);
-                let values = match as_words::<S, W, K>(v) {
-                    Some(v) if !values_of.round => v,
-                    _ => {
-                        pack_rows(s, word, v, 0..keys.len(), 0..width, values_of.round, values);
+                let v = Operand::of(v.block(keys.clone(), 0..depth), false, precision);
+                let values = match as_words::<S, W>(v) {
+                    Some(v) => v,
+                    None => {
+                        pack_rows(s, word, v, 0..keys.len(), 0..width, values);
                         MatRef::packed(&values[..words * width], words, width)
                     }
                 };
@@ -139,16 +136,20 @@ impl<T: Elem, K: Elem, W: Copy> Run<'_, T, K, W> {
             };
             // SAFETY: these rows are used by nobody else while this block of them is.
             let mut out = unsafe { out.block(queries, 0..depth) };
-            store_turned(s, &sums, None, None, &mut out);
+            any!(AnyMatMut, &mut out, out => store_turned(s, &sums, None, None, out));
         }
     }
 }
 
 /// The matrix, if its elements are words as they are and its columns whole register tiles.
 #[inline(always)]
-fn as_words<S: Simd, W: Word<S>, T: Elem>(matrix: MatRef<'_, T>) -> Option<MatRef<'_, f32>> {
-    let whole = W::VALUES == 1 && matrix.cols().is_multiple_of(S::TILE_ROWS);
-    if whole { <f32 as Storage>::typed(T::any(matrix)) } else { None }
+fn as_words<'a, S: Simd, W: Word<S>>(v: Operand<'a>) -> Option<MatRef<'a, f32>> {
+    match v.matrix {
+        AnyMatRef::F32(matrix) if W::VALUES == 1 && !v.round => {
+            matrix.cols().is_multiple_of(S::TILE_ROWS).then_some(matrix)
+        }
+        _ => None,
+    }
 }
 
 /// Elements of scratch for one head.

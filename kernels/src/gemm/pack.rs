@@ -61,7 +61,20 @@ pub(super) fn stage_rows<S: Simd, W: Word<S>>(
 /// Packs the rows `k` of the lanes `lanes`, which may end past those of the matrix: these are zero, and so is
 /// what a last word lacks.
 #[inline(always)]
-pub(crate) fn pack_rows<S: Simd, W: Word<S>, T: Elem>(
+pub(crate) fn pack_rows<S: Simd, W: Word<S>>(
+    s: S,
+    word: W,
+    v: Operand<'_>,
+    k: Range<usize>,
+    lanes: Range<usize>,
+    packed: &mut [f32],
+) {
+    debug_assert!(!v.k_in_rows);
+    any!(AnyMatRef, v.matrix, from => pack_rows_from(s, word, from, k, lanes, v.round, packed));
+}
+
+#[inline(always)]
+pub(super) fn pack_rows_from<S: Simd, W: Word<S>, T: Elem>(
     s: S,
     word: W,
     from: MatRef<'_, T>,

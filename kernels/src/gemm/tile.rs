@@ -10,7 +10,7 @@ use core::ops::Range;
 use super::K_BLOCK;
 use super::ahead::Ahead;
 use super::blocking::{Unit, panels, steps};
-use super::pack::{Operand, pack_rows, pack_turned, stage_rows};
+use super::pack::{Operand, pack_rows_from, pack_turned, stage_rows};
 use super::task::{Engine, Strip, Task};
 use super::word::{Single, Word};
 use crate::elem::Elem;
@@ -115,7 +115,7 @@ impl<S: Simd, W: Word<S>> Engine<S> for Tile<W> {
                                     block.run(s, &from, Fresh::<W, _, false>::of(word, piece, v), sums, ahead);
                                 }
                             } else {
-                                pack_rows(s, word, matrix, k.clone(), panel, unpacked.round, v);
+                                pack_rows_from(s, word, matrix, k.clone(), panel, unpacked.round, v);
                                 block.run(s, &from, Packed::of(v, width), sums, ahead);
                             }
                         }),

@@ -236,7 +236,9 @@ impl Block {
     ) -> Result<()> {
         let BlockConfig { hidden, heads, .. } = self.config;
         let scale = 1.0 / ((hidden / heads) as f32).sqrt();
-        let op = Attention { q, k, v, heads, kv_heads: heads, scale, bias: Bias::None, causal, spans, out };
+        let heads = rachis_kernels::Heads::dense(heads, heads, hidden / heads);
+        let (k, v) = (k.into(), v.into());
+        let op = Attention { q, k, v, heads, scale, bias: Bias::None, causal, spans, out };
         Ok(attention(ctx, scratch, op)?)
     }
 
