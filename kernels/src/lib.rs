@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod attention;
 mod cache;
+pub mod copy;
 pub mod ctx;
 pub mod elem;
 pub mod embed;
@@ -20,6 +21,7 @@ pub mod view;
 
 pub use activation::{Activation, activate};
 pub use attention::{Attention, Bias, Heads, Span, attention, attention_scratch_len};
+pub use copy::copy_rows;
 pub use ctx::{Ctx, Precision};
 pub use elem::{Elem, bf16, f16, reuse};
 pub use embed::{Accumulate, EmbedRows, embed_rows};
