@@ -162,6 +162,20 @@ pub fn rms_norm(x: &[f64], gamma: &[f64], beta: &[f64], epsilon: f64) -> Vec<f64
     (0..x.len()).map(|i| x[i] * scale * gamma[i] + beta[i]).collect()
 }
 
+/// The angles of a rotary embedding, `position * theta^(-2i / dim)` for `i < dim / 2`.
+pub fn rotary_angles(position: u32, theta: f64, dim: usize) -> Vec<f64> {
+    let frequency = |i: usize| (-2.0 * i as f64 / dim as f64 * theta.ln()).exp();
+    (0..dim / 2).map(|i| f64::from(position) * frequency(i)).collect()
+}
+
+/// A head whose halves are turned against one another by angles with these cosines and sines.
+pub fn rotary(x: &[f64], cosines: &[f64], sines: &[f64]) -> Vec<f64> {
+    let (x, y) = x.split_at(cosines.len());
+    let turns = || cosines.iter().zip(sines).zip(x.iter().zip(y));
+    let first = turns().map(|((cos, sin), (x, y))| x * cos - y * sin);
+    first.chain(turns().map(|((cos, sin), (x, y))| y * cos + x * sin)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,6 +257,15 @@ mod tests {
         );
         assert_eq!(gemm.at(0, 1).exact, 0.25);
         assert_eq!(transpose(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    }
+
+    #[test]
+    fn rotary_by_hand() {
+        let angles = rotary_angles(3, 16.0, 4);
+        close(angles[0], 3.0, 1e-15);
+        close(angles[1], 0.75, 1e-15);
+        // A quarter turn, and none.
+        assert_eq!(rotary(&[1.0, 2.0, 3.0, 4.0], &[0.0, 1.0], &[1.0, 0.0]), [-3.0, 2.0, 1.0, 4.0]);
     }
 
     #[test]

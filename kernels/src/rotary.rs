@@ -1,0 +1,109 @@
+//! Rotary position embedding: each head's halves are turned against one another by angles that grow with the position
+//! (Su et al., arXiv:2104.09864), so that a product of a query and a key depends on their distance.
+//!
+//! Element `i` of the first half and element `i` of the second are a point in the plane, as in GPT-NeoX and
+//! transformers; the paper pairs neighbours instead, which is the same but for the order of columns. With
+//! `a = position * theta^(-2i / dim)`:
+//!
+//! `x'[i] = x[i] cos a - x[i + dim/2] sin a` and `x'[i + dim/2] = x[i + dim/2] cos a + x[i] sin a`
+//!
+//! Angles, cosines and sines are computed in f64, and rounded to f32 once. The rotation is in f32: both products are
+//! rounded, then their sum, then what is stored. So all levels agree.
+
+use crate::ctx::Ctx;
+use crate::elem::Elem;
+use crate::error::{Error, Result, check};
+use crate::isa::{Kernel, LANES, Simd};
+use crate::mem;
+use crate::view::{MatMut, MatRef};
+
+/// Fills `[positions, dim]`: for each position the cosines of its `dim / 2` angles, then their sines.
+///
+/// # Errors
+/// [`Error::Shape`] when there are not as many rows as positions, or an odd number of columns.
+pub fn rotary_angles(positions: &[u32], theta: f64, mut out: MatMut<'_, f32>) -> Result<()> {
+    const NAME: &str = "rotary_angles";
+    check(NAME, "rows of the output", positions.len(), out.rows())?;
+    let half = half(NAME, out.cols())?;
+    for (i, position) in positions.iter().enumerate() {
+        let (cosines, sines) = out.row_mut(i).split_at_mut(half);
+        for (i, (cosine, sine)) in cosines.iter_mut().zip(sines).enumerate() {
+            let frequency = theta.powf(-(i as f64) / half as f64);
+            let (sin, cos) = (f64::from(*position) * frequency).sin_cos();
+            (*cosine, *sine) = (cos as f32, sin as f32);
+        }
+    }
+    Ok(())
+}
+
+/// Operands of [`rotary_rows`]. Heads are as wide as `angles`.
+#[derive(Debug)]
+pub struct RotaryRows<'a, T> {
+    /// The rows whose heads are rotated in place; the first head starts at the first column.
+    pub x: MatMut<'a, T>,
+    /// `[rows, dim]`, as [`rotary_angles`] computes them for the position of each row.
+    pub angles: MatRef<'a, f32>,
+    /// Number of groups of heads.
+    pub groups: usize,
+    /// Columns from the first head of a group to that of the next.
+    pub step: usize,
+    /// Heads of each group that are rotated, side by side from its first.
+    pub heads: usize,
+}
+
+/// Rotates heads of every row by the row's angles.
+///
+/// # Errors
+/// [`Error::Shape`] when shapes disagree, the width of a head is odd, groups overlap, or the last one reaches
+/// outside; nothing is written then.
+pub fn rotary_rows<T: Elem>(ctx: &Ctx, op: RotaryRows<'_, T>) -> Result<()> {
+    const NAME: &str = "rotary_rows";
+    let outside = |what, expected, found| Err(Error::Shape { operation: NAME, what, expected, found });
+    check(NAME, "rows of the angles", op.x.rows(), op.angles.rows())?;
+    half(NAME, op.angles.cols())?;
+    let width = op.heads.saturating_mul(op.angles.cols());
+    if op.groups == 0 || width == 0 {
+        return Ok(());
+    }
+    if op.groups > 1 && op.step < width {
+        return outside("columns from a group to the next, at least", width, op.step);
+    }
+    let end = (op.groups - 1).saturating_mul(op.step).saturating_add(width);
+    if end > op.x.cols() {
+        return outside("columns of the rows, at least", end, op.x.cols());
+    }
+    ctx.run(op);
+    Ok(())
+}
+
+/// Half the width of a head.
+fn half(operation: &'static str, dim: usize) -> Result<usize> {
+    let half = dim / 2;
+    check(operation, "columns of the angles, a multiple of 2", 2 * half, dim)?;
+    Ok(half)
+}
+
+impl<T: Elem> Kernel for RotaryRows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let dim = self.angles.cols();
+        for i in 0..self.x.rows() {
+            let (cosines, sines) = self.angles.row(i).split_at(dim / 2);
+            let row = self.x.row_mut(i);
+            for group in 0..self.groups {
+                let heads = &mut row[group * self.step..][..self.heads * dim];
+                for head in heads.chunks_exact_mut(dim) {
+                    let (first, second) = head.split_at_mut(dim / 2);
+                    for at in (0..dim / 2).step_by(LANES) {
+                        let (cos, sin) = (mem::load(s, cosines, at), mem::load(s, sines, at));
+                        let (x, y) = (mem::load(s, first, at), mem::load(s, second, at));
+                        mem::store(s, first, at, s.sub(s.mul(x, cos), s.mul(y, sin)));
+                        mem::store(s, second, at, s.add(s.mul(y, cos), s.mul(x, sin)));
+                    }
+                }
+            }
+        }
+    }
+}
