@@ -142,3 +142,18 @@ fn hostile_spans_are_errors() {
     assert!(try_spans(&[span(0..2, 0..1), span(1..3, 0..1)], 2).is_err());
     assert!(try_spans(&[], usize::MAX).is_err());
 }
+
+#[test]
+#[allow(clippy::reversed_empty_ranges, reason = "hostile ranges")]
+fn blocks_stay_inside() {
+    let mut data = [0.0f32; 12];
+    let mut m: AnyMatMut<'_> = MatMut::new(&mut data, 3, 4).unwrap().into();
+    for (rows, columns) in [(0..4, 0..4), (2..1, 0..4), (0..3, 3..5), (0..3, 2..1), (0..usize::MAX, 0..1)] {
+        assert!(matches!(m.block_mut(rows, columns), Err(Error::Shape { .. })));
+    }
+    let empty = m.block_mut(3..3, 1..4).unwrap();
+    assert_eq!((empty.rows(), empty.cols()), (0, 3));
+    let AnyMatMut::F32(mut block) = m.block_mut(1..3, 2..4).unwrap() else { unreachable!() };
+    block.row_mut(1).fill(1.0);
+    assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
+}
