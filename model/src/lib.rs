@@ -5,6 +5,7 @@ pub mod bart;
 pub mod bert;
 mod config;
 mod error;
+mod generation;
 mod layers;
 pub mod opt;
 mod pooling;
@@ -17,6 +18,9 @@ pub use bart::{BartBackbone, BartConfig, BartInputs, BartOutput};
 pub use bert::{BertBackbone, BertConfig, BertInputs, BertOutput};
 pub use config::DtypePolicy;
 pub use error::{Error, Result};
+pub use generation::{
+    BeamRule, BeamSearch, Choice, Contrastive, EarlyStopping, GenerationConfig, Sampler, Strategy,
+};
 pub use layers::Embedding;
 pub use opt::{OptBackbone, OptConfig, OptInputs};
 pub use pooling::{Pooling, normalize};
