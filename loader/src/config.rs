@@ -60,6 +60,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Parses another file of settings, of a preset that `source` describes.
+    pub(crate) fn beside(file: &str, source: ConfigSource, text: &[u8]) -> Result<Config> {
+        Ok(Config { file: clip(file), source, fields: json::parse(file, "a JSON object", text)? })
+    }
+
     /// Which library wrote the configuration, and for what.
     pub fn source(&self) -> &ConfigSource {
         &self.source
@@ -154,6 +159,18 @@ impl Config {
     /// As for [`Config::opt_usize`].
     pub fn opt_str(&self, field: &str) -> Result<Option<&str>> {
         self.optional(field, STRING, Value::as_str)
+    }
+
+    /// Integers that are not negative: an array of them, or one by itself.
+    ///
+    /// # Errors
+    /// As for [`Config::opt_usize`].
+    pub fn opt_usizes(&self, field: &str) -> Result<Option<Vec<usize>>> {
+        let unsigned = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
+        self.optional(field, "an integer, 0 or more, or an array of such", |value| match value {
+            Value::Array(items) => items.iter().map(unsigned).collect(),
+            single => unsigned(single).map(|n| vec![n]),
+        })
     }
 
     /// The name of a function: a string, or a function as Keras serialises it,

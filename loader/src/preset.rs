@@ -133,6 +133,16 @@ impl Preset {
         json::parse(name, "JSON", &text).map(Some)
     }
 
+    /// A JSON object beside the weights, such as `generation_config.json`, read like the configuration; `None`
+    /// when there is none. For `name` see [`Preset::read_json`].
+    ///
+    /// # Errors
+    /// As for [`Preset::read_json`]; [`Error::Malformed`] also for JSON that is not an object.
+    pub fn read_config(&self, name: &str) -> Result<Option<Config>> {
+        let Some(text) = self.read(name, MAX_JSON)? else { return Ok(None) };
+        Config::beside(name, self.config.source().clone(), &text).map(Some)
+    }
+
     /// A UTF-8 text file beside the weights, such as `vocab.txt`, of at most `max_len` bytes; `None` when there
     /// is none. For `name` see [`Preset::read_json`].
     ///

@@ -160,6 +160,10 @@ fn files_beside_the_weights() {
     assert_eq!(preset.read_json("modules.json").unwrap().unwrap().to_string(), "[1]");
     assert_eq!(preset.read_json("1_Pooling/config.json").unwrap().unwrap()["dim"], 8);
     assert_eq!(preset.read_text("vocab.txt", 9).unwrap().as_deref(), Some("[PAD]\n\u{e9}\n"));
+    let pooling = preset.read_config("1_Pooling/config.json").unwrap().unwrap();
+    assert_eq!((pooling.usize("dim").unwrap(), pooling.source()), (8, preset.config().source()));
+    assert!(preset.read_config("none.json").unwrap().is_none());
+    assert!(matches!(preset.read_config("modules.json"), Err(Error::Malformed { .. })), "not an object");
     for absent in ["none.json", "2_Dense/config.json", "vocab.txt/config.json"] {
         assert!(preset.read_json(absent).unwrap().is_none(), "{absent}");
     }

@@ -105,6 +105,21 @@ fn numbers_of_the_wrong_kind() {
 }
 
 #[test]
+fn lists_of_integers() {
+    let config = config(
+        r#"{"model_type": "x", "one": 3, "many": [3, 0], "none": [], "null": null, "mixed": [1, null],
+            "nested": [[1]], "negative": [-1], "text": "1"}"#,
+    );
+    let list = |field| config.opt_usizes(field).unwrap();
+    assert_eq!(list("one"), Some(vec![3]));
+    assert_eq!(list("many"), Some(vec![3, 0]));
+    assert_eq!((list("none"), list("null"), list("absent")), (Some(vec![]), None, None));
+    for field in ["mixed", "nested", "negative", "text"] {
+        assert!(message(config.opt_usizes(field)).contains(field), "{field}");
+    }
+}
+
+#[test]
 fn messages_stay_short() {
     let long = "a\\n".repeat(10_000);
     let config = config(&format!(r#"{{"model_type": "x", "field": "{long}"}}"#));

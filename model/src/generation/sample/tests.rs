@@ -1,0 +1,164 @@
+use rachis_testkit::Rng;
+
+use super::*;
+use crate::generation::scores::log_softmax;
+
+const INF: f32 = f32::INFINITY;
+
+/// Logits of these probabilities.
+fn logits(probabilities: &[f64]) -> Vec<f32> {
+    probabilities.iter().map(|p| p.ln() as f32).collect()
+}
+
+/// How often each token is picked in `n` draws of one sequence.
+fn counts(logits: &[f32], sampler: Sampler, n: usize) -> Vec<usize> {
+    let (mut picker, mut random) = (Picker::default(), Random::new(sampler.seed, 0));
+    let mut counts = vec![0; logits.len()];
+    for _ in 0..n {
+        counts[picker.pick(logits, &sampler, &mut random) as usize] += 1;
+    }
+    counts
+}
+
+/// Checks counts against probabilities: none where there is no probability, and a chi square that chance exceeds
+/// about once in 10^6 (mean k, variance 2 k for k degrees of freedom; the bound is generous for few).
+fn check(logits: &[f32], sampler: Sampler, expected: &[f64]) {
+    let n = 20_000;
+    let total: f64 = expected.iter().sum();
+    for seed in [0, 1, u64::MAX] {
+        let (mut chi, mut degrees) = (0.0, 0.0);
+        for (count, p) in counts(logits, Sampler { seed, ..sampler }, n).iter().zip(expected) {
+            let mean = n as f64 * p / total;
+            if *p == 0.0 {
+                assert_eq!(*count, 0, "{sampler:?}");
+            } else {
+                chi += (*count as f64 - mean).powi(2) / mean;
+                degrees += 1.0;
+            }
+        }
+        let bound = degrees + 5.0 * f64::sqrt(2.0 * degrees) + 15.0;
+        assert!(chi < bound, "{sampler:?}: chi square {chi} with {degrees} tokens");
+    }
+}
+
+#[test]
+fn each_choice_has_its_distribution() {
+    let p = [0.05, 0.4, 0.1, 0.25, 0.2];
+    let row = logits(&p);
+    check(&row, Sampler::greedy(), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+    check(&row, Sampler::random(), &p);
+    check(&row, Sampler::top_k(1), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+    check(&row, Sampler::top_k(3), &[0.0, 0.4, 0.0, 0.25, 0.2]);
+    check(&row, Sampler::top_k(99), &p);
+    // 0.4 + 0.25 come before 0.2, 0.85 before 0.1.
+    check(&row, Sampler::top_p(0.7), &[0.0, 0.4, 0.0, 0.25, 0.2]);
+    check(&row, Sampler::filtered(None, 0.7), &[0.0, 0.4, 0.0, 0.25, 0.2]);
+    check(&row, Sampler::top_p(0.01), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+    check(&row, Sampler::filtered(None, 0.01), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+    check(&row, Sampler::top_p(1.0), &p);
+    check(&row, Sampler::filtered(Some(4), 1.0), &[0.0, 0.4, 0.1, 0.25, 0.2]);
+}
+
+#[test]
+fn temperature_sharpens_and_flattens() {
+    let p: [f64; 3] = [0.5, 0.3, 0.2];
+    for temperature in [0.5, 2.0] {
+        let expected = p.map(|p| p.powf(1.0 / f64::from(temperature)));
+        check(&logits(&p), Sampler { temperature, ..Sampler::random() }, &expected);
+        check(&logits(&p), Sampler { temperature, ..Sampler::filtered(Some(3), 1.0) }, &expected);
+    }
+    check(&logits(&p), Sampler { temperature: 1e-40, ..Sampler::random() }, &[1.0, 0.0, 0.0]);
+}
+
+/// The two libraries' combinations of k and p: shares of the k likeliest, or of all.
+#[test]
+fn shares_after_top_k() {
+    let p = [0.4, 0.3, 0.2, 0.1];
+    // Of 0.4 and 0.3 the first has 0.57.
+    check(&logits(&p), Sampler::filtered(Some(2), 0.55), &[1.0, 0.0, 0.0, 0.0]);
+    let keras = Sampler { choice: Choice::TopP { p: 0.55, k: Some(2) }, ..Sampler::greedy() };
+    check(&logits(&p), keras, &[0.4, 0.3, 0.0, 0.0]);
+    // Exactly p before a token: KerasHub keeps it.
+    let halves = [0.0f32, 0.0];
+    check(&halves, Sampler::top_p(0.5), &[0.5, 0.5]);
+    check(&halves, Sampler::filtered(None, 0.5), &[1.0, 0.0]);
+}
+
+/// The nucleus of rows that need more than the tokens sorted at first.
+#[test]
+fn a_nucleus_of_any_size() {
+    let mut random = Rng::new(3);
+    for len in [1, 255, 256, 257, 5000] {
+        let row: Vec<f32> = (0..len).map(|_| random.signed() as f32).collect();
+        let mut sorted = row.clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        let total: f64 = sorted.iter().map(|x| f64::from(*x).exp()).sum();
+        for p in [0.03f32, 0.5, 0.97, 0.999_999] {
+            let (mut before, mut expected) = (0.0, 0);
+            while expected < len && (expected == 0 || before < f64::from(p) * total) {
+                before += f64::from(sorted[expected]).exp();
+                expected += 1;
+            }
+            let mut picker = Picker::default();
+            let softmax = Softmax::new(&row, 1.0);
+            let share = f64::from(p) * softmax.total();
+            let kept = picker.ahead(&softmax, len, |before| before < share);
+            // One token more or less where the sums round differently.
+            assert!(kept.len().abs_diff(expected) <= 1, "{} not {expected} of {len}", kept.len());
+            assert!(kept.iter().zip(&sorted).all(|(a, b)| a.0 == *b));
+        }
+    }
+}
+
+#[test]
+fn a_sequence_has_its_own_numbers() {
+    let row = vec![0.0; 1000];
+    let sampler = Sampler { seed: 9, ..Sampler::random() };
+    let picks = |sequence: usize, seed: u64| -> Vec<u32> {
+        let (mut picker, mut random) = (Picker::default(), Random::new(seed, sequence));
+        (0..20).map(|_| picker.pick(&row, &sampler, &mut random)).collect()
+    };
+    assert_eq!(picks(3, 9), picks(3, 9));
+    let others: Vec<_> =
+        [(0, 9), (1, 9), (2, 9), (3, 8), (9, 3)].iter().map(|(s, x)| picks(*s, *x)).collect();
+    for (i, a) in others.iter().enumerate() {
+        assert!(others[..i].iter().all(|b| a.iter().zip(b).filter(|(a, b)| a == b).count() < 5));
+    }
+    // One number a token, whatever is drawn from.
+    let (mut picker, mut a, mut b) = (Picker::default(), Random::new(1, 1), Random::new(1, 1));
+    picker.pick(&[0.0, 1.0, 2.0], &Sampler::top_k(2), &mut a);
+    picker.pick(&row, &Sampler::filtered(Some(7), 0.3), &mut b);
+    assert_eq!(a.uniform(), b.uniform());
+}
+
+#[test]
+fn scores_that_are_no_numbers() {
+    let choices = [
+        Sampler::greedy(),
+        Sampler::random(),
+        Sampler::top_k(2),
+        Sampler::top_p(0.9),
+        Sampler::filtered(Some(2), 0.9),
+        Sampler::filtered(None, 0.9),
+    ];
+    for sampler in choices {
+        check(&[f32::NAN, -INF, 1.0, f32::NAN], sampler, &[0.0, 0.0, 1.0, 0.0]);
+        check(&[0.0, INF, 1.0, INF], sampler, &[0.0, 1.0, 0.0, 0.0]);
+        check(&[-INF, -INF], sampler, &[1.0, 0.0]);
+        check(&[f32::NAN, f32::NAN], sampler, &[1.0, 0.0]);
+        assert_eq!(Picker::default().pick(&[], &sampler, &mut Random::new(0, 0)), 0);
+    }
+}
+
+#[test]
+fn candidates_have_shares_of_the_whole_row() {
+    let row = [1.0, 3.0, -INF, 2.0, 3.0];
+    let mut expected = row.map(|x| x / 2.0);
+    log_softmax(&mut expected);
+    let found = Picker::default().candidates(&row, 3, 2.0);
+    assert_eq!(found.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1, 4, 3]);
+    for (token, p) in found {
+        assert!((p - expected[token as usize].exp()).abs() < 1e-6);
+    }
+    assert_eq!(Picker::default().candidates(&row, 99, 1.0).len(), 4);
+}
