@@ -141,10 +141,12 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     fn split_f16(self, pairs: Self::F32) -> [Self::F32; 2];
     /// The transpose of a 16 x 16 block.
     fn transpose(self, rows: [Self::F32; LANES]) -> [Self::F32; LANES];
+    /// Runs `kernel` in a function of its own, compiled for this level: what several kernels do is there once.
+    fn call<K: KernelAt<Self>>(self, kernel: K) -> K::Output;
 }
 
 /// An operation's body, written once for every level.
-pub(crate) trait Kernel {
+pub trait Kernel {
     /// What it returns.
     type Output;
     /// The body. Implementations must be `#[inline(always)]`.
@@ -222,7 +224,7 @@ impl Isa {
 }
 
 /// A body for one vocabulary: that of any [`Kernel`], or one that needs more than the vocabulary.
-pub(crate) trait KernelAt<S> {
+pub trait KernelAt<S> {
     /// What it returns.
     type Output;
     /// The body. Implementations must be `#[inline(always)]`.

@@ -10,6 +10,7 @@ use crate::config::{DtypePolicy, architecture, other_architecture};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::falcon::FalconBackbone;
+use crate::layers::Embedding;
 use crate::opt::OptBackbone;
 use crate::t5::T5Backbone;
 
@@ -79,6 +80,17 @@ impl Backbone {
             Backbone::Falcon(model) => model.dtype(),
             Backbone::Opt(model) => model.dtype(),
             Backbone::T5(model) => model.dtype(),
+        }
+    }
+
+    /// The table of token vectors.
+    pub fn token_embedding(&self) -> &Embedding {
+        match self {
+            Backbone::Bart(model) => model.token_embedding(),
+            Backbone::Bert(model) => model.token_embedding(),
+            Backbone::Falcon(model) => model.token_embedding(),
+            Backbone::Opt(model) => model.token_embedding(),
+            Backbone::T5(model) => model.token_embedding(),
         }
     }
 

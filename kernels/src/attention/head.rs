@@ -4,7 +4,7 @@ use super::KEYS;
 use super::bias::HeadBias;
 use super::softmax::{Scores, Softmax};
 use crate::ctx::Precision;
-use crate::gemm::epilogue::{Orientation, Sums, store_turned};
+use crate::gemm::epilogue::{Orientation, StoreTurned, Sums};
 use crate::gemm::pack::{Operand, pack_rows, pack_turned};
 use crate::gemm::task::{Engine, Strip};
 use crate::gemm::tile::{Columns, Tile, stage_len};
@@ -12,7 +12,7 @@ use crate::gemm::word::{Single, Word};
 use crate::isa::{Kernel, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
-use crate::view::{AnyMatMut, AnyMatRef, MatRef, any};
+use crate::view::{AnyMatMut, AnyMatRef, MatRef};
 
 /// One sequence's part of one head.
 pub(super) struct Head<'a> {
@@ -135,8 +135,8 @@ impl<W: Copy> Run<'_, W> {
                 block,
             };
             // SAFETY: these rows are used by nobody else while this block of them is.
-            let mut out = unsafe { out.block(queries, 0..depth) };
-            any!(AnyMatMut, &mut out, out => store_turned(s, &sums, None, None, out));
+            let out = unsafe { out.block(queries, 0..depth) };
+            s.call(StoreTurned { sums: &sums, bias: None, residual: None, out });
         }
     }
 }

@@ -7,9 +7,9 @@ use super::{Part, Product};
 use crate::activation::Activation;
 use crate::elem::Elem;
 use crate::elem::private::Storage;
-use crate::isa::{LANES, Simd};
+use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
-use crate::view::{AnySlice, MatMut, MatRef, any};
+use crate::view::{AnyMatMut, AnyMatRef, AnySlice, MatMut, MatRef, any};
 
 /// Whether the rows of a block of sums are rows of the output, or its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,27 +54,45 @@ pub(super) unsafe fn finish<S: Simd>(
     product: &Product<'_>,
     group: &[Part<'_>],
     column: usize,
-    mut sums: Sums<'_>,
+    sums: Sums<'_>,
 ) {
-    // A lone sum with a bias at most is finished as it is stored.
-    let plain = group.len() == 1 && group[0].activation == Activation::Identity;
-    if !plain {
-        for (p, part) in group.iter().enumerate() {
-            activate(s, part, p, &mut sums);
+    // SAFETY: the caller's contract.
+    let out = unsafe { product.out.block(sums.m.clone(), column + sums.n.start..column + sums.n.end) };
+    s.call(Finish { product, group, column, sums, out });
+}
+
+/// See [`finish`].
+struct Finish<'a, 'b> {
+    product: &'a Product<'b>,
+    group: &'a [Part<'b>],
+    column: usize,
+    sums: Sums<'a>,
+    out: AnyMatMut<'a>,
+}
+
+impl Kernel for Finish<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Finish { product, group, column, mut sums, mut out } = self;
+        // A lone sum with a bias at most is finished as it is stored.
+        let plain = group.len() == 1 && group[0].activation == Activation::Identity;
+        if !plain {
+            for (p, part) in group.iter().enumerate() {
+                activate(s, part, p, &mut sums);
+            }
+        }
+        let bias = if plain { group[0].bias } else { None };
+        let columns = column + sums.n.start..column + sums.n.end;
+        let residual = product.residual.map(|residual| residual.block(sums.m.clone(), columns));
+        match sums.orientation {
+            Orientation::Straight => any!(AnyMatMut, &mut out, out => {
+                store(s, &sums, bias, residual.and_then(Storage::typed), out);
+            }),
+            Orientation::Turned => s.call(StoreTurned { sums: &sums, bias, residual, out }),
         }
     }
-    let bias = if plain { group[0].bias } else { None };
-    let columns = column + sums.n.start..column + sums.n.end;
-    // SAFETY: the caller's contract.
-    let mut out = unsafe { product.out.block(sums.m.clone(), columns.clone()) };
-    any!(AnyMatMut, &mut out, out => {
-        let residual = product.residual.and_then(Storage::typed);
-        let residual = residual.map(|residual| residual.block(sums.m.clone(), columns));
-        match sums.orientation {
-            Orientation::Straight => store(s, &sums, bias, residual, out),
-            Orientation::Turned => store_turned(s, &sums, bias, residual, out),
-        }
-    });
 }
 
 /// Applies bias and activation of part `p` to its sums in place, and multiplies them into the first part's.
@@ -151,9 +169,27 @@ fn store<S: Simd, C: Elem>(
     }
 }
 
-/// Stores sums whose rows are columns of the output, 16 x 16 at a time.
+/// Stores sums whose rows are columns of the output, 16 x 16 at a time. The residual has the output's storage type.
+pub(crate) struct StoreTurned<'a> {
+    pub(crate) sums: &'a Sums<'a>,
+    pub(crate) bias: Option<AnySlice<'a>>,
+    pub(crate) residual: Option<AnyMatRef<'a>>,
+    pub(crate) out: AnyMatMut<'a>,
+}
+
+impl Kernel for StoreTurned<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        any!(AnyMatMut, &mut self.out, out => {
+            store_turned(s, self.sums, self.bias, self.residual.and_then(Storage::typed), out);
+        });
+    }
+}
+
 #[inline(always)]
-pub(crate) fn store_turned<S: Simd, C: Elem>(
+fn store_turned<S: Simd, C: Elem>(
     s: S,
     sums: &Sums<'_>,
     bias: Option<AnySlice<'_>>,

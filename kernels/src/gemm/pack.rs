@@ -6,7 +6,7 @@ use super::blocking::panels;
 use super::word::Word;
 use crate::ctx::Precision;
 use crate::elem::Elem;
-use crate::isa::{LANES, Simd};
+use crate::isa::{KernelAt, LANES, Simd};
 use crate::mem;
 use crate::view::{AnyMatRef, MatRef, any};
 
@@ -103,7 +103,26 @@ pub(crate) fn pack_turned<S: Simd, W: Word<S>>(
     packed: &mut [f32],
 ) {
     debug_assert!(v.k_in_rows);
-    any!(AnyMatRef, v.matrix, from => pack_turned_from(s, word, from, lanes, width, v.round, packed));
+    s.call(PackTurned { word, v, lanes, width, packed });
+}
+
+/// See [`pack_turned`].
+struct PackTurned<'a, W> {
+    word: W,
+    v: Operand<'a>,
+    lanes: Range<usize>,
+    width: usize,
+    packed: &'a mut [f32],
+}
+
+impl<S: Simd, W: Word<S>> KernelAt<S> for PackTurned<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run_at(self, s: S) {
+        let PackTurned { word, v, lanes, width, packed } = self;
+        any!(AnyMatRef, v.matrix, from => pack_turned_from(s, word, from, lanes, width, v.round, packed));
+    }
 }
 
 #[inline(always)]

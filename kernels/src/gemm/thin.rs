@@ -14,9 +14,9 @@ use super::pack::{Operand, rows_from, stage_rows};
 use super::word::{Single, Word, words_in};
 use super::{Dims, Layout, Product};
 use crate::elem::Elem;
-use crate::isa::{Kernel, LANES, Simd};
+use crate::isa::{Kernel, KernelAt, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
-use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
+use crate::isa::{avx512::Avx512, avx512_bf16::Bf16Pairs};
 use crate::mem;
 use crate::view::{MatRef, any};
 
@@ -174,14 +174,14 @@ impl<W: Copy> Strip<'_, W> {
     {
         any!(AnyMatRef, self.weights.matrix, w => {
             for m in steps(0..self.m, together::<S>()) {
-                for (j, n) in self.n.clone().step_by(LANES).enumerate() {
-                    let sums = &mut sums[m.start * STRIP + j * LANES..];
-                    match m.len() {
-                        1 => self.turned_block::<S, _, 1>(s, w, m.start, n, sums),
-                        2 => self.turned_block::<S, _, 2>(s, w, m.start, n, sums),
-                        5.. if together::<S>() == 8 => self.turned_block::<S, _, 8>(s, w, m.start, n, sums),
-                        _ => self.turned_block::<S, _, 4>(s, w, m.start, n, sums),
+                let sums = &mut sums[m.start * STRIP..];
+                match m.len() {
+                    1 => s.call(TurnedRows::<_, _, 1> { strip: self, w, m: m.start, sums }),
+                    2 => s.call(TurnedRows::<_, _, 2> { strip: self, w, m: m.start, sums }),
+                    5.. if const { together::<S>() == 8 } => {
+                        s.call(TurnedRows::<_, _, 8> { strip: self, w, m: m.start, sums });
                     }
+                    _ => s.call(TurnedRows::<_, _, 4> { strip: self, w, m: m.start, sums }),
                 }
             }
         });
@@ -264,16 +264,7 @@ impl<W: Copy> Strip<'_, W> {
                 any!(AnyMatRef, self.weights.matrix, w => {
                     for m in steps(0..self.m, together::<S>()) {
                         let piece = Piece { k: rows.clone(), start: rows.start == k.start, m: m.start };
-                        let to = &mut to[m.start * STRIP..];
-                        match (m.len(), together::<S>()) {
-                            (1, 8) => self.straight_rows::<S, _, 1, 8>(s, w, piece, to),
-                            (2, 8) => self.straight_rows::<S, _, 2, 8>(s, w, piece, to),
-                            (3 | 4, 8) => self.straight_rows::<S, _, 4, 4>(s, w, piece, to),
-                            (_, 8) => self.straight_rows::<S, _, 8, 3>(s, w, piece, to),
-                            (1, _) => self.straight_rows::<S, _, 1, 4>(s, w, piece, to),
-                            (2, _) => self.straight_rows::<S, _, 2, 2>(s, w, piece, to),
-                            _ => self.straight_rows::<S, _, 4, 1>(s, w, piece, to),
-                        }
+                        self.straight_piece(s, (w, piece, m.len()), &mut to[m.start * STRIP..]);
                     }
                 });
             }
@@ -284,6 +275,32 @@ impl<W: Copy> Strip<'_, W> {
                         mem::store(s, sums, at, sum);
                     }
                 }
+            }
+        }
+    }
+
+    /// Adds some rows of the weights, times `count` rows of x, to the sums.
+    #[inline(always)]
+    fn straight_piece<S: Simd, T: Elem>(
+        &self,
+        s: S,
+        (w, piece, count): (MatRef<'_, T>, Piece, usize),
+        sums: &mut [f32],
+    ) where
+        W: Word<S>,
+    {
+        if const { together::<S>() == 8 } {
+            match count {
+                1 => s.call(StraightRows::<_, _, 1, 8> { strip: self, w, piece, sums }),
+                2 => s.call(StraightRows::<_, _, 2, 8> { strip: self, w, piece, sums }),
+                3 | 4 => s.call(StraightRows::<_, _, 4, 4> { strip: self, w, piece, sums }),
+                _ => s.call(StraightRows::<_, _, 8, 3> { strip: self, w, piece, sums }),
+            }
+        } else {
+            match count {
+                1 => s.call(StraightRows::<_, _, 1, 4> { strip: self, w, piece, sums }),
+                2 => s.call(StraightRows::<_, _, 2, 2> { strip: self, w, piece, sums }),
+                _ => s.call(StraightRows::<_, _, 4, 1> { strip: self, w, piece, sums }),
             }
         }
     }
@@ -389,6 +406,46 @@ impl<W: Copy> Strip<'_, W> {
                 *acc = self.word.mul_add(s, x, v, *acc);
             }
         }
+    }
+}
+
+/// M rows from `m` on, times `[N, K]` weights: a function of its own for every M and storage type.
+struct TurnedRows<'a, 'b, W, T, const M: usize> {
+    strip: &'a Strip<'b, W>,
+    w: MatRef<'a, T>,
+    m: usize,
+    sums: &'a mut [f32],
+}
+
+impl<S: Simd, W: Word<S>, T: Elem, const M: usize> KernelAt<S> for TurnedRows<'_, '_, W, T, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run_at(self, s: S) {
+        let TurnedRows { strip, w, m, sums } = self;
+        for (j, n) in strip.n.clone().step_by(LANES).enumerate() {
+            strip.turned_block::<S, T, M>(s, w, m, n, &mut sums[j * LANES..]);
+        }
+    }
+}
+
+/// The same for `[K, N]` weights, 16 x V columns at a time.
+struct StraightRows<'a, 'b, W, T, const M: usize, const V: usize> {
+    strip: &'a Strip<'b, W>,
+    w: MatRef<'a, T>,
+    piece: Piece,
+    sums: &'a mut [f32],
+}
+
+impl<S: Simd, W: Word<S>, T: Elem, const M: usize, const V: usize> KernelAt<S>
+    for StraightRows<'_, '_, W, T, M, V>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run_at(self, s: S) {
+        let StraightRows { strip, w, piece, sums } = self;
+        strip.straight_rows::<S, T, M, V>(s, w, piece, sums);
     }
 }
 

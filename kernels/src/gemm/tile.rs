@@ -14,9 +14,9 @@ use super::pack::{Operand, pack_rows_from, pack_turned, stage_rows};
 use super::task::{Engine, Strip, Task};
 use super::word::{Single, Word};
 use crate::elem::Elem;
-use crate::isa::{Kernel, LANES, Simd};
+use crate::isa::{Kernel, KernelAt, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
-use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
+use crate::isa::{avx512::Avx512, avx512_bf16::Bf16Pairs};
 use crate::view::{AnyMatRef, MatRef, any};
 
 /// Multiply-adds of words with the instructions of a level.
@@ -81,9 +81,25 @@ impl<S: Simd, W: Word<S>> Engine<S> for Tile<W> {
     fn stage(self, _: S, _: Operand<'_>, _: Range<usize>, _: usize, _: &mut [f32]) {}
 
     #[inline(always)]
-    fn multiply(self, s: S, strip: Strip<'_>, mut ahead: Option<&mut Ahead>) {
+    fn multiply(self, s: S, strip: Strip<'_>, ahead: Option<&mut Ahead>) {
+        s.call(Multiply { word: self.0, strip, ahead });
+    }
+}
+
+/// See [`Engine::multiply`].
+struct Multiply<'a, 'b, W> {
+    word: W,
+    strip: Strip<'a>,
+    ahead: Option<&'b mut Ahead>,
+}
+
+impl<S: Simd, W: Word<S>> KernelAt<S> for Multiply<'_, '_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run_at(self, s: S) {
+        let Multiply { word, strip, mut ahead } = self;
         let Strip { x, rows, depth, lanes, of, packed, unpacked, stage, sums, stride } = strip;
-        let word = self.0;
         let words = depth.div_ceil(W::VALUES);
         if depth == 0 {
             sums.fill(0.0);

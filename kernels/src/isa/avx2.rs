@@ -5,7 +5,7 @@ use core::arch::x86_64::{
     _MM_HINT_T1, _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph,
 };
 
-use super::{LANES, Simd};
+use super::{Entry, KernelAt, LANES, Simd};
 
 pulp::simd_type! {
     /// AVX2, FMA and F16C, with what they imply.
@@ -309,5 +309,10 @@ impl Simd for Avx2 {
             }
         }
         out
+    }
+
+    #[inline(always)]
+    fn call<K: KernelAt<Self>>(self, kernel: K) -> K::Output {
+        self.vectorize(Entry { s: self, kernel })
     }
 }

@@ -5,7 +5,7 @@ use core::arch::x86_64::{
     _mm_prefetch,
 };
 
-use super::{LANES, Simd};
+use super::{Entry, KernelAt, LANES, Simd};
 
 pulp::simd_type! {
     /// AVX-512 F, BW, CD, DQ and VL, with what they imply.
@@ -258,5 +258,10 @@ impl Simd for Avx512 {
             out[12 + c] = f._mm512_shuffle_f32x4::<0b11_01_11_01>(ab_odd, de_odd);
         }
         out
+    }
+
+    #[inline(always)]
+    fn call<K: KernelAt<Self>>(self, kernel: K) -> K::Output {
+        self.vectorize(Entry { s: self, kernel })
     }
 }

@@ -2,7 +2,7 @@
 
 use core::arch::aarch64::*;
 
-use super::{LANES, Simd};
+use super::{Entry, KernelAt, LANES, Simd};
 
 pulp::simd_type! {
     /// Advanced SIMD.
@@ -260,5 +260,10 @@ impl Simd for Neon {
             }
         }
         out
+    }
+
+    #[inline(always)]
+    fn call<K: KernelAt<Self>>(self, kernel: K) -> K::Output {
+        self.vectorize(Entry { s: self, kernel })
     }
 }

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Simd};
+use super::{KernelAt, LANES, Simd};
 
 /// The token of the level that needs no proof.
 #[derive(Debug, Clone, Copy)]
@@ -157,5 +157,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn transpose(self, rows: [V; LANES]) -> [V; LANES] {
         core::array::from_fn(|i| core::array::from_fn(|j| rows[j][i]))
+    }
+
+    #[inline(never)]
+    fn call<K: KernelAt<Self>>(self, kernel: K) -> K::Output {
+        kernel.run_at(self)
     }
 }

@@ -81,6 +81,9 @@ pub fn generate(
     let vocabulary = model.vocabulary_size();
     config.validate(vocabulary)?;
     let prompts = prompts(model, inputs, config)?;
+    if prompts.is_empty() {
+        return Err(request("batch", 0, "at least one sequence"));
+    }
     // The last token needs no decoding, but to be compared with others.
     let (width, undecoded) = match config.strategy {
         Strategy::Sample(_) => (config.num_return_sequences, 1),

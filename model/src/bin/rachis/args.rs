@@ -33,6 +33,8 @@ pub enum Command {
     Embed(EmbedArgs),
     /// One forward pass on tensors
     Run(RunArgs),
+    /// Text or token ids from prompts
+    Generate(GenerateArgs),
     /// Latency, cold start and memory of a model
     Bench(BenchArgs),
     /// What a model directory holds, without reading weights
@@ -107,10 +109,83 @@ pub struct RunArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Text to continue, or for an encoder to read; may be repeated
+    #[arg(long = "prompt", value_name = "TEXT")]
+    pub prompts: Vec<String>,
+    /// The same as token ids; may be repeated
+    #[arg(long, value_name = "5,6,7")]
+    pub prompt_ids: Vec<String>,
+    /// The most new tokens
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// No end token before so many
+    #[arg(long, value_name = "N")]
+    pub min_new_tokens: Option<usize>,
+    /// Beam search with so many beams
+    #[arg(long, value_name = "N")]
+    pub num_beams: Option<usize>,
+    /// Sample, with logits divided by this
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Sample among so many of the likeliest tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Sample among the likeliest tokens that have this much probability together
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Sample, with these random numbers
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// Divides the scores of tokens that are there already
+    #[arg(long, value_name = "X")]
+    pub repetition_penalty: Option<f32>,
+    /// No sequence of so many tokens occurs twice
+    #[arg(long, value_name = "N")]
+    pub no_repeat_ngram_size: Option<usize>,
+    /// The power of the length that divides scores of a beam search
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub length_penalty: Option<f32>,
+    /// When a beam search ends: true, false or never
+    #[arg(long, value_name = "WHEN")]
+    pub early_stopping: Option<String>,
+    /// Sequences for each prompt
+    #[arg(long, value_name = "N")]
+    pub num_return_sequences: Option<usize>,
+    /// The first token, or "none"
+    #[arg(long, value_name = "ID", value_parser = IdOrNone::parse)]
+    pub forced_bos_id: Option<IdOrNone>,
+    /// The last token of a sequence that reaches the maximum length, or "none"
+    #[arg(long, value_name = "ID", value_parser = IdOrNone::parse)]
+    pub forced_eos_id: Option<IdOrNone>,
+    /// What a decoder behind an encoder begins with
+    #[arg(long, value_name = "ID")]
+    pub decoder_start_id: Option<u32>,
+    /// Tokens that end a sequence, or "none"
+    #[arg(long, value_name = "2,7")]
+    pub eos_ids: Option<String>,
+}
+
+/// A token that a flag names, or its absence.
+#[derive(Debug, Clone, Copy)]
+pub struct IdOrNone(pub Option<u32>);
+
+impl IdOrNone {
+    fn parse(text: &str) -> std::result::Result<IdOrNone, String> {
+        match text {
+            "none" => Ok(IdOrNone(None)),
+            id => id.parse().map(|id| IdOrNone(Some(id))).map_err(|_| "expected an id or none".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     #[command(flatten)]
     pub common: Common,
-    /// What to time: encode:BATCH,SEQ
+    /// What to time: encode:BATCH,SEQ, generate:PROMPT,NEW or seq2seq:SRC,NEW,BEAMS
     #[arg(long, value_name = "WORK")]
     pub work: String,
 }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rachis::{Backbone, BertInputs, Session, Tokens};
+use rachis::generation::{BeamSearch, GenerationConfig, GenerationInputs, Sampler, generate};
+use rachis::loader::Preset;
+use rachis::{Backbone, BertInputs, CacheOptions, Session, Tokens};
 use serde_json::json;
 
 use crate::Result;
@@ -13,8 +15,19 @@ const DURATION: Duration = Duration::from_secs(3);
 const FEWEST: usize = 10;
 const MOST: usize = 2000;
 
+/// What is timed.
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    /// A forward pass of so many sequences of so many tokens: of an encoder-decoder model, its encoder's.
+    Encode(usize, usize),
+    /// A prompt of so many tokens and so many new ones, greedily.
+    Generate(usize, usize),
+    /// A source of so many tokens and so many new ones, with so many beams.
+    Seq2Seq(usize, usize, usize),
+}
+
 pub fn bench(args: &BenchArgs) -> Result<()> {
-    let (batch, seq) = parse(&args.work)?;
+    let work = Work::parse(&args.work)?;
     let dir = args.common.model()?;
     let pool = args.common.pool()?;
 
@@ -22,15 +35,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let (preset, model) = open(dir)?;
     let policy = args.common.policy(model.dtype());
     let mut session = Session::new(args.common.ctx(pool.as_ref(), model.dtype())?);
-    let Backbone::Bert(bert) = &model else {
-        return Err(BadUsage(format!("--work encode needs an encoder, found {}", model.name())).into());
-    };
-    let ids = random_ids(batch, seq, bert.config().vocabulary_size)?;
+    let mut run = work.prepare(&preset, &model)?;
     let mut call = || -> Result<Duration> {
         let start = Instant::now();
-        let tokens = Tokens::padded(&ids, batch, seq);
-        let output = bert.forward(&mut session, BertInputs { tokens, segment_ids: None })?;
-        std::hint::black_box(output);
+        run(&mut session)?;
         Ok(start.elapsed())
     };
     call()?;
@@ -71,11 +79,80 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// `encode:BATCH,SEQ`
-fn parse(work: &str) -> Result<(usize, usize)> {
-    let sizes = work.strip_prefix("encode:").and_then(|sizes| sizes.split_once(','));
-    let parsed = sizes.and_then(|(batch, seq)| Some((batch.parse().ok()?, seq.parse().ok()?)));
-    Ok(parsed.ok_or_else(|| BadUsage(format!("--work is {work}, expected encode:BATCH,SEQ")))?)
+/// A timed call.
+type Call<'m> = Box<dyn FnMut(&mut Session<'_>) -> Result<()> + 'm>;
+
+impl Work {
+    fn parse(work: &str) -> Result<Work> {
+        let (kind, sizes) = work.split_once(':').unwrap_or((work, ""));
+        let sizes: Vec<usize> = sizes.split(',').map_while(|size| size.parse().ok()).collect();
+        let parsed = match (kind, &sizes[..]) {
+            ("encode", [batch, seq]) => Some(Work::Encode(*batch, *seq)),
+            ("generate", [prompt, new]) => Some(Work::Generate(*prompt, *new)),
+            ("seq2seq", [source, new, beams]) => Some(Work::Seq2Seq(*source, *new, *beams)),
+            _ => None,
+        };
+        let expected = "encode:BATCH,SEQ, generate:PROMPT,NEW or seq2seq:SRC,NEW,BEAMS";
+        Ok(parsed.ok_or_else(|| BadUsage(format!("--work is {work}, expected {expected}")))?)
+    }
+
+    /// The call to time, at exactly these sizes: nothing ends early.
+    fn prepare<'m>(self, preset: &Preset, backbone: &'m Backbone) -> Result<Call<'m>> {
+        let unfit = |needs: &str| BadUsage(format!("--work needs {needs}, found {}", backbone.name()));
+        let (rows, seq, new, strategy) = match self {
+            Work::Encode(batch, seq) => return encode(backbone, batch, seq),
+            Work::Generate(prompt, new) => (1, prompt, new, Sampler::greedy().into()),
+            Work::Seq2Seq(source, new, 1) => (1, source, new, Sampler::greedy().into()),
+            Work::Seq2Seq(source, new, beams) => (1, source, new, BeamSearch::new(beams).into()),
+        };
+        let model = match (self, backbone.decoder()) {
+            (Work::Generate(..), Some(model)) if !model.has_encoder() => model,
+            (Work::Seq2Seq(..), Some(model)) if model.has_encoder() => model,
+            (Work::Generate(..), _) => return Err(unfit("a decoder alone").into()),
+            _ => return Err(unfit("an encoder and a decoder").into()),
+        };
+        let start = GenerationConfig::from_preset(preset)?.decoder_start_token_id;
+        let config = GenerationConfig {
+            max_new_tokens: Some(new),
+            strategy,
+            decoder_start_token_id: start.or(Some(0)),
+            ..GenerationConfig::default()
+        };
+        let ids = random_ids(rows, seq, model.vocabulary_size())?;
+        Ok(Box::new(move |session| {
+            let inputs = GenerationInputs { tokens: Tokens::padded(&ids, rows, seq), decoder_prompt: None };
+            let found = generate(model, session, inputs, &config, None)?;
+            match found.first().and_then(|found| found.first()).map(|found| found.new_ids().len()) {
+                Some(len) if len == new => Ok(()),
+                _ => Err("generation ended early".into()),
+            }
+        }))
+    }
+}
+
+fn encode(backbone: &Backbone, batch: usize, seq: usize) -> Result<Call<'_>> {
+    let vocabulary = backbone.token_embedding().table().rows();
+    let ids = random_ids(batch, seq, vocabulary)?;
+    Ok(Box::new(move |session| {
+        let tokens = Tokens::padded(&ids, batch, seq);
+        let output = match (backbone, backbone.decoder()) {
+            (Backbone::Bert(model), _) => {
+                model.forward(session, BertInputs { tokens, segment_ids: None })?.sequence_output
+            }
+            (_, Some(model)) => {
+                session.start(model, CacheOptions { sequences: batch, capacity: seq, dtype: None })?;
+                if model.has_encoder() {
+                    model.encode(session, tokens)?
+                } else {
+                    let sequences: Vec<usize> = (0..batch).collect();
+                    model.decode(session, &sequences, tokens)?
+                }
+            }
+            (other, None) => return Err(format!("bench does not know {}", other.name()).into()),
+        };
+        std::hint::black_box(output);
+        Ok(())
+    }))
 }
 
 /// Token ids that are spread over the vocabulary, the same in every run.

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod embed;
+mod generate;
 mod inspect;
 mod run;
 mod tokenizer;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Embed(args) => embed::embed(&args),
         Command::Run(args) => run::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Verify(args) => inspect::verify(&args),
