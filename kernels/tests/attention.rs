@@ -117,8 +117,8 @@ impl<T: Element, K: Element> Case<T, K> {
         match &self.bias {
             Added::Nothing => 0.0,
             Added::Linear { slopes, round } => {
-                let product = slopes[head] * (key - span.keys.start) as f32;
-                f64::from(if *round { bf16::from_f32(product).to_f32() } else { product })
+                let rounded = |x: f32| if *round { bf16::from_f32(x).to_f32() } else { x };
+                f64::from(rounded(slopes[head] * rounded((key - span.keys.start) as f32)))
             }
             Added::Distance { table, zero } => {
                 let column = zero + self.positions[0][query] as usize - self.positions[1][key] as usize;
@@ -323,6 +323,14 @@ fn biases_and_hidden_keys_obey_the_bound() {
             check::<f32, f16>(ctx);
         }
     });
+}
+
+/// From 257 on a number may not be one of bf16.
+#[test]
+fn numbers_of_keys_are_rounded_with_their_products() {
+    let mut case = Case::<f32, f32>::sharing(&mut Rng::new(40), (2, 2, 8), &[270]);
+    case.bias = Added::Linear { slopes: vec![0.7, 0.1], round: true };
+    at_every_level(|ctx| case.check(ctx, &case.run(ctx)));
 }
 
 /// The last queries alone, as a step on cached keys has them, have the bits that they have among all.

@@ -78,9 +78,11 @@ impl BartBackbone {
     /// deviation 0.02, biases zero. The same seed gives the same model.
     ///
     /// # Errors
-    /// A configuration that no model can have.
+    /// A configuration that no model can have, or one that there is no memory for.
     pub fn random(config: BartConfig, seed: u64) -> Result<BartBackbone> {
-        BartBackbone::build(config, DtypePolicy::Float32, (0, false), &Source::random(seed))
+        Source::randomly(seed, |source| {
+            BartBackbone::build(config.clone(), DtypePolicy::Float32, (0, false), source)
+        })
     }
 
     fn build(

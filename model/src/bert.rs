@@ -89,9 +89,9 @@ impl BertBackbone {
     /// deviation 0.02, biases zero. The same seed gives the same model.
     ///
     /// # Errors
-    /// A configuration that no model can have.
+    /// A configuration that no model can have, or one that there is no memory for.
     pub fn random(config: BertConfig, seed: u64) -> Result<BertBackbone> {
-        BertBackbone::build(config, DtypePolicy::Float32, &Source::random(seed))
+        Source::randomly(seed, |source| BertBackbone::build(config.clone(), DtypePolicy::Float32, source))
     }
 
     fn build(config: BertConfig, dtype: DtypePolicy, source: &Source<'_>) -> Result<BertBackbone> {

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use rachis_kernels::{AnyMatMut, AnyMatRef, MatMut, MatRef, Precision, Scratch, Span, bf16, f16, reuse};
 
-use crate::error::{Result, request};
+use crate::error::{Result, request, try_reserve};
 use crate::tokens::{Rows, Start};
 
 /// How keys and values are stored.
@@ -189,8 +189,11 @@ impl KvCache {
         let CacheOptions { sequences, capacity, dtype } = options;
         self.sequences.clear();
         self.sources.clear();
-        if capacity > LARGEST_CAPACITY {
-            return Err(request("capacity", capacity, format!("at most {LARGEST_CAPACITY}")));
+        if !(1..=LARGEST_CAPACITY).contains(&capacity) {
+            return Err(request("capacity", capacity, format!("1 to {LARGEST_CAPACITY}")));
+        }
+        if sequences == 0 {
+            return Err(request("number of sequences", 0, "at least 1"));
         }
         let dtype = dtype.unwrap_or(CacheDtype::of(precision));
         let rows = capacity.next_multiple_of(ROWS).checked_mul(sequences);
@@ -202,9 +205,11 @@ impl KvCache {
         let (rows, len) = (rows.ok_or_else(too_many)?, len.ok_or_else(too_many)?);
         self.memory.try_reserve(dtype.room(len))?;
         self.positions.clear();
+        try_reserve(&mut self.positions, rows)?;
+        try_reserve(&mut self.spans, sequences)?;
+        try_reserve(&mut self.cross_spans, sequences)?;
+        try_reserve(&mut self.sequences, sequences)?;
         self.positions.resize(rows, 0);
-        self.spans.reserve(sequences);
-        self.cross_spans.reserve(sequences);
         self.sequences.resize(sequences, Sequence::default());
         (self.layout, self.dtype, self.capacity) = (layout, Some(dtype), capacity);
         Ok(())
@@ -236,7 +241,7 @@ impl KvCache {
             sequence.then = sequence.so_far;
         }
         let stride = self.capacity.next_multiple_of(ROWS);
-        let per_source = self.sequences.len() / self.sources.len().max(1);
+        let per_source = self.per_source();
         for (number, span) in sequences.iter().zip(&rows.spans) {
             let Some(sequence) = self.sequences.get_mut(*number) else {
                 return Err(request("sequence", number, format!("less than {}", self.sequences.len())));
@@ -258,7 +263,7 @@ impl KvCache {
             let position = rows.positions[end - 1] as usize + 1;
             sequence.then = Start { position, count };
             self.spans.push(Span { queries: start..end, keys: first..first + count });
-            if let Some(source) = self.sources.get(number / per_source.max(1)) {
+            if let Some(source) = self.sources.get(number / per_source) {
                 self.cross_spans.push(Span { queries: start..end, keys: source.clone() });
             }
         }
@@ -314,6 +319,10 @@ impl KvCache {
     /// Makes `to` a copy of `from`.
     pub(crate) fn copy(&mut self, from: usize, to: usize) -> Result<()> {
         let sequence = *self.sequence(from)?;
+        self.sequence(to)?;
+        if self.source(from) != self.source(to) {
+            return Err(request("sequence to copy to", to, format!("one with the source of {from}")));
+        }
         *self.sequence(to)? = sequence;
         let (stride, rows) = (self.capacity.next_multiple_of(ROWS), sequence.so_far.count);
         self.positions.copy_within(from * stride..from * stride + rows, to * stride);
@@ -326,6 +335,16 @@ impl KvCache {
             keys.copy_within(from..from + len, to);
         }
         Ok(())
+    }
+
+    /// How many sequences in a row have the same source.
+    fn per_source(&self) -> usize {
+        (self.sequences.len() / self.sources.len().max(1)).max(1)
+    }
+
+    /// The rows of a sequence's source, where it has one.
+    fn source(&self, number: usize) -> Option<&Range<usize>> {
+        self.sources.get(number / self.per_source())
     }
 
     fn sequence(&mut self, number: usize) -> Result<&mut Sequence> {

@@ -152,8 +152,7 @@ impl Session<'_> {
         self.cache.start(layout(stack, model.has_encoder()), options, self.ctx.precision())?;
         let plan = Plan::of(stack, &self.ctx, (sequences, capacity));
         let head = model.head().scratch_len(&self.ctx, sequences);
-        self.reserve_plan(Plan { scratch: plan.scratch.max(head), ..plan }, (sequences, 1));
-        Ok(())
+        self.reserve_plan(Plan { scratch: plan.scratch.max(head), ..plan }, (sequences, 1))
     }
 
     /// Forgets the tokens of a sequence.

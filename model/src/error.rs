@@ -75,3 +75,10 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 pub(crate) fn request(what: impl ToString, found: impl ToString, expected: impl ToString) -> Error {
     Error::Request { what: what.to_string(), found: found.to_string(), expected: expected.to_string() }
 }
+
+/// Room for `len` elements in all, or an error when the memory cannot be had.
+pub(crate) fn try_reserve<T>(list: &mut Vec<T>, len: usize) -> Result<()> {
+    let bytes = len.saturating_mul(size_of::<T>());
+    list.try_reserve(len.saturating_sub(list.len()))
+        .map_err(|_| rachis_kernels::Error::Memory { bytes }.into())
+}

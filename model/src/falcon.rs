@@ -74,9 +74,9 @@ impl FalconBackbone {
     /// deviation 0.02, biases zero. The same seed gives the same model.
     ///
     /// # Errors
-    /// A configuration that no model can have.
+    /// A configuration that no model can have, or one that there is no memory for.
     pub fn random(config: FalconConfig, seed: u64) -> Result<FalconBackbone> {
-        FalconBackbone::build(config, DtypePolicy::Float32, &Source::random(seed))
+        Source::randomly(seed, |source| FalconBackbone::build(config.clone(), DtypePolicy::Float32, source))
     }
 
     fn build(config: FalconConfig, dtype: DtypePolicy, source: &Source<'_>) -> Result<FalconBackbone> {

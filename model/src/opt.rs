@@ -72,9 +72,9 @@ impl OptBackbone {
     /// deviation 0.02, biases zero. The same seed gives the same model.
     ///
     /// # Errors
-    /// A configuration that no model can have.
+    /// A configuration that no model can have, or one that there is no memory for.
     pub fn random(config: OptConfig, seed: u64) -> Result<OptBackbone> {
-        OptBackbone::build(config, DtypePolicy::Float32, 0, &Source::random(seed))
+        Source::randomly(seed, |source| OptBackbone::build(config.clone(), DtypePolicy::Float32, 0, source))
     }
 
     fn build(

@@ -3,7 +3,7 @@
 use rachis_kernels::{Ctx, MatRef, Scratch, Span};
 
 use crate::cache::KvCache;
-use crate::error::{Result, request};
+use crate::error::{Result, request, try_reserve};
 use crate::layers::Stack;
 use crate::tokens::Rows;
 
@@ -80,21 +80,20 @@ impl<'p> Session<'p> {
     /// Allocates what requests of up to `batch` sequences of up to `seq` tokens need.
     ///
     /// # Errors
-    /// When the size is beyond the model's limits.
+    /// When the size is beyond the model's limits, or memory cannot be had.
     pub fn reserve(&mut self, model: &(impl Model + ?Sized), batch: usize, seq: usize) -> Result<()> {
         let plan = model.plan(&self.ctx, batch, seq)?;
-        self.reserve_plan(plan, (batch, seq));
-        Ok(())
+        self.reserve_plan(plan, (batch, seq))
     }
 
-    pub(crate) fn reserve_plan(&mut self, plan: Plan, (batch, seq): (usize, usize)) {
+    pub(crate) fn reserve_plan(&mut self, plan: Plan, (batch, seq): (usize, usize)) -> Result<()> {
         let Workspace { hidden, scratch, rows, source, cross, segments } = &mut self.work;
-        hidden.reserve(plan.hidden);
-        scratch.reserve(plan.scratch);
-        rows.reserve(batch, seq);
-        source.reserve(batch, seq);
-        cross.reserve(batch.saturating_sub(cross.len()));
-        segments.reserve(batch.saturating_mul(seq).saturating_sub(segments.len()));
+        hidden.try_reserve(plan.hidden)?;
+        scratch.try_reserve(plan.scratch)?;
+        rows.try_reserve(batch, seq)?;
+        source.try_reserve(batch, seq)?;
+        try_reserve(cross, batch)?;
+        try_reserve(segments, batch.saturating_mul(seq))
     }
 
     /// Bytes of keys and values held now.
@@ -113,8 +112,9 @@ pub(crate) fn rows(batch: usize, (seq, most): (usize, usize)) -> Result<usize> {
     if seq > most {
         return Err(request("sequence length", seq, format!("at most {most}")));
     }
-    let rows = batch.checked_mul(seq).filter(|rows| u32::try_from(*rows).is_ok());
-    rows.ok_or_else(|| request("batch", batch, "at most 2^32 - 1 tokens in all"))
+    // Empty sequences count, too: there is something to keep for each.
+    let rows = batch.checked_mul(seq.max(1)).filter(|rows| u32::try_from(*rows).is_ok());
+    rows.map(|_| batch * seq).ok_or_else(|| request("batch", batch, "at most 2^32 - 1 tokens in all"))
 }
 
 /// Called with the number of a layer and its output; 0 is the input of the first layer.

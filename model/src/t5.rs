@@ -113,9 +113,9 @@ impl T5Backbone {
     /// deviation 0.02, biases zero. The same seed gives the same model.
     ///
     /// # Errors
-    /// A configuration that no model can have.
+    /// A configuration that no model can have, or one that there is no memory for.
     pub fn random(config: T5Config, seed: u64) -> Result<T5Backbone> {
-        T5Backbone::build(config, DtypePolicy::Float32, &Source::random(seed))
+        Source::randomly(seed, |source| T5Backbone::build(config.clone(), DtypePolicy::Float32, source))
     }
 
     fn build(config: T5Config, dtype: DtypePolicy, source: &Source<'_>) -> Result<T5Backbone> {

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use rachis_kernels::Span;
 
-use crate::error::{Error, Result, request};
+use crate::error::{Error, Result, request, try_reserve};
 
 /// A batch of token sequences, borrowed from the caller.
 ///
@@ -190,12 +190,12 @@ impl Rows {
     }
 
     /// Grows for `batch` sequences of `seq` tokens, so that filling allocates nothing.
-    pub(crate) fn reserve(&mut self, batch: usize, seq: usize) {
+    pub(crate) fn try_reserve(&mut self, batch: usize, seq: usize) -> Result<()> {
         let rows = batch.saturating_mul(seq);
         for list in [&mut self.source, &mut self.positions, &mut self.counts, &mut self.ids] {
-            list.reserve(rows.saturating_sub(list.len()));
+            try_reserve(list, rows)?;
         }
-        self.spans.reserve(batch.saturating_sub(self.spans.len()));
+        try_reserve(&mut self.spans, batch)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Where a model's weights come from: a preset's tensors by name, or random numbers of the same shapes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use rachis_kernels::{AnyMatRef, AnySlice, MatRef};
 use rachis_loader::{Data, Preset, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_reserve};
 
 /// A float tensor of a known shape, in place in its file or owned.
 #[derive(Debug, Clone)]
@@ -68,11 +68,19 @@ impl Init {
 pub(crate) enum Source<'p> {
     Preset(&'p Preset),
     Random(RefCell<Random>),
+    /// Nowhere yet: the elements of all weights are counted, and the weights are empty.
+    Counted(Cell<usize>),
 }
 
 impl Source<'_> {
-    pub(crate) fn random(seed: u64) -> Source<'static> {
-        Source::Random(RefCell::new(Random { state: seed }))
+    /// What `build` makes of random weights, if there is memory for all of them together.
+    pub(crate) fn randomly<M>(seed: u64, build: impl Fn(&Source<'_>) -> Result<M>) -> Result<M> {
+        let count = Source::Counted(Cell::new(0));
+        build(&count)?;
+        if let Source::Counted(count) = count {
+            try_reserve(&mut Vec::<f32>::new(), count.get())?;
+        }
+        build(&Source::Random(RefCell::new(Random { state: seed })))
     }
 
     /// The scope of `prefix`.
@@ -85,7 +93,7 @@ impl Source<'_> {
     pub(crate) fn prefix<'s>(&self, prefixes: &[&'s str], name: &str) -> &'s str {
         let has = |prefix: &&&str| match self {
             Source::Preset(preset) => preset.tensor(&format!("{prefix}{name}")).is_some(),
-            Source::Random(_) => true,
+            Source::Random(_) | Source::Counted(_) => true,
         };
         prefixes.iter().find(has).or(prefixes.first()).copied().unwrap_or("")
     }
@@ -108,7 +116,7 @@ impl<'s> Scope<'s> {
     pub(crate) fn has(&self, name: &str) -> bool {
         match self.source {
             Source::Preset(preset) => preset.tensor(&format!("{}{name}", self.path)).is_some(),
-            Source::Random(_) => true,
+            Source::Random(_) | Source::Counted(_) => true,
         }
     }
 
@@ -128,21 +136,25 @@ impl<'s> Scope<'s> {
             }
             Source::Random(random) => {
                 let name = names.first().map(full).unwrap_or_default();
-                let len = shape.iter().try_fold(1usize, |len, dim| len.checked_mul(*dim));
-                let len = len.filter(|len| *len <= MOST_RANDOM_ELEMENTS).ok_or_else(|| Error::Config {
-                    field: "size of the model",
-                    found: format!("{shape:?} for weight {name}"),
-                    expected: format!("at most {MOST_RANDOM_ELEMENTS} elements in one weight"),
-                })?;
-                let data = random.borrow_mut().fill(len, init);
+                let data = random.borrow_mut().fill(shape.iter().product(), init)?;
                 Weight::new(Tensor::from_f32(name, shape, data)?, shape)
+            }
+            Source::Counted(count) => {
+                let len = shape.iter().try_fold(1usize, |len, dim| len.checked_mul(*dim));
+                let sum = len.and_then(|len| count.get().checked_add(len));
+                count.set(sum.filter(|sum| *sum <= MOST_RANDOM_ELEMENTS).ok_or_else(|| Error::Config {
+                    field: "size of the model",
+                    found: format!("{shape:?} for weight {}", names.first().map(full).unwrap_or_default()),
+                    expected: format!("at most {MOST_RANDOM_ELEMENTS} elements in all weights"),
+                })?);
+                Ok(Weight(Tensor::from_f32("", &[0], Vec::new())?))
             }
         }
     }
 }
 
-/// The most elements that one random weight may have: a guard against allocating what a typing error asks for.
-const MOST_RANDOM_ELEMENTS: usize = 1 << 32;
+/// The most elements that all random weights together may have: a guard against what a typing error asks for.
+const MOST_RANDOM_ELEMENTS: usize = 1 << 36;
 
 /// SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014): small, and the same
 /// numbers for the same seed in every version of this crate.
@@ -176,13 +188,16 @@ impl Random {
         }
     }
 
-    fn fill(&mut self, len: usize, init: Init) -> Vec<f32> {
+    fn fill(&mut self, len: usize, init: Init) -> Result<Vec<f32>> {
+        let mut data = Vec::new();
+        try_reserve(&mut data, len)?;
         match init {
-            Init::Zeros => vec![0.0; len],
-            Init::Ones => vec![1.0; len],
+            Init::Zeros => data.resize(len, 0.0),
+            Init::Ones => data.resize(len, 1.0),
             Init::TruncatedNormal(deviation) => {
-                (0..len).map(|_| deviation * self.truncated_normal()).collect()
+                data.extend((0..len).map(|_| deviation * self.truncated_normal()));
             }
         }
+        Ok(data)
     }
 }

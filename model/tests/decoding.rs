@@ -228,8 +228,14 @@ fn threads_and_copies_change_nothing() {
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             for dtype in [None, Some(CacheDtype::Float32)] {
-                let sources = [source.clone(), source.clone()];
-                let mut session = start(&subject, ctx.with_pool(Some(&pool)), (&sources, 24), dtype);
+                let mut session = Session::new(ctx.with_pool(Some(&pool)));
+                let options = CacheOptions { sequences: 2, capacity: 24, dtype };
+                session.start(&*subject.model, options).unwrap();
+                if subject.model.has_encoder() {
+                    // One for both.
+                    let source = Tokens::padded(&source, 1, source.len());
+                    subject.model.encode(&mut session, source).unwrap();
+                }
                 append(&subject, &mut session, &[(1, &prompt)]);
                 session.copy_sequence(1, 0).unwrap();
                 for i in 0..4 {
@@ -333,9 +339,26 @@ fn requests_that_do_not_fit_are_refused_and_change_nothing() {
         session.clear_sequence(0).unwrap();
         assert!(rows(model.decode(&mut session, &[0], one).unwrap().sequence(0)) == first);
         assert!(session.copy_sequence(0, 2).is_err() && session.clear_sequence(2).is_err());
-        let huge = CacheOptions { sequences: usize::MAX, capacity: 100, dtype: None };
-        assert!(session.start(model, huge).is_err() && model.decode(&mut session, &[0], one).is_err());
-        let huge = CacheOptions { sequences: 1, capacity: usize::MAX, dtype: None };
-        assert!(session.start(model, huge).is_err());
+        for (sequences, capacity) in [(usize::MAX, 100), (1, usize::MAX), (usize::MAX, 0), (1, 0), (0, 4)] {
+            let options = CacheOptions { sequences, capacity, dtype: None };
+            assert!(session.start(model, options).is_err(), "{options:?}");
+            assert!(model.decode(&mut session, &[0], one).is_err(), "{options:?}");
+        }
+    }
+}
+
+#[test]
+fn copies_have_the_same_source() {
+    for subject in subjects() {
+        let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+        session.start(&*subject.model, CacheOptions { sequences: 4, capacity: 4, dtype: None }).unwrap();
+        if subject.model.has_encoder() {
+            subject.model.encode(&mut session, Tokens::ragged(&[3, 4, 5], &[1, 2])).unwrap();
+            let error = session.copy_sequence(0, 2).unwrap_err().to_string();
+            assert_eq!(error, "sequence to copy to is 2, expected one with the source of 0");
+        } else {
+            session.copy_sequence(0, 2).unwrap();
+        }
+        session.copy_sequence(2, 3).unwrap();
     }
 }

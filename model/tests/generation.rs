@@ -382,6 +382,8 @@ fn inputs_that_do_not_fit_are_refused() {
     assert!(refused("falcon_rw", inputs, &|c| c.max_new_tokens = Some(1 << 22)).contains("capacity"));
     let unknown = GenerationInputs { tokens: Tokens::padded(&[97], 1, 1), decoder_prompt: None };
     assert!(refused("falcon_rw", unknown, &|_| ()).contains("token id"));
+    let huge = GenerationInputs { tokens: Tokens::padded(&[], usize::MAX, 0), decoder_prompt: None };
+    assert!(refused("bart_sym", huge, &|_| ()).contains("number of real tokens of sequence 0 is 0"));
     let empty = GenerationInputs { tokens: Tokens::ragged(&[], &[]), decoder_prompt: None };
     assert!(refused("bart_sym", empty, &|_| ()).contains("batch"));
 }

@@ -1,7 +1,10 @@
 //! Requests and configurations that do not fit: a typed error that names the part at fault, before any compute.
 
+use rachis::falcon::FalconPositions;
 use rachis::kernels::{Ctx, Level};
-use rachis::{BertBackbone, BertConfig, BertInputs, Error, Model, Session, Tokens};
+use rachis::{
+    BertBackbone, BertConfig, BertInputs, Error, FalconBackbone, FalconConfig, Model, Session, Tokens,
+};
 
 fn tiny() -> BertConfig {
     BertConfig {
@@ -92,6 +95,22 @@ fn plans_beyond_the_model_are_refused() {
     assert!(model.plan(&ctx, 3, 6).is_ok());
     assert!(model.plan(&ctx, 1, 7).is_err());
     assert!(model.plan(&ctx, usize::MAX, 6).is_err());
+    let mut session = Session::new(ctx);
+    for seq in [0, 6] {
+        let error = session.reserve(&model, usize::MAX, seq).unwrap_err().to_string();
+        assert!(error.starts_with("batch is 18446744073709551615"), "{error}");
+    }
+}
+
+#[test]
+fn models_beyond_any_memory_are_refused() {
+    let wide = BertConfig { hidden_dim: 1 << 20, ..tiny() };
+    let deep = BertConfig { num_layers: 4096, hidden_dim: 1 << 12, intermediate_dim: 1 << 12, ..tiny() };
+    let long = BertConfig { vocabulary_size: 1 << 24, hidden_dim: 1 << 13, ..tiny() };
+    for config in [wide, deep, long] {
+        let error = BertBackbone::random(config, 1).unwrap_err().to_string();
+        assert!(error.contains("at most 68719476736 elements in all weights"), "{error}");
+    }
 }
 
 #[test]
@@ -118,4 +137,16 @@ fn configurations() {
     refused(|c| c.dropout = f32::NAN, "config: dropout is NaN, expected 0 to 1");
     let epsilon = "config: layer_norm_epsilon is NaN, expected a finite number, not negative";
     refused(|c| c.layer_norm_epsilon = f32::NAN, epsilon);
+}
+
+#[test]
+fn angles_are_finite() {
+    let refused = |theta| {
+        let positions = FalconPositions::Rotary { theta };
+        let error = FalconBackbone::random(FalconConfig { positions, ..FalconConfig::default() }, 1);
+        error.unwrap_err().to_string()
+    };
+    for theta in [f64::NAN, f64::INFINITY, -1.0, 0.0, f64::MIN_POSITIVE, 0.5] {
+        assert!(refused(theta).contains("expected a finite number, at least 1"), "{theta}");
+    }
 }

@@ -17,7 +17,7 @@ pub enum Bias<'a> {
     Linear {
         /// One for each head.
         slopes: &'a [f32],
-        /// Whether the product is rounded to bf16, as transformers does.
+        /// Whether the number of the key and the product are rounded to bf16, as transformers does.
         round: bool,
     },
     /// A value for each head and distance, `table[head][zero + query position - key position]` (T5, Raffel et al.,
@@ -94,8 +94,11 @@ impl<'a> HeadBias<'a> {
         match self {
             HeadBias::None => s.splat(0.0),
             HeadBias::Linear { slope, round } => {
-                let product = s.splat(slope * key as f32);
-                if round { s.round_to_bf16(product) } else { product }
+                if !round {
+                    return s.splat(slope * key as f32);
+                }
+                let key = s.round_to_bf16(s.splat(key as f32));
+                s.round_to_bf16(s.mul(s.splat(slope), key))
             }
             HeadBias::Distance { table, zero, queries, keys } => {
                 let queries = &queries[query..queries.len().min(query + LANES)];

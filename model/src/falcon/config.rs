@@ -187,8 +187,9 @@ impl FalconConfig {
             if !head_dim.is_multiple_of(2) {
                 return Err(field("num_attention_heads", head_dim, "heads of even width, to be turned"));
             }
-            if !(theta.is_finite() && theta > 0.0) {
-                return Err(field("rope_theta", theta, "a finite number above 0"));
+            // Angles are the position over powers of it.
+            if !(theta.is_finite() && theta >= 1.0) {
+                return Err(field("rope_theta", theta, "a finite number, at least 1"));
             }
         }
         epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;

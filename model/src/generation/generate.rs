@@ -129,7 +129,10 @@ fn prompts(
     inputs: GenerationInputs<'_>,
     config: &GenerationConfig,
 ) -> Result<Vec<Vec<u32>>> {
+    let mut rows = Rows::default();
     if model.has_encoder() {
+        // There is a prompt for each source, so that these come first.
+        rows.fill(inputs.tokens, (model.vocabulary_size(), model.max_positions()), First::IfReal)?;
         let start = config.decoder_start_token_id.or(config.bos_token_id);
         let prompt = match (inputs.decoder_prompt, start) {
             (Some([]), _) | (None, None) => {
@@ -142,12 +145,11 @@ fn prompts(
             (Some(prompt), _) => prompt.to_vec(),
             (None, Some(start)) => vec![start],
         };
-        return Ok(vec![prompt; inputs.tokens.batch()]);
+        return Ok(vec![prompt; rows.spans.len()]);
     }
     if inputs.decoder_prompt.is_some() {
         return Err(request("decoder prompt", "given", "none: the model has no encoder"));
     }
-    let mut rows = Rows::default();
     rows.fill(inputs.tokens, (model.vocabulary_size(), usize::MAX), First::IfReal)?;
     Ok(rows.spans.iter().map(|span| rows.ids[span.queries.clone()].to_vec()).collect())
 }
