@@ -99,14 +99,6 @@ pub(crate) fn other_architecture(preset: &Preset, expected: &'static str) -> Err
     Error::Architecture { path: preset.dir().to_owned(), found: architecture(preset).to_owned(), expected }
 }
 
-/// Rows at the front of a learned position table that stand for no position: transformers' OPT and BART have two.
-pub(crate) fn unused_positions(preset: &Preset) -> usize {
-    match preset.config().source() {
-        ConfigSource::HuggingFace { .. } => 2,
-        ConfigSource::Keras { .. } => 0,
-    }
-}
-
 /// What configurations accept at most: far beyond any model, far below any overflow.
 pub(crate) const LARGEST_DIM: usize = 1 << 20;
 pub(crate) const LARGEST_TABLE: usize = 1 << 24;

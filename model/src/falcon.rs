@@ -5,33 +5,22 @@
 
 mod config;
 
-use std::path::Path;
-
-use rachis_kernels::Ctx;
-use rachis_loader::{Access, Preset};
+use rachis_loader::Preset;
 
 pub use config::{FalconConfig, FalconPositions};
 
-use crate::config::{DtypePolicy, LARGEST_TABLE};
-use crate::decoder::private::Stacks;
+use crate::causal::CausalBackbone;
+use crate::causal::private::{CausalConfig, CausalParts};
+use crate::config::LARGEST_TABLE;
 use crate::error::Result;
-use crate::forward;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
     Linear, LogitsHead, Norm, NormKind, Order, Positions, Stack,
 };
-use crate::session::{Model, Observer, Plan, SequenceOutput, Session};
-use crate::tokens::Tokens;
 use crate::weights::Source;
 
 /// The Falcon decoder.
-#[derive(Debug)]
-pub struct FalconBackbone {
-    config: FalconConfig,
-    dtype: DtypePolicy,
-    stack: Stack,
-    head: LogitsHead,
-}
+pub type FalconBackbone = CausalBackbone<FalconConfig>;
 
 const NAMES: BlockNames = BlockNames {
     attention: AttentionNames::Fused(["self_attention.query_key_value", "self_attention.dense"]),
@@ -47,39 +36,15 @@ const TWO_NORMS: BlockNames =
 /// The logits' weights, where they are not the token table.
 const HEAD: &str = "lm_head.weight";
 
-impl FalconBackbone {
-    /// The model in a preset directory, its weights memory-mapped.
-    ///
-    /// The files must not be truncated or written in place while the model lives; see [`Access::Map`], and
-    /// [`FalconBackbone::load`] for presets opened otherwise.
-    ///
-    /// # Errors
-    /// A file that is missing or malformed, another architecture, a weight that is missing or misshapen.
-    pub fn from_preset(dir: impl AsRef<Path>) -> Result<FalconBackbone> {
-        FalconBackbone::load(&Preset::open(dir, Access::Map)?)
-    }
-
-    /// The model in an opened preset, which it shares rather than copies.
-    ///
-    /// # Errors
-    /// As [`FalconBackbone::from_preset`].
-    pub fn load(preset: &Preset) -> Result<FalconBackbone> {
-        let mut config = FalconConfig::from_preset(preset)?;
+impl CausalConfig for FalconConfig {
+    fn read(preset: &Preset) -> Result<FalconConfig> {
+        let config = FalconConfig::from_preset(preset)?;
         // The file knows, whatever the configuration says.
-        config.tie_embedding_weights = preset.tensor(HEAD).is_none();
-        FalconBackbone::build(config, DtypePolicy::of(preset.config())?, &Source::Preset(preset))
+        Ok(FalconConfig { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..config })
     }
 
-    /// A model of this configuration with random weights: kernels and embeddings truncated normal with standard
-    /// deviation 0.02, biases zero. The same seed gives the same model.
-    ///
-    /// # Errors
-    /// A configuration that no model can have, or one that there is no memory for.
-    pub fn random(config: FalconConfig, seed: u64) -> Result<FalconBackbone> {
-        Source::randomly(seed, |source| FalconBackbone::build(config.clone(), DtypePolicy::Float32, source))
-    }
-
-    fn build(config: FalconConfig, dtype: DtypePolicy, source: &Source<'_>) -> Result<FalconBackbone> {
+    fn build(&self, source: &Source<'_>) -> Result<CausalParts> {
+        let config = self;
         config.validate()?;
         let (hidden, heads) = (config.hidden_dim, config.num_attention_heads);
         let head_dim = hidden / heads;
@@ -118,70 +83,10 @@ impl FalconBackbone {
             norm: Some(Norm::load(&root.at("ln_f"), hidden, norm)?),
             projection: None,
         };
-        Ok(FalconBackbone { config, dtype, stack, head: LogitsHead::new(head, 1.0) })
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &FalconConfig {
-        &self.config
-    }
-
-    /// The dtype policy that the preset states.
-    pub fn dtype(&self) -> DtypePolicy {
-        self.dtype
-    }
-
-    /// The table of token vectors, which is also that of the logits where the two are tied.
-    pub fn token_embedding(&self) -> &Embedding {
-        &self.stack.embeddings.tokens
-    }
-
-    /// One forward pass: a vector of `hidden_dim` for every token.
-    ///
-    /// # Errors
-    /// [`crate::Error::Request`] when the inputs do not fit the model; nothing is computed then.
-    pub fn forward<'s>(
-        &self,
-        session: &'s mut Session<'_>,
-        tokens: Tokens<'_>,
-    ) -> Result<SequenceOutput<'s>> {
-        forward::causal(self, session, tokens, None)
-    }
-
-    /// One forward pass that shows every layer's output to `observer`.
-    ///
-    /// # Errors
-    /// As [`FalconBackbone::forward`].
-    pub fn forward_observed<'s>(
-        &self,
-        session: &'s mut Session<'_>,
-        tokens: Tokens<'_>,
-        observer: Observer<'_>,
-    ) -> Result<SequenceOutput<'s>> {
-        forward::causal(self, session, tokens, Some(observer))
-    }
-}
-
-impl Stacks for FalconBackbone {
-    fn encoder(&self) -> Option<&Stack> {
-        None
-    }
-
-    fn decoder(&self) -> &Stack {
-        &self.stack
-    }
-
-    fn head(&self) -> &LogitsHead {
-        &self.head
+        Ok(CausalParts { stack, head: LogitsHead::new(head, 1.0) })
     }
 
     fn positions(&self) -> usize {
         LARGEST_TABLE
-    }
-}
-
-impl Model for FalconBackbone {
-    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
-        forward::causal_plan(self, ctx, (batch, seq))
     }
 }

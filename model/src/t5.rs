@@ -4,33 +4,22 @@
 
 mod config;
 
-use std::path::Path;
-
-use rachis_kernels::Ctx;
-use rachis_loader::{Access, Preset};
+use rachis_loader::Preset;
 
 pub use config::T5Config;
 
-use crate::config::{DtypePolicy, LARGEST_TABLE};
-use crate::decoder::private::Stacks;
+use crate::config::LARGEST_TABLE;
 use crate::error::Result;
-use crate::forward::{self, Seq2SeqInputs, Seq2SeqOutput};
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Buckets, Embedding, Embeddings,
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, Positions, RelativeBias, Stack,
 };
-use crate::session::{Model, Plan, Session, TowerObserver};
+use crate::seq2seq::Seq2SeqBackbone;
+use crate::seq2seq::private::{Seq2SeqConfig, Seq2SeqParts};
 use crate::weights::Source;
 
 /// The T5 encoder and decoder.
-#[derive(Debug)]
-pub struct T5Backbone {
-    config: T5Config,
-    dtype: DtypePolicy,
-    encoder: Stack,
-    decoder: Stack,
-    head: LogitsHead,
-}
+pub type T5Backbone = Seq2SeqBackbone<T5Config>;
 
 const ENCODER: BlockNames = BlockNames {
     attention: AttentionNames::Apart([
@@ -86,39 +75,15 @@ const GATED_DECODER: BlockNames = BlockNames {
 /// The logits' weights, where they are not the token table.
 const HEAD: &str = "lm_head.weight";
 
-impl T5Backbone {
-    /// The model in a preset directory, its weights memory-mapped.
-    ///
-    /// The files must not be truncated or written in place while the model lives; see [`Access::Map`], and
-    /// [`T5Backbone::load`] for presets opened otherwise.
-    ///
-    /// # Errors
-    /// A file that is missing or malformed, another architecture, a weight that is missing or misshapen.
-    pub fn from_preset(dir: impl AsRef<Path>) -> Result<T5Backbone> {
-        T5Backbone::load(&Preset::open(dir, Access::Map)?)
-    }
-
-    /// The model in an opened preset, which it shares rather than copies.
-    ///
-    /// # Errors
-    /// As [`T5Backbone::from_preset`].
-    pub fn load(preset: &Preset) -> Result<T5Backbone> {
-        let mut config = T5Config::from_preset(preset)?;
+impl Seq2SeqConfig for T5Config {
+    fn read(preset: &Preset) -> Result<T5Config> {
+        let config = T5Config::from_preset(preset)?;
         // The file knows: newer configurations of untied models call themselves tied.
-        config.tie_embedding_weights = preset.tensor(HEAD).is_none();
-        T5Backbone::build(config, DtypePolicy::of(preset.config())?, &Source::Preset(preset))
+        Ok(T5Config { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..config })
     }
 
-    /// A model of this configuration with random weights: kernels and embeddings truncated normal with standard
-    /// deviation 0.02, biases zero. The same seed gives the same model.
-    ///
-    /// # Errors
-    /// A configuration that no model can have, or one that there is no memory for.
-    pub fn random(config: T5Config, seed: u64) -> Result<T5Backbone> {
-        Source::randomly(seed, |source| T5Backbone::build(config.clone(), DtypePolicy::Float32, source))
-    }
-
-    fn build(config: T5Config, dtype: DtypePolicy, source: &Source<'_>) -> Result<T5Backbone> {
+    fn build(&self, source: &Source<'_>) -> Result<Seq2SeqParts> {
+        let config = self;
         config.validate()?;
         let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
         let norm = (NormKind::Rms, config.layer_norm_epsilon);
@@ -166,71 +131,10 @@ impl T5Backbone {
         let (reader, writer) = if gated { (&GATED_ENCODER, &GATED_DECODER) } else { (&ENCODER, &DECODER) };
         let encoder = stack("encoder", reader, (config.num_layers, false))?;
         let decoder = stack("decoder", writer, (config.decoder_num_layers, true))?;
-        Ok(T5Backbone { config, dtype, encoder, decoder, head: LogitsHead::new(head, scale) })
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &T5Config {
-        &self.config
-    }
-
-    /// The dtype policy that the preset states.
-    pub fn dtype(&self) -> DtypePolicy {
-        self.dtype
-    }
-
-    /// The table of token vectors, which is also that of the logits where the two are tied.
-    pub fn token_embedding(&self) -> &Embedding {
-        &self.encoder.embeddings.tokens
-    }
-
-    /// One forward pass of encoder and decoder.
-    ///
-    /// # Errors
-    /// [`crate::Error::Request`] when the inputs do not fit the model; nothing is computed then.
-    pub fn forward<'s>(
-        &self,
-        session: &'s mut Session<'_>,
-        inputs: Seq2SeqInputs<'_>,
-    ) -> Result<Seq2SeqOutput<'s>> {
-        forward::seq2seq(self, session, inputs, None)
-    }
-
-    /// One forward pass that shows every layer's output to `observer`.
-    ///
-    /// # Errors
-    /// As [`T5Backbone::forward`].
-    pub fn forward_observed<'s>(
-        &self,
-        session: &'s mut Session<'_>,
-        inputs: Seq2SeqInputs<'_>,
-        observer: TowerObserver<'_>,
-    ) -> Result<Seq2SeqOutput<'s>> {
-        forward::seq2seq(self, session, inputs, Some(observer))
-    }
-}
-
-impl Stacks for T5Backbone {
-    fn encoder(&self) -> Option<&Stack> {
-        Some(&self.encoder)
-    }
-
-    fn decoder(&self) -> &Stack {
-        &self.decoder
-    }
-
-    fn head(&self) -> &LogitsHead {
-        &self.head
+        Ok(Seq2SeqParts { encoder, decoder, head: LogitsHead::new(head, scale) })
     }
 
     fn positions(&self) -> usize {
         LARGEST_TABLE
-    }
-}
-
-impl Model for T5Backbone {
-    /// For sequences of up to `seq` tokens in the encoder and as many in the decoder.
-    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
-        forward::seq2seq_plan(self, ctx, (batch, seq))
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use rachis_kernels::{AnyMatRef, AnySlice, MatRef};
-use rachis_loader::{Data, Preset, Tensor};
+use rachis_loader::{ConfigSource, Data, Preset, Tensor};
 
 use crate::error::{Error, Result, try_reserve};
 
@@ -65,7 +65,7 @@ impl Init {
 
 /// Where weights come from.
 #[derive(Debug)]
-pub(crate) enum Source<'p> {
+pub enum Source<'p> {
     Preset(&'p Preset),
     Random(RefCell<Random>),
     /// Nowhere yet: the elements of all weights are counted, and the weights are empty.
@@ -86,6 +86,22 @@ impl Source<'_> {
     /// The scope of `prefix`.
     pub(crate) fn scope(&self, prefix: &str) -> Scope<'_> {
         Scope { source: self, path: prefix.to_owned() }
+    }
+
+    /// Whether a preset has this weight beside those that every model of its architecture has.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        matches!(self, Source::Preset(preset) if preset.tensor(name).is_some())
+    }
+
+    /// Rows at the front of a learned position table that stand for no position: transformers' OPT and BART have two.
+    pub(crate) fn unused_positions(&self) -> usize {
+        match self {
+            Source::Preset(preset) => match preset.config().source() {
+                ConfigSource::HuggingFace { .. } => 2,
+                ConfigSource::Keras { .. } => 0,
+            },
+            Source::Random(_) | Source::Counted(_) => 0,
+        }
     }
 
     /// The first of `prefixes` under which the preset has a tensor called `name`; the first of all when it
@@ -159,7 +175,7 @@ const MOST_RANDOM_ELEMENTS: usize = 1 << 36;
 /// SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014): small, and the same
 /// numbers for the same seed in every version of this crate.
 #[derive(Debug)]
-pub(crate) struct Random {
+pub struct Random {
     state: u64,
 }
 

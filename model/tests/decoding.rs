@@ -18,8 +18,10 @@ struct Subject {
     name: &'static str,
     model: Box<dyn Decoder + Send + Sync>,
     /// The bits of the decoder's output for one sequence, given its source.
-    forward: Box<dyn Fn(&mut Session<'_>, &[u32], &[u32]) -> Vec<Vec<u32>> + Send + Sync>,
+    forward: Box<Forward>,
 }
+
+type Forward = dyn Fn(&mut Session<'_>, &[u32], &[u32]) -> Vec<Vec<u32>> + Send + Sync;
 
 const VOCABULARY: usize = 211;
 

@@ -14,7 +14,7 @@ use rachis_testkit::goldens::fixture;
 use serde_json::Value;
 
 fn model(name: &str) -> Backbone {
-    Backbone::from_preset(fixture(&format!("{name}/hf"))).unwrap()
+    Backbone::from_preset(fixture(format!("{name}/hf"))).unwrap()
 }
 
 fn golden(path: &str) -> Value {

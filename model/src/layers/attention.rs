@@ -67,6 +67,7 @@ pub(crate) struct MultiHeadAttention {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a layer has one, and it does not move")]
 enum Input {
     Apart([Linear; 3]),
     Fused(Linear),

@@ -28,6 +28,7 @@ pub struct Args {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Command {
     /// Sentence embeddings of texts
     Embed(EmbedArgs),

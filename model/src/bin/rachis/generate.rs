@@ -98,7 +98,7 @@ fn sequences(
 }
 
 fn text(ids: &[u32], tokenizer: Option<&Tokenizer>) -> Result<Option<String>> {
-    Ok(tokenizer.map(|tokenizer| tokenizer.decode(ids, true)).transpose()?)
+    tokenizer.map(|tokenizer| tokenizer.decode(ids, true)).transpose()
 }
 
 fn list(ids: &[u32]) -> String {
