@@ -1,8 +1,8 @@
 //! Views made from absurd dimensions are errors, never panics, and never reach outside their slice.
 
 use rachis_kernels::{
-    AnyMatRef, Attention, Bias, Ctx, Gemm, Heads, Layout, MatMut, MatRef, NormRows, Scratch, SoftmaxRows,
-    Span, Weights, attention, gemm, layer_norm_rows, softmax_rows,
+    AnyMatMut, AnyMatRef, Attention, Bias, Ctx, Error, Gemm, Heads, Layout, MatMut, MatRef, NormRows,
+    Scratch, SoftmaxRows, Span, Weights, attention, gemm, layer_norm_rows, softmax_rows,
 };
 
 /// Sizes around everything that overflows.
