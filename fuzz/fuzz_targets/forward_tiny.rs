@@ -131,7 +131,9 @@ fn run(input: &Input, model: &Backbone, config: &Config, ctx: Ctx<'_>) {
         let run = decoding::Run { input, model: decoder, sources, sequences, expected: &expected, sound };
         run.decode(&mut session);
     }
-    let (batch, prompts) = if seq2seq { (&source, &sources) } else { (&target, &targets) };
+    // Padding of prompts is dropped, and takes no position.
+    let prompts = target.sequences((vocabulary, usize::MAX), false);
+    let (batch, prompts) = if seq2seq { (&source, sources) } else { (&target, prompts) };
     generating::run(input, decoder, &mut session, (batch, prompts.as_deref()));
 }
 

@@ -144,3 +144,90 @@ fn alibi_slopes(heads: usize) -> Vec<f64> {
     let first = (0..below).map(|i| slope(below, i));
     first.chain((0..heads - below).map(|i| slope(2 * below, 2 * i))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rachis_kernels::bf16;
+    use rachis_testkit::goldens::Goldens;
+
+    use super::*;
+
+    const HEADS: [usize; 11] = [1, 2, 3, 4, 5, 8, 12, 16, 32, 71, 128];
+
+    fn tables() -> Goldens {
+        Goldens::read("tables/tables.safetensors")
+    }
+
+    #[test]
+    fn buckets_are_those_of_the_reference() {
+        let tables = tables();
+        let relative = &tables.integer("t5_bucket.rel").data;
+        assert_eq!((relative.first(), relative.last()), (Some(&-300), Some(&300)));
+        for (kind, bidirectional) in [("bidirectional", true), ("causal", false)] {
+            for (count, max_distance) in [(32, 128), (16, 20)] {
+                let buckets = Buckets { count, max_distance, bidirectional };
+                let name = format!("t5_bucket.{kind}_{count}_{max_distance}");
+                let expected = &tables.integer(&name).data;
+                assert_eq!(expected.len(), relative.len());
+                for (relative, expected) in relative.iter().zip(expected) {
+                    let found = buckets.of(i64::from(*relative));
+                    assert_eq!(found, *expected as usize, "{name} of {relative}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_distance_is_beyond_the_buckets() {
+        for (count, max_distance) in [(4, 3), (4, 1 << 24), (32, 17), (1 << 20, (1 << 19) + 1)] {
+            for bidirectional in [true, false] {
+                let buckets = Buckets { count, max_distance, bidirectional };
+                for distance in [0, 1, 2, 3, 100, 1 << 19, 1 << 20, 1 << 24, 1 << 32] {
+                    let (before, after) = (buckets.of(-distance), buckets.of(distance));
+                    assert!(before < count && after < count, "{buckets:?}: {before} and {after}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slopes_are_those_of_the_reference() {
+        let tables = tables();
+        for heads in HEADS {
+            let expected = &tables.float(&format!("alibi.slopes_f64.{heads}")).data;
+            let found = alibi_slopes(heads);
+            assert_eq!(found.len(), expected.len());
+            for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+                assert!((found / expected - 1.0).abs() < 1e-14, "head {i} of {heads}: {found}, {expected}");
+            }
+        }
+    }
+
+    /// The bias is the slope times the key's number; both, and the product, are rounded where the reference rounds,
+    /// the latter two by the kernel.
+    #[test]
+    fn biases_are_those_of_the_references() {
+        let tables = tables();
+        let keys = &tables.integer("alibi.positions").data;
+        for (name, round) in [("hf_bf16_rounded", true), ("keras_f32", false)] {
+            for heads in HEADS {
+                let Positions::Alibi { slopes, .. } = Positions::alibi(heads, round) else { unreachable!() };
+                let expected = tables.float(&format!("alibi.{name}.{heads}"));
+                assert_eq!(expected.shape, [heads, keys.len()]);
+                for (head, row) in expected.rows().enumerate() {
+                    for (key, expected) in keys.iter().zip(row) {
+                        let rounded = |x: f32| if round { bf16::from_f32(x).to_f32() } else { x };
+                        let found = rounded(slopes[head] * rounded(*key as f32));
+                        // KerasHub's slopes are powers in f32, a few units off.
+                        let most = if round { 0.0 } else { 1e-6 * expected.abs() };
+                        let error = (f64::from(found) - expected).abs();
+                        assert!(
+                            error <= most,
+                            "{name} head {head} of {heads}, key {key}: {found}, {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
