@@ -25,16 +25,47 @@ const SELF_ATTENTION: [&str; 4] =
 const CROSS_ATTENTION: [&str; 4] =
     ["encoder_attn.q_proj", "encoder_attn.k_proj", "encoder_attn.v_proj", "encoder_attn.out_proj"];
 
-const ENCODER: BlockNames = BlockNames {
-    attention: AttentionNames::Apart(SELF_ATTENTION),
-    attention_norm: "self_attn_layer_norm",
-    cross: None,
-    feed_forward: FeedForwardNames { input: "fc1", gate: None, output: "fc2" },
-    feed_forward_norm: Some("final_layer_norm"),
+/// What an encoder's or a decoder's weights are called.
+struct Names {
+    positions: &'static str,
+    norm: &'static str,
+    layer: &'static str,
+    block: BlockNames,
+}
+
+const ENCODER: Names = Names {
+    positions: "encoder.embed_positions",
+    norm: "encoder.layernorm_embedding",
+    layer: "encoder.layers",
+    block: BlockNames {
+        attention: AttentionNames::Apart(SELF_ATTENTION),
+        attention_norm: "self_attn_layer_norm",
+        cross: None,
+        feed_forward: FeedForwardNames { input: "fc1", gate: None, output: "fc2" },
+        feed_forward_norm: Some("final_layer_norm"),
+    },
 };
-const DECODER: BlockNames = BlockNames {
-    cross: Some((AttentionNames::Apart(CROSS_ATTENTION), "encoder_attn_layer_norm")),
-    ..ENCODER
+const DECODER: Names = Names {
+    positions: "decoder.embed_positions",
+    norm: "decoder.layernorm_embedding",
+    layer: "decoder.layers",
+    block: BlockNames {
+        cross: Some((AttentionNames::Apart(CROSS_ATTENTION), "encoder_attn_layer_norm")),
+        ..ENCODER.block
+    },
+};
+
+const KERAS_ENCODER: Names = Names {
+    positions: "position_embedding",
+    norm: "layer_normalization",
+    layer: "transformer_encoder",
+    block: BlockNames::KERAS,
+};
+const KERAS_DECODER: Names = Names {
+    positions: "position_embedding_1",
+    norm: "layer_normalization_1",
+    layer: "transformer_decoder",
+    block: BlockNames::KERAS_CROSS,
 };
 
 /// Of every norm; no configuration has another.
@@ -49,10 +80,12 @@ impl Seq2SeqConfig for BartConfig {
         let config = self;
         config.validate()?;
         let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
-        let root = source.scope(source.prefix(&["model.", ""], "shared.weight"));
+        let root = source.root(&["model.", ""], "shared.weight");
         let scale = if config.scale_embedding { (hidden as f32).sqrt() } else { 1.0 };
-        let tokens = Embedding::load(&root.at("shared"), vocabulary, hidden)?.scaled(scale);
-        let bias = || source.scope("").weight("final_logits_bias", &[1, vocabulary], Init::Zeros);
+        let tokens =
+            Embedding::load(&root.at(source.pick("shared", "reversible_embedding")), vocabulary, hidden)?
+                .scaled(scale);
+        let bias = || source.scope("").named("final_logits_bias", &[1, vocabulary], Init::Zeros);
         let head = Linear::tied(tokens.weight(), source.has("final_logits_bias").then(bias).transpose()?);
         let block = BlockConfig {
             attention: AttentionConfig::square(hidden, config.num_heads, true),
@@ -62,38 +95,36 @@ impl Seq2SeqConfig for BartConfig {
             order: Order::NormLast,
             causal: false,
         };
-        let stack =
-            |name: &str, names: &BlockNames, (layers, block): (usize, BlockConfig)| -> Result<Stack> {
-                let scope = root.at(name);
-                Ok(Stack {
-                    embeddings: Embeddings {
-                        positions: Some(PositionEmbedding {
-                            table: Embedding::load_after(
-                                &scope.at("embed_positions"),
-                                source.unused_positions(),
-                                config.max_sequence_length,
-                                hidden,
-                            )?,
-                            counting: Counting::Absolute,
-                        }),
-                        norm: Some(Norm::load(&scope.at("layernorm_embedding"), hidden, NORM)?),
-                        ..Embeddings::of(tokens.clone())
-                    },
-                    positions: Positions::Embedded,
-                    blocks: Stack::blocks(&scope.at("layers"), layers, names, block)?,
-                    config: block,
-                    norm: None,
-                    projection: None,
-                })
-            };
-        let encoder = stack("encoder", &ENCODER, (config.num_layers, block))?;
+        let stack = |names: &Names, (layers, block): (usize, BlockConfig)| -> Result<Stack> {
+            Ok(Stack {
+                embeddings: Embeddings {
+                    positions: Some(PositionEmbedding {
+                        table: Embedding::load_after(
+                            &root.at(names.positions),
+                            source.unused_positions(),
+                            config.max_sequence_length,
+                            hidden,
+                        )?,
+                        counting: Counting::Absolute,
+                    }),
+                    norm: Some(Norm::load(&root.at(names.norm), hidden, NORM)?),
+                    ..Embeddings::of(tokens.clone())
+                },
+                positions: Positions::Embedded,
+                blocks: Stack::blocks(&root, (names.layer, 0, layers), &names.block, block)?,
+                config: block,
+                norm: None,
+                projection: None,
+            })
+        };
+        let encoder = stack(source.pick(&ENCODER, &KERAS_ENCODER), (config.num_layers, block))?;
         let block = BlockConfig {
             attention: AttentionConfig::square(hidden, config.decoder_num_heads, true),
             inner: config.decoder_intermediate_dim,
             causal: true,
             ..block
         };
-        let decoder = stack("decoder", &DECODER, (config.decoder_num_layers, block))?;
+        let decoder = stack(source.pick(&DECODER, &KERAS_DECODER), (config.decoder_num_layers, block))?;
         Ok(Seq2SeqParts { encoder, decoder, head: LogitsHead::new(head, 1.0) })
     }
 

@@ -51,17 +51,46 @@ pub struct BertBackbone {
     pooler: Linear,
 }
 
-const NAMES: BlockNames = BlockNames {
-    attention: AttentionNames::Apart([
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-    ]),
-    attention_norm: "attention.output.LayerNorm",
-    cross: None,
-    feed_forward: FeedForwardNames { input: "intermediate.dense", gate: None, output: "output.dense" },
-    feed_forward_norm: Some("output.LayerNorm"),
+/// What weights are called.
+struct Names {
+    tokens: &'static str,
+    positions: &'static str,
+    segments: &'static str,
+    norm: &'static str,
+    layer: &'static str,
+    block: BlockNames,
+    pooler: &'static str,
+}
+
+const HUGGING_FACE: Names = Names {
+    tokens: "embeddings.word_embeddings",
+    positions: "embeddings.position_embeddings",
+    segments: "embeddings.token_type_embeddings",
+    norm: "embeddings.LayerNorm",
+    layer: "encoder.layer",
+    block: BlockNames {
+        attention: AttentionNames::Apart([
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+        ]),
+        attention_norm: "attention.output.LayerNorm",
+        cross: None,
+        feed_forward: FeedForwardNames { input: "intermediate.dense", gate: None, output: "output.dense" },
+        feed_forward_norm: Some("output.LayerNorm"),
+    },
+    pooler: "pooler.dense",
+};
+
+const KERAS: Names = Names {
+    tokens: "reversible_embedding",
+    positions: "position_embedding",
+    segments: "embedding",
+    norm: "layer_normalization",
+    layer: "transformer_encoder",
+    block: BlockNames::KERAS,
+    pooler: "dense",
 };
 
 impl BertBackbone {
@@ -97,9 +126,9 @@ impl BertBackbone {
     fn build(config: BertConfig, dtype: DtypePolicy, source: &Source<'_>) -> Result<BertBackbone> {
         config.validate()?;
         let (hidden, norm) = (config.hidden_dim, (NormKind::Layer, config.layer_norm_epsilon));
-        let root = source.scope(source.prefix(&["bert.", ""], "embeddings.word_embeddings.weight"));
-        let embeddings = root.at("embeddings");
-        let table = |name: &str, rows| Embedding::load(&embeddings.at(name), rows, hidden);
+        let root = source.root(&["bert.", ""], "embeddings.word_embeddings.weight");
+        let names = source.pick(&HUGGING_FACE, &KERAS);
+        let table = |name: &str, rows| Embedding::load(&root.at(name), rows, hidden);
         let block = BlockConfig {
             attention: AttentionConfig::square(hidden, config.num_heads, true),
             inner: config.intermediate_dim,
@@ -111,20 +140,20 @@ impl BertBackbone {
         let stack = Stack {
             embeddings: Embeddings {
                 positions: Some(PositionEmbedding {
-                    table: table("position_embeddings", config.max_sequence_length)?,
+                    table: table(names.positions, config.max_sequence_length)?,
                     counting: Counting::Absolute,
                 }),
-                segments: Some(table("token_type_embeddings", config.num_segments)?),
-                norm: Some(Norm::load(&embeddings.at("LayerNorm"), hidden, norm)?),
-                ..Embeddings::of(table("word_embeddings", config.vocabulary_size)?)
+                segments: Some(table(names.segments, config.num_segments)?),
+                norm: Some(Norm::load(&root.at(names.norm), hidden, norm)?),
+                ..Embeddings::of(table(names.tokens, config.vocabulary_size)?)
             },
             positions: Positions::Embedded,
-            blocks: Stack::blocks(&root.at("encoder.layer"), config.num_layers, &NAMES, block)?,
+            blocks: Stack::blocks(&root, (names.layer, 0, config.num_layers), &names.block, block)?,
             config: block,
             norm: None,
             projection: None,
         };
-        let pooler = Linear::load(&root.at("pooler.dense"), hidden, hidden, true)?;
+        let pooler = Linear::load(&root.at(names.pooler), hidden, hidden, true)?;
         Ok(BertBackbone { config, dtype, stack, pooler })
     }
 

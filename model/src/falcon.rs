@@ -33,6 +33,19 @@ const SHARED_NORM: BlockNames = BlockNames { feed_forward_norm: None, ..NAMES };
 const TWO_NORMS: BlockNames =
     BlockNames { attention_norm: "ln_attn", feed_forward_norm: Some("ln_mlp"), ..NAMES };
 
+const KERAS: BlockNames = BlockNames {
+    attention: AttentionNames::Apart([
+        "attention_layer/query_dense",
+        "attention_layer/key_dense",
+        "attention_layer/value_dense",
+        "attention_layer/output_dense",
+    ]),
+    attention_norm: "input_layernorm",
+    cross: None,
+    feed_forward: FeedForwardNames { input: "dense_h_to_4h", gate: None, output: "dense_4h_to_h" },
+    feed_forward_norm: Some("post_attention_layernorm"),
+};
+
 /// The logits' weights, where they are not the token table.
 const HEAD: &str = "lm_head.weight";
 
@@ -48,8 +61,12 @@ impl CausalConfig for FalconConfig {
         config.validate()?;
         let (hidden, heads) = (config.hidden_dim, config.num_attention_heads);
         let head_dim = hidden / heads;
-        let root = source.scope(source.prefix(&["transformer.", ""], "word_embeddings.weight"));
-        let tokens = Embedding::load(&root.at("word_embeddings"), config.vocabulary_size, hidden)?;
+        let root = source.root(&["transformer.", ""], "word_embeddings.weight");
+        let tokens = Embedding::load(
+            &root.at(source.pick("word_embeddings", "reversible_embedding")),
+            config.vocabulary_size,
+            hidden,
+        )?;
         let head = if config.tie_embedding_weights {
             Linear::tied(tokens.weight(), None)
         } else {
@@ -69,8 +86,9 @@ impl CausalConfig for FalconConfig {
         let names = match (config.parallel, config.separate_norms) {
             (true, true) => &TWO_NORMS,
             (true, false) => &SHARED_NORM,
-            (false, _) => &NAMES,
+            (false, _) => source.pick(&NAMES, &KERAS),
         };
+        let (layer, last) = source.pick(("h", "ln_f"), ("falcon_transformer_decoder", "layer_normalization"));
         let norm = (NormKind::Layer, config.layer_norm_epsilon);
         let stack = Stack {
             embeddings: Embeddings::of(tokens),
@@ -78,9 +96,9 @@ impl CausalConfig for FalconConfig {
                 FalconPositions::Alibi { round } => Positions::alibi(heads, round),
                 FalconPositions::Rotary { theta } => Positions::Rotary { theta, head_dim },
             },
-            blocks: Stack::blocks(&root.at("h"), config.num_layers, names, block)?,
+            blocks: Stack::blocks(&root, (layer, 0, config.num_layers), names, block)?,
             config: block,
-            norm: Some(Norm::load(&root.at("ln_f"), hidden, norm)?),
+            norm: Some(Norm::load(&root.at(last), hidden, norm)?),
             projection: None,
         };
         Ok(CausalParts { stack, head: LogitsHead::new(head, 1.0) })

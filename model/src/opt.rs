@@ -19,17 +19,40 @@ use crate::weights::Source;
 /// The OPT decoder.
 pub type OptBackbone = CausalBackbone<OptConfig>;
 
-const NAMES: BlockNames = BlockNames {
-    attention: AttentionNames::Apart([
-        "self_attn.q_proj",
-        "self_attn.k_proj",
-        "self_attn.v_proj",
-        "self_attn.out_proj",
-    ]),
-    attention_norm: "self_attn_layer_norm",
-    cross: None,
-    feed_forward: FeedForwardNames { input: "fc1", gate: None, output: "fc2" },
-    feed_forward_norm: Some("final_layer_norm"),
+/// What weights are called.
+struct Names {
+    tokens: &'static str,
+    positions: &'static str,
+    layer: &'static str,
+    block: BlockNames,
+    norm: &'static str,
+}
+
+const HUGGING_FACE: Names = Names {
+    tokens: "embed_tokens",
+    positions: "embed_positions",
+    layer: "layers",
+    block: BlockNames {
+        attention: AttentionNames::Apart([
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.out_proj",
+        ]),
+        attention_norm: "self_attn_layer_norm",
+        cross: None,
+        feed_forward: FeedForwardNames { input: "fc1", gate: None, output: "fc2" },
+        feed_forward_norm: Some("final_layer_norm"),
+    },
+    norm: "final_layer_norm",
+};
+
+const KERAS: Names = Names {
+    tokens: "token_and_position_embedding/token_embedding",
+    positions: "token_and_position_embedding/position_embedding",
+    layer: "transformer_decoder",
+    block: BlockNames::KERAS,
+    norm: "layer_normalization",
 };
 
 /// Of every norm; no configuration has another.
@@ -45,12 +68,13 @@ impl CausalConfig for OptConfig {
         config.validate()?;
         let (hidden, width) = (config.hidden_dim, config.embedding_dim);
         let kind = if config.norm_affine { NormKind::Layer } else { NormKind::PlainLayer };
-        let root = source.scope(source.prefix(&["model.decoder.", "decoder.", ""], "embed_tokens.weight"));
-        let tokens = Embedding::load(&root.at("embed_tokens"), config.vocabulary_size, width)?;
+        let root = source.root(&["model.decoder.", "decoder.", ""], "embed_tokens.weight");
+        let names = source.pick(&HUGGING_FACE, &KERAS);
+        let tokens = Embedding::load(&root.at(names.tokens), config.vocabulary_size, width)?;
         let head = LogitsHead::new(Linear::tied(tokens.weight(), None), 1.0);
         let positions = PositionEmbedding {
             table: Embedding::load_after(
-                &root.at("embed_positions"),
+                &root.at(names.positions),
                 source.unused_positions(),
                 config.max_sequence_length,
                 hidden,
@@ -71,7 +95,7 @@ impl CausalConfig for OptConfig {
             order: if config.norm_first { Order::NormFirst } else { Order::NormLast },
             causal: true,
         };
-        let norm = || Norm::load(&root.at("final_layer_norm"), hidden, (kind, EPSILON));
+        let norm = || Norm::load(&root.at(names.norm), hidden, (kind, EPSILON));
         let stack = Stack {
             embeddings: Embeddings {
                 projection: projection("project_in", width, hidden)?,
@@ -79,7 +103,7 @@ impl CausalConfig for OptConfig {
                 ..Embeddings::of(tokens)
             },
             positions: Positions::Embedded,
-            blocks: Stack::blocks(&root.at("layers"), config.num_layers, &NAMES, block)?,
+            blocks: Stack::blocks(&root, (names.layer, 0, config.num_layers), &names.block, block)?,
             config: block,
             norm: config.norm_first.then(norm).transpose()?,
             projection: projection("project_out", hidden, width)?,

@@ -16,12 +16,35 @@ use crate::layers::{
 };
 use crate::seq2seq::Seq2SeqBackbone;
 use crate::seq2seq::private::{Seq2SeqConfig, Seq2SeqParts};
-use crate::weights::Source;
+use crate::weights::{Init, Naming, Source};
 
 /// The T5 encoder and decoder.
 pub type T5Backbone = Seq2SeqBackbone<T5Config>;
 
-const ENCODER: BlockNames = BlockNames {
+/// What an encoder's or a decoder's weights are called.
+struct Names {
+    layer: &'static str,
+    /// Within the first layer.
+    bias: &'static str,
+    norm: &'static str,
+    /// Without a gate and with one.
+    block: [BlockNames; 2],
+}
+
+const ENCODER: Names = Names {
+    layer: "encoder.block",
+    bias: "layer.0.SelfAttention.relative_attention_bias",
+    norm: "encoder.final_layer_norm",
+    block: [READER, BlockNames { feed_forward: GATED_READER, ..READER }],
+};
+const DECODER: Names = Names {
+    layer: "decoder.block",
+    norm: "decoder.final_layer_norm",
+    block: [WRITER, BlockNames { feed_forward: GATED_WRITER, ..WRITER }],
+    ..ENCODER
+};
+
+const READER: BlockNames = BlockNames {
     attention: AttentionNames::Apart([
         "layer.0.SelfAttention.q",
         "layer.0.SelfAttention.k",
@@ -37,15 +60,12 @@ const ENCODER: BlockNames = BlockNames {
     },
     feed_forward_norm: Some("layer.1.layer_norm"),
 };
-const GATED_ENCODER: BlockNames = BlockNames {
-    feed_forward: FeedForwardNames {
-        input: "layer.1.DenseReluDense.wi_0",
-        gate: Some("layer.1.DenseReluDense.wi_1"),
-        output: "layer.1.DenseReluDense.wo",
-    },
-    ..ENCODER
+const GATED_READER: FeedForwardNames = FeedForwardNames {
+    input: "layer.1.DenseReluDense.wi_0",
+    gate: Some("layer.1.DenseReluDense.wi_1"),
+    output: "layer.1.DenseReluDense.wo",
 };
-const DECODER: BlockNames = BlockNames {
+const WRITER: BlockNames = BlockNames {
     cross: Some((
         AttentionNames::Apart([
             "layer.1.EncDecAttention.q",
@@ -61,15 +81,51 @@ const DECODER: BlockNames = BlockNames {
         output: "layer.2.DenseReluDense.wo",
     },
     feed_forward_norm: Some("layer.2.layer_norm"),
-    ..ENCODER
+    ..READER
 };
-const GATED_DECODER: BlockNames = BlockNames {
-    feed_forward: FeedForwardNames {
-        input: "layer.2.DenseReluDense.wi_0",
-        gate: Some("layer.2.DenseReluDense.wi_1"),
-        output: "layer.2.DenseReluDense.wo",
-    },
-    ..DECODER
+const GATED_WRITER: FeedForwardNames = FeedForwardNames {
+    input: "layer.2.DenseReluDense.wi_0",
+    gate: Some("layer.2.DenseReluDense.wi_1"),
+    output: "layer.2.DenseReluDense.wo",
+};
+
+/// The decoder's layers are numbered on from the encoder's.
+const KERAS_ENCODER: Names = Names {
+    layer: "t5_transformer_layer",
+    bias: "self_attention",
+    norm: "t5_layer_norm",
+    block: [KERAS, BlockNames { feed_forward: KERAS_GATED, ..KERAS }],
+};
+const KERAS_DECODER: Names = Names {
+    norm: "t5_layer_norm_1",
+    block: [KERAS_CROSS, BlockNames { feed_forward: KERAS_GATED, ..KERAS_CROSS }],
+    ..KERAS_ENCODER
+};
+
+const KERAS: BlockNames = BlockNames {
+    attention: AttentionNames::Apart([
+        "self_attention/query_projector",
+        "self_attention/key_projector",
+        "self_attention/value_projector",
+        "self_attention/output_projector",
+    ]),
+    attention_norm: "self_attention_layer_norm",
+    cross: None,
+    feed_forward: FeedForwardNames { input: "input_projector", gate: None, output: "output_projector" },
+    feed_forward_norm: Some("layer_norm"),
+};
+const KERAS_GATED: FeedForwardNames = FeedForwardNames { gate: Some("gate_projector"), ..KERAS.feed_forward };
+const KERAS_CROSS: BlockNames = BlockNames {
+    cross: Some((
+        AttentionNames::Apart([
+            "cross_attention/query_projector",
+            "cross_attention/key_projector",
+            "cross_attention/value_projector",
+            "cross_attention/output_projector",
+        ]),
+        "cross_attention_layer_norm",
+    )),
+    ..KERAS
 };
 
 /// The logits' weights, where they are not the token table.
@@ -78,8 +134,12 @@ const HEAD: &str = "lm_head.weight";
 impl Seq2SeqConfig for T5Config {
     fn read(preset: &Preset) -> Result<T5Config> {
         let config = T5Config::from_preset(preset)?;
-        // The file knows: newer configurations of untied models call themselves tied.
-        Ok(T5Config { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..config })
+        // Hugging Face's file knows: newer configurations of untied models call themselves tied.
+        let tied = match Source::Preset(preset).naming() {
+            Naming::HuggingFace => preset.tensor(HEAD).is_none(),
+            Naming::Keras => config.tie_embedding_weights,
+        };
+        Ok(T5Config { tie_embedding_weights: tied, ..config })
     }
 
     fn build(&self, source: &Source<'_>) -> Result<Seq2SeqParts> {
@@ -87,16 +147,19 @@ impl Seq2SeqConfig for T5Config {
         config.validate()?;
         let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
         let norm = (NormKind::Rms, config.layer_norm_epsilon);
-        let root = source.scope("");
-        let tokens = Embedding::load(&root.at("shared"), vocabulary, hidden)?;
-        let head = if config.tie_embedding_weights {
-            Linear::tied(tokens.weight(), None)
-        } else {
-            Linear::load(&root.at("lm_head"), hidden, vocabulary, false)?
+        let root = source.root(&[""], "shared.weight");
+        let table = root.at(source.pick("shared", "reversible_embedding"));
+        let tokens = Embedding::load(&table, vocabulary, hidden)?;
+        let head = match (config.tie_embedding_weights, root.naming()) {
+            (true, _) => Linear::tied(tokens.weight(), None),
+            (false, Naming::HuggingFace) => Linear::load(&root.at("lm_head"), hidden, vocabulary, false)?,
+            (false, Naming::Keras) => {
+                Linear::of_inputs(table.named("vars/1", &[hidden, vocabulary], Init::KERNEL)?)
+            }
         };
         let scale = if config.scale_logits { 1.0 / (hidden as f32).sqrt() } else { 1.0 };
-        let stack = |name: &str, names: &BlockNames, (layers, causal): (usize, bool)| -> Result<Stack> {
-            let scope = root.at(name);
+        let gated = usize::from(config.use_gated_activation);
+        let stack = |names: &Names, (first, layers): (usize, usize), causal| -> Result<Stack> {
             let block = BlockConfig {
                 attention: AttentionConfig {
                     hidden,
@@ -117,20 +180,19 @@ impl Seq2SeqConfig for T5Config {
                 max_distance: config.max_distance,
                 bidirectional: !causal,
             };
-            let bias = scope.at("block.0.layer.0.SelfAttention.relative_attention_bias");
+            let bias = root.layer(names.layer, first).at(names.bias);
             Ok(Stack {
                 embeddings: Embeddings::of(tokens.clone()),
                 positions: Positions::Relative(RelativeBias::load(&bias, config.num_heads, buckets)?),
-                blocks: Stack::blocks(&scope.at("block"), layers, names, block)?,
+                blocks: Stack::blocks(&root, (names.layer, first, layers), &names.block[gated], block)?,
                 config: block,
-                norm: Some(Norm::load(&scope.at("final_layer_norm"), hidden, norm)?),
+                norm: Some(Norm::load(&root.at(names.norm), hidden, norm)?),
                 projection: None,
             })
         };
-        let gated = config.use_gated_activation;
-        let (reader, writer) = if gated { (&GATED_ENCODER, &GATED_DECODER) } else { (&ENCODER, &DECODER) };
-        let encoder = stack("encoder", reader, (config.num_layers, false))?;
-        let decoder = stack("decoder", writer, (config.decoder_num_layers, true))?;
+        let encoder = stack(source.pick(&ENCODER, &KERAS_ENCODER), (0, config.num_layers), false)?;
+        let first = source.pick(0, config.num_layers);
+        let decoder = stack(source.pick(&DECODER, &KERAS_DECODER), (first, config.decoder_num_layers), true)?;
         Ok(Seq2SeqParts { encoder, decoder, head: LogitsHead::new(head, scale) })
     }
 

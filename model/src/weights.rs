@@ -9,12 +9,16 @@ use crate::error::{Error, Result, try_reserve};
 
 /// A float tensor of a known shape, in place in its file or owned.
 #[derive(Debug, Clone)]
-pub(crate) struct Weight(Tensor);
+pub(crate) struct Weight {
+    tensor: Tensor,
+    /// The first dimension of the shape that was asked for.
+    rows: usize,
+}
 
 impl Weight {
     /// The storage as a vector.
     pub(crate) fn slice(&self) -> AnySlice<'_> {
-        match self.0.data() {
+        match self.tensor.data() {
             Data::F32(data) => AnySlice::F32(data),
             Data::Bf16(data) => AnySlice::Bf16(data),
             Data::F16(data) => AnySlice::F16(data),
@@ -25,7 +29,7 @@ impl Weight {
 
     /// The tensor as a matrix: its first dimension by all others.
     pub(crate) fn matrix(&self) -> AnyMatRef<'_> {
-        let rows = self.0.shape().first().copied().unwrap_or(0);
+        let rows = self.rows;
         let cols = |len: usize| len.checked_div(rows).unwrap_or(0);
         // The loader has checked that the data has as many elements as the shape says.
         let empty = AnyMatRef::F32(MatRef::default());
@@ -36,17 +40,57 @@ impl Weight {
         }
     }
 
-    fn new(tensor: Tensor, shape: &[usize]) -> Result<Weight> {
+    /// A tensor that must have this shape or, in a file of Keras's, one that has dimensions split in several.
+    fn new(tensor: Tensor, shape: &[usize], naming: Naming) -> Result<Weight> {
         let name = tensor.name().to_owned();
-        if tensor.shape() != shape {
+        let fits = match naming {
+            Naming::HuggingFace => tensor.shape() == shape,
+            Naming::Keras => splits(tensor.shape(), shape),
+        };
+        if !fits {
             let found = tensor.shape().to_vec();
             return Err(Error::WeightShape { name, expected: shape.to_vec(), found });
         }
+        let rows = shape.first().copied().unwrap_or(0);
         match tensor.data() {
-            Data::F32(_) | Data::Bf16(_) | Data::F16(_) => Ok(Weight(tensor)),
+            Data::F32(_) | Data::Bf16(_) | Data::F16(_) => Ok(Weight { tensor, rows }),
             _ => Err(Error::WeightDtype { name, found: tensor.dtype().to_string() }),
         }
     }
+}
+
+/// Whether `found` is `shape` with some dimensions split into several.
+fn splits(found: &[usize], shape: &[usize]) -> bool {
+    let mut found = found.iter();
+    let mut whole = shape.iter().all(|dim| {
+        let mut product = found.next().copied().unwrap_or(0);
+        while product < *dim {
+            let Some(next) = found.next() else { return false };
+            product = product.saturating_mul(*next);
+        }
+        product == *dim
+    });
+    whole &= found.next().is_none();
+    whole
+}
+
+/// What names and shapes of weights follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// Attributes joined by dots; dense kernels `[outputs, inputs]`.
+    HuggingFace,
+    /// Paths of numbered layers and their variables; dense kernels `[inputs, outputs]`, one of which may be split
+    /// into heads and their width.
+    Keras,
+}
+
+/// What a weight is in its layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A kernel, a scale or a table.
+    Weight,
+    /// What is added.
+    Bias,
 }
 
 /// How a weight starts in a randomly initialised model.
@@ -93,20 +137,37 @@ impl Source<'_> {
         matches!(self, Source::Preset(preset) if preset.tensor(name).is_some())
     }
 
-    /// Rows at the front of a learned position table that stand for no position: transformers' OPT and BART have two.
-    pub(crate) fn unused_positions(&self) -> usize {
+    /// What names follow; those of random weights are Hugging Face's.
+    pub(crate) fn naming(&self) -> Naming {
         match self {
             Source::Preset(preset) => match preset.config().source() {
-                ConfigSource::HuggingFace { .. } => 2,
-                ConfigSource::Keras { .. } => 0,
+                ConfigSource::HuggingFace { .. } => Naming::HuggingFace,
+                ConfigSource::Keras { .. } => Naming::Keras,
             },
-            Source::Random(_) | Source::Counted(_) => 0,
+            Source::Random(_) | Source::Counted(_) => Naming::HuggingFace,
         }
     }
 
-    /// The first of `prefixes` under which the preset has a tensor called `name`; the first of all when it
-    /// has none, so that the error names what was expected.
-    pub(crate) fn prefix<'s>(&self, prefixes: &[&'s str], name: &str) -> &'s str {
+    /// What is meant in the source's naming.
+    pub(crate) fn pick<N>(&self, hugging_face: N, keras: N) -> N {
+        match self.naming() {
+            Naming::HuggingFace => hugging_face,
+            Naming::Keras => keras,
+        }
+    }
+
+    /// Rows at the front of a learned position table that stand for no position: transformers' OPT and BART have two.
+    pub(crate) fn unused_positions(&self) -> usize {
+        if matches!(self, Source::Preset(_)) { self.pick(2, 0) } else { 0 }
+    }
+
+    /// The scope of all weights: that of the first of `prefixes` under which a Hugging Face preset has a tensor called
+    /// `name`, or of the first of all when it has none, so that the error names what was expected.
+    pub(crate) fn root(&self, prefixes: &[&str], name: &str) -> Scope<'_> {
+        self.scope(self.pick(self.prefix(prefixes, name), "layers/"))
+    }
+
+    fn prefix<'s>(&self, prefixes: &[&'s str], name: &str) -> &'s str {
         let has = |prefix: &&&str| match self {
             Source::Preset(preset) => preset.tensor(&format!("{prefix}{name}")).is_some(),
             Source::Random(_) | Source::Counted(_) => true,
@@ -125,7 +186,22 @@ pub(crate) struct Scope<'s> {
 impl<'s> Scope<'s> {
     /// The scope `name` within this one.
     pub(crate) fn at(&self, name: impl std::fmt::Display) -> Scope<'s> {
-        Scope { source: self.source, path: format!("{}{name}.", self.path) }
+        let separator = self.source.pick('.', '/');
+        Scope { source: self.source, path: format!("{}{name}{separator}", self.path) }
+    }
+
+    /// The scope of the i-th layer called `name`.
+    pub(crate) fn layer(&self, name: &str, i: usize) -> Scope<'s> {
+        match (self.source.naming(), i) {
+            (Naming::HuggingFace, i) => self.at(name).at(i),
+            (Naming::Keras, 0) => self.at(name),
+            (Naming::Keras, i) => self.at(format_args!("{name}_{i}")),
+        }
+    }
+
+    /// What the names here follow.
+    pub(crate) fn naming(&self) -> Naming {
+        self.source.naming()
     }
 
     /// Whether the preset has this weight; random models have all.
@@ -136,24 +212,35 @@ impl<'s> Scope<'s> {
         }
     }
 
+    /// A weight of the layer here, which must have `shape`.
+    pub(crate) fn weight(&self, role: Role, shape: &[usize], init: Init) -> Result<Weight> {
+        let names: &[&str] = match (self.source.naming(), role) {
+            (Naming::HuggingFace, Role::Weight) => &["weight", "gamma"],
+            (Naming::HuggingFace, Role::Bias) => &["bias", "beta"],
+            (Naming::Keras, Role::Weight) => &["vars/0"],
+            (Naming::Keras, Role::Bias) => &["vars/1"],
+        };
+        self.any_of(names, shape, init)
+    }
+
     /// The weight `name`, which must have `shape`.
-    pub(crate) fn weight(&self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
+    pub(crate) fn named(&self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
         self.any_of(&[name], shape, init)
     }
 
     /// The first weight of several names that the preset has.
-    pub(crate) fn any_of(&self, names: &[&str], shape: &[usize], init: Init) -> Result<Weight> {
+    fn any_of(&self, names: &[&str], shape: &[usize], init: Init) -> Result<Weight> {
         let full = |name: &&str| format!("{}{name}", self.path);
         match self.source {
             Source::Preset(preset) => {
                 let tensor = names.iter().find_map(|name| preset.tensor(&full(name)));
                 let missing = || Error::MissingWeight { name: names.first().map(full).unwrap_or_default() };
-                Weight::new(tensor.ok_or_else(missing)?.clone(), shape)
+                Weight::new(tensor.ok_or_else(missing)?.clone(), shape, self.source.naming())
             }
             Source::Random(random) => {
                 let name = names.first().map(full).unwrap_or_default();
                 let data = random.borrow_mut().fill(shape.iter().product(), init)?;
-                Weight::new(Tensor::from_f32(name, shape, data)?, shape)
+                Weight::new(Tensor::from_f32(name, shape, data)?, shape, Naming::HuggingFace)
             }
             Source::Counted(count) => {
                 let len = shape.iter().try_fold(1usize, |len, dim| len.checked_mul(*dim));
@@ -163,7 +250,7 @@ impl<'s> Scope<'s> {
                     found: format!("{shape:?} for weight {}", names.first().map(full).unwrap_or_default()),
                     expected: format!("at most {MOST_RANDOM_ELEMENTS} elements in all weights"),
                 })?);
-                Ok(Weight(Tensor::from_f32("", &[0], Vec::new())?))
+                Ok(Weight { tensor: Tensor::from_f32("", &[0], Vec::new())?, rows: 0 })
             }
         }
     }

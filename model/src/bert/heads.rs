@@ -35,7 +35,7 @@ impl BertPretrainingHeads {
         let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
         let transform = root.at("predictions.transform");
         let norm = (NormKind::Layer, config.layer_norm_epsilon);
-        let bias = root.at("predictions").weight("bias", &[vocabulary], Init::Zeros)?;
+        let bias = root.at("predictions").named("bias", &[vocabulary], Init::Zeros)?;
         Ok(Some(BertPretrainingHeads {
             transform: Linear::load(&transform.at("dense"), hidden, hidden, true)?,
             norm: Norm::load(&transform.at("LayerNorm"), hidden, norm)?,

@@ -22,6 +22,40 @@ pub(crate) struct BlockNames {
     pub(crate) feed_forward_norm: Option<&'static str>,
 }
 
+impl BlockNames {
+    /// KerasHub's `TransformerEncoder`.
+    pub(crate) const KERAS: BlockNames = BlockNames {
+        attention: AttentionNames::Apart([
+            "_self_attention_layer/query_dense",
+            "_self_attention_layer/key_dense",
+            "_self_attention_layer/value_dense",
+            "_self_attention_layer/output_dense",
+        ]),
+        attention_norm: "_self_attention_layer_norm",
+        cross: None,
+        feed_forward: FeedForwardNames {
+            input: "_feedforward_intermediate_dense",
+            gate: None,
+            output: "_feedforward_output_dense",
+        },
+        feed_forward_norm: Some("_feedforward_layer_norm"),
+    };
+
+    /// KerasHub's `TransformerDecoder` with attention to an encoder.
+    pub(crate) const KERAS_CROSS: BlockNames = BlockNames {
+        cross: Some((
+            AttentionNames::Apart([
+                "_cross_attention_layer/query_dense",
+                "_cross_attention_layer/key_dense",
+                "_cross_attention_layer/value_dense",
+                "_cross_attention_layer/output_dense",
+            ]),
+            "_cross_attention_layer_norm",
+        )),
+        ..BlockNames::KERAS
+    };
+}
+
 /// The sizes and choices of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BlockConfig {

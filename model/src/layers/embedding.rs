@@ -3,7 +3,7 @@
 use rachis_kernels::{Accumulate, AnyMatRef, Ctx, Elem, EmbedRows, MatMut, embed_rows};
 
 use crate::error::Result;
-use crate::weights::{Init, Scope, Weight};
+use crate::weights::{Init, Role, Scope, Weight};
 
 /// An embedding table `[vocabulary, hidden]`.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// The table at `scope`: `weight` of this shape.
+    /// The table at `scope`, of this shape.
     pub(crate) fn load(scope: &Scope<'_>, vocabulary: usize, hidden: usize) -> Result<Embedding> {
         Embedding::load_after(scope, 0, vocabulary, hidden)
     }
@@ -27,7 +27,7 @@ impl Embedding {
         vocabulary: usize,
         hidden: usize,
     ) -> Result<Embedding> {
-        let table = scope.weight("weight", &[unused + vocabulary, hidden], Init::KERNEL)?;
+        let table = scope.weight(Role::Weight, &[unused + vocabulary, hidden], Init::KERNEL)?;
         Ok(Embedding { table, unused, scale: 1.0 })
     }
 

@@ -6,7 +6,7 @@ use rachis_kernels::{
 };
 
 use crate::error::Result;
-use crate::weights::{Init, Scope, Weight};
+use crate::weights::{Init, Naming, Role, Scope, Weight};
 
 /// `y = activation(x w + b)`, with `w` as the file has it.
 #[derive(Debug)]
@@ -17,16 +17,25 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// The layer at `scope`: `weight` `[outputs, inputs]` and, if there is to be one, `bias`.
+    /// The layer at `scope`: its weight and, if there is to be one, its bias.
     pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
-        let weight = scope.weight("weight", &[outputs, inputs], Init::KERNEL)?;
-        let bias = bias.then(|| scope.weight("bias", &[outputs], Init::Zeros)).transpose()?;
-        Ok(Linear { weight, bias, layout: Layout::Nk })
+        let (shape, layout) = match scope.naming() {
+            Naming::HuggingFace => ([outputs, inputs], Layout::Nk),
+            Naming::Keras => ([inputs, outputs], Layout::Kn),
+        };
+        let weight = scope.weight(Role::Weight, &shape, Init::KERNEL)?;
+        let bias = bias.then(|| scope.weight(Role::Bias, &[outputs], Init::Zeros)).transpose()?;
+        Ok(Linear { weight, bias, layout })
     }
 
-    /// A layer whose weights come from elsewhere: a tied head.
+    /// A layer whose weights come from elsewhere, a row for each output: a tied head.
     pub(crate) fn tied(weight: Weight, bias: Option<Weight>) -> Linear {
         Linear { weight, bias, layout: Layout::Nk }
+    }
+
+    /// A layer whose weights are those given, a row for each input.
+    pub(crate) fn of_inputs(weight: Weight) -> Linear {
+        Linear { weight, bias: None, layout: Layout::Kn }
     }
 
     fn part(&self, activation: Activation) -> Part<'_> {

@@ -3,7 +3,7 @@
 use rachis_kernels::{Ctx, Elem, MatMut, MatRef, NormRows, layer_norm_rows, rms_norm_rows};
 
 use crate::error::Result;
-use crate::weights::{Init, Scope, Weight};
+use crate::weights::{Init, Role, Scope, Weight};
 
 /// What a norm computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +26,10 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
-    /// The norm at `scope`: `weight` and `bias`, or `gamma` and `beta` in older files, as far as the kind has them.
+    /// The norm at `scope`: scale and shift, as far as the kind has them.
     pub(crate) fn load(scope: &Scope<'_>, width: usize, (kind, epsilon): (NormKind, f32)) -> Result<Norm> {
-        let gamma = || scope.any_of(&["weight", "gamma"], &[width], Init::Ones);
-        let beta = || scope.any_of(&["bias", "beta"], &[width], Init::Zeros);
+        let gamma = || scope.weight(Role::Weight, &[width], Init::Ones);
+        let beta = || scope.weight(Role::Bias, &[width], Init::Zeros);
         Ok(Norm {
             gamma: (kind != NormKind::PlainLayer).then(gamma).transpose()?,
             beta: (kind == NormKind::Layer).then(beta).transpose()?,

@@ -3,7 +3,7 @@
 use rachis_kernels::{AnyMatRef, Bias, MatMut, MatRef, rotary_angles};
 
 use crate::error::Result;
-use crate::weights::{Init, Scope, Weight};
+use crate::weights::{Init, Role, Scope, Weight};
 
 /// What positions do within attention.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ pub(crate) struct Buckets {
 impl RelativeBias {
     /// The table at `scope`.
     pub(crate) fn load(scope: &Scope<'_>, heads: usize, buckets: Buckets) -> Result<RelativeBias> {
-        let table = scope.weight("weight", &[buckets.count, heads], Init::KERNEL)?;
+        let table = scope.weight(Role::Weight, &[buckets.count, heads], Init::KERNEL)?;
         Ok(RelativeBias { table, heads, buckets })
     }
 

@@ -58,14 +58,14 @@ pub(crate) struct Room<'w> {
 }
 
 impl Stack {
-    /// The layers at `scope`.
+    /// The layers of this name, from number `first` on.
     pub(crate) fn blocks(
         scope: &Scope<'_>,
-        layers: usize,
+        (name, first, layers): (&str, usize, usize),
         names: &BlockNames,
         config: BlockConfig,
     ) -> Result<Vec<Block>> {
-        (0..layers).map(|i| Block::load(&scope.at(i), names, config)).collect()
+        (first..first + layers).map(|i| Block::load(&scope.layer(name, i), names, config)).collect()
     }
 
     /// Rows of the token table.
