@@ -71,8 +71,8 @@ pub enum Error {
         /// The rule that it breaks.
         expected: &'static str,
     },
-    /// The directory holds a preset of a kind that this version does not read.
-    #[error("{dir:?}: expected a Hugging Face directory with safetensors, found {found}, not supported yet")]
+    /// The directory holds weights of a kind that is not read.
+    #[error("{dir:?}: expected safetensors, or the weights of a Keras preset, found {found}")]
     UnsupportedFormat {
         /// The preset's directory.
         dir: PathBuf,
@@ -221,6 +221,59 @@ pub enum Error {
         end: u64,
         /// The length of the data section.
         found: u64,
+    },
+    /// An HDF5 file, or something in it, cannot be read.
+    #[error("{file:?}: {object:?}: expected a sound HDF5 file, found {found}")]
+    Hdf5 {
+        /// The weight file.
+        file: String,
+        /// The path of the group or dataset; `/` for the file as a whole.
+        object: String,
+        /// What is wrong.
+        found: String,
+    },
+    /// A group of an HDF5 file has a link that is not the only hard link to a group or a dataset: a soft or an
+    /// external link, or one that makes a cycle.
+    #[error("{file:?}: group {group:?}: expected plain links to objects of this file, found {found}")]
+    Link {
+        /// The weight file.
+        file: String,
+        /// The path of the group.
+        group: String,
+        /// The kind of link.
+        found: &'static str,
+    },
+    /// The data of a tensor is stored in a way that cannot be used in place.
+    #[error("{file:?}: tensor {tensor:?}: expected contiguous data in this file, found {found}")]
+    Storage {
+        /// The weight file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// How the data is stored.
+        found: String,
+    },
+    /// The elements of a tensor are of a type that is not read.
+    #[error(
+        "{file:?}: tensor {tensor:?}: expected little-endian IEEE floats, integers or bfloat16, found {found}"
+    )]
+    ElementType {
+        /// The weight file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The type found.
+        found: String,
+    },
+    /// Two tensors share bytes.
+    #[error("{file:?}: tensor {tensor:?}: expected bytes of its own, found them shared with {other:?}")]
+    Overlap {
+        /// The weight file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The tensor that begins before it.
+        other: String,
     },
     /// The index names more shards than this crate opens.
     #[error("{file:?}: expected at most {limit} shards, found {found}")]

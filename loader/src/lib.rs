@@ -5,9 +5,9 @@
 //! [`Tensor`]s: owned, shared handles to a range of a file, read where it lies. The crate knows no kernels and
 //! converts no dtypes; whoever computes decides how to widen a `bf16`.
 //!
-//! Today it reads Hugging Face directories: `model.safetensors`, or the shards that
-//! `model.safetensors.index.json` names. [`Config`] also understands the `config.json` of a Keras preset, so
-//! that such a directory is recognised and refused by name.
+//! It reads Hugging Face directories (`model.safetensors`, or the shards that `model.safetensors.index.json`
+//! names) and the presets of KerasHub (`model.weights.h5`, or the shards that `model.weights.json` names). Which
+//! of the two a directory is, its `config.json` says.
 //!
 //! # Contract
 //! - Every file is untrusted. Whatever it holds, the result is a value or one typed [`Error`] whose one-line
@@ -32,7 +32,9 @@ mod cast;
 mod config;
 mod dir;
 mod error;
+pub mod hdf5;
 mod json;
+mod keras;
 mod map;
 mod preset;
 pub mod safetensors;

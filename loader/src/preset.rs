@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigSource};
 use crate::dir::{Dir, Name, read_limited};
 use crate::error::{Error, Result, clip};
 use crate::json::{self, MAX_JSON};
+use crate::keras;
 use crate::map::{Access, Region};
 use crate::safetensors;
 use crate::shards::{self, Weights};
@@ -20,6 +21,8 @@ use crate::tensor::Tensor;
 const CONFIG: &str = "config.json";
 const SAFETENSORS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const KERAS: &str = "model.weights.h5";
+const KERAS_INDEX: &str = "model.weights.json";
 
 /// A model's configuration and weights, opened and checked.
 ///
@@ -48,13 +51,14 @@ impl Preset {
     /// Opens a preset directory and checks its files. No weight is read yet with [`Access::Map`], whose
     /// contract the caller takes on by choosing it.
     ///
-    /// `config.json`, `model.safetensors` and `model.safetensors.index.json` may be symlinks; shards must lie
-    /// in the directory, or be symlinks into the `blobs` of the Hugging Face hub's cache that it belongs to.
-    /// When there are both a single file and an index, the single file counts.
+    /// The configuration decides which weights are looked for: `model.safetensors` or the shards of
+    /// `model.safetensors.index.json`, and of a Keras preset `model.weights.h5` or the shards of
+    /// `model.weights.json`. When there are both a single file and an index, the single file counts. These files
+    /// may be symlinks; shards must lie in the directory, or be symlinks into the `blobs` of the Hugging Face
+    /// hub's cache that it belongs to.
     ///
     /// # Errors
-    /// Any [`Error`]. Pickled weights (`pytorch_model.bin`) are never read: [`Error::Pickle`]. Keras's HDF5
-    /// presets are not supported yet: [`Error::UnsupportedFormat`].
+    /// Any [`Error`]. Pickled weights (`pytorch_model.bin`) are never read: [`Error::Pickle`].
     pub fn open(dir: impl AsRef<Path>, access: Access) -> Result<Preset> {
         let dir = Dir::open(dir.as_ref())?;
         let config = match dir.fixed(CONFIG)? {
@@ -65,14 +69,18 @@ impl Preset {
         Ok(Preset::new(Some(dir), config, weights))
     }
 
-    /// A preset out of memory: the text of a `config.json` and a whole safetensors file, for weights that are
-    /// part of the program or come from elsewhere than a file system.
+    /// A preset out of memory: the text of a `config.json` and a whole weight file (safetensors, or HDF5 when the
+    /// configuration is Keras's), for weights that are part of the program or come from elsewhere than a file
+    /// system.
     ///
     /// # Errors
-    /// Those of [`Config::parse`] and of [`safetensors::parse`].
+    /// Those of [`Config::parse`] and of [`safetensors::parse`] or [`hdf5::parse`](crate::hdf5::parse).
     pub fn from_bytes(config: &[u8], weights: Region) -> Result<Preset> {
         let (config, region) = (Config::parse(CONFIG, config)?, Arc::new(weights));
-        let tensors = safetensors::parse(&region)?;
+        let tensors = match config.source() {
+            ConfigSource::HuggingFace { .. } => safetensors::parse(&region)?,
+            ConfigSource::Keras { .. } => keras::parse(&region)?,
+        };
         Ok(Preset::new(None, config, vec![(region, tensors)]))
     }
 
@@ -174,40 +182,43 @@ impl Preset {
 
 /// The weight files of a directory, by the format that it is in.
 fn open_weights(dir: &Dir, source: &ConfigSource, access: Access) -> Result<Vec<Weights>> {
-    if let ConfigSource::Keras { .. } = source {
-        return Err(unsupported(dir, KERAS));
-    }
-    if let Some(path) = dir.fixed(SAFETENSORS)? {
-        let region = Arc::new(Region::open(&path, SAFETENSORS, access)?);
-        let tensors = safetensors::parse(&region)?;
+    type Parse = fn(&Arc<Region>) -> Result<Vec<Tensor>>;
+    type Open = fn(&Dir, &'static str, &Path, Access) -> Result<Vec<Weights>>;
+    let (single, parse, index, open): (_, Parse, _, Open) = match source {
+        ConfigSource::HuggingFace { .. } => (SAFETENSORS, safetensors::parse, INDEX, shards::open),
+        ConfigSource::Keras { .. } => (KERAS, keras::parse, KERAS_INDEX, keras::open),
+    };
+    if let Some(path) = dir.fixed(single)? {
+        let region = Arc::new(Region::open(&path, single, access)?);
+        let tensors = parse(&region)?;
         return Ok(vec![(region, tensors)]);
     }
-    match dir.fixed(INDEX)? {
-        Some(path) => shards::open(dir, INDEX, &path, access),
-        None => Err(missing(dir, "model.safetensors or model.safetensors.index.json")?),
+    match dir.fixed(index)? {
+        Some(path) => open(dir, index, &path, access),
+        None => Err(missing(dir, &format!("{single} or {index}"))?),
     }
 }
-
-const KERAS: &str = "a Keras preset with HDF5 weights";
 
 /// The error for a directory without `expected`: a more helpful one when it holds another kind of weights.
 fn missing(dir: &Dir, expected: &str) -> Result<Error> {
     let missing = || Error::MissingFile { dir: dir.path().to_owned(), expected: expected.to_owned() };
-    if dir.fixed(SAFETENSORS)?.is_some() || dir.fixed(INDEX)?.is_some() {
-        return Ok(missing());
+    let unsupported = |found| Error::UnsupportedFormat { dir: dir.path().to_owned(), found };
+    let safetensors = dir.fixed(SAFETENSORS)?.is_some() || dir.fixed(INDEX)?.is_some();
+    let keras = dir.fixed(KERAS)?.is_some() || dir.fixed(KERAS_INDEX)?.is_some();
+    match (safetensors, keras) {
+        (false, false) => {}
+        _ if expected == CONFIG => return Ok(missing()),
+        (true, _) => return Ok(unsupported("safetensors beside the config.json of a Keras preset")),
+        (false, true) => {
+            return Ok(unsupported("Keras weights beside a config.json without registered_name"));
+        }
     }
     let names = dir.names()?;
-    let ending =
-        |endings: &[&str]| names.iter().find(|name| endings.iter().any(|ending| name.ends_with(ending)));
-    if ending(&[".weights.h5", "model.weights.json"]).is_some() {
-        return Ok(unsupported(dir, KERAS));
-    }
-    Ok(match ending(&[".bin", ".pt", ".pth", ".pkl", ".ckpt"]) {
+    let pickle = names
+        .iter()
+        .find(|name| [".bin", ".pt", ".pth", ".pkl", ".ckpt"].iter().any(|ending| name.ends_with(ending)));
+    Ok(match pickle {
         Some(pickle) => Error::Pickle { path: dir.path().join(pickle) },
         None => missing(),
     })
-}
-
-fn unsupported(dir: &Dir, found: &'static str) -> Error {
-    Error::UnsupportedFormat { dir: dir.path().to_owned(), found }
 }

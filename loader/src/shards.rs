@@ -4,7 +4,7 @@
 //! index and the shards must agree on every tensor, in both directions.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use crate::safetensors;
 use crate::tensor::Tensor;
 
 /// The largest index, in bytes. That of a model of 671 billion parameters has nine million.
-const MAX_INDEX: u64 = 16 << 20;
+pub(crate) const MAX_INDEX: u64 = 16 << 20;
 
 /// The most shards. The same model has 163.
 const MAX_SHARDS: usize = 4096;
@@ -35,20 +35,7 @@ pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) 
     for (tensor, shard) in &places {
         by_shard.entry(shard).or_default().push(tensor);
     }
-    if by_shard.len() > MAX_SHARDS {
-        return Err(Error::TooManyShards {
-            file: index.to_owned(),
-            limit: MAX_SHARDS,
-            found: by_shard.len(),
-        });
-    }
-    // All names before any file: nothing is opened on behalf of an index that is refused.
-    let mut paths = Vec::new();
-    for shard in by_shard.keys() {
-        let path = dir.contained(shard, Name::File)?;
-        let missing = || Error::MissingFile { dir: dir.path().to_owned(), expected: clip(shard) };
-        paths.push(path.ok_or_else(missing)?);
-    }
+    let paths = resolve(dir, index, by_shard.keys().copied())?;
 
     let mut opened = Vec::new();
     for ((shard, expected), path) in by_shard.iter().zip(paths) {
@@ -64,6 +51,23 @@ pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) 
         tensors.iter().try_for_each(|tensor| check_place(&places, region.name(), tensor.name()))?;
     }
     Ok(opened)
+}
+
+/// The paths of the shards of these names, each once. All names before any file: nothing is opened on behalf of
+/// an index that is refused.
+pub(crate) fn resolve<'a>(
+    dir: &Dir,
+    index: &str,
+    shards: impl ExactSizeIterator<Item = &'a str>,
+) -> Result<Vec<PathBuf>> {
+    if shards.len() > MAX_SHARDS {
+        return Err(Error::TooManyShards { file: index.to_owned(), limit: MAX_SHARDS, found: shards.len() });
+    }
+    let path = |shard| {
+        let missing = || Error::MissingFile { dir: dir.path().to_owned(), expected: clip(shard) };
+        dir.contained(shard, Name::File)?.ok_or_else(missing)
+    };
+    shards.map(path).collect()
 }
 
 #[derive(Deserialize)]

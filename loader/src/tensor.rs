@@ -106,7 +106,7 @@ impl Tensor {
         Tensor::owned(name.into(), Dtype::F16, shape, data.into())
     }
 
-    /// The name, as in the file.
+    /// The name, as in the file; of older Keras files, in the spelling of today.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -183,6 +183,11 @@ impl Tensor {
             tensor.copied = true;
         }
         Ok(tensor)
+    }
+
+    /// Gives the tensor another name.
+    pub(crate) fn rename(&mut self, name: Arc<str>) {
+        self.name = name;
     }
 
     fn owned(name: Arc<str>, dtype: Dtype, shape: &[usize], region: Region) -> Result<Tensor> {

@@ -1,0 +1,305 @@
+//! HDF5, as far as Keras uses it: a tree of groups whose leaves are contiguous datasets.
+//!
+//! The structure is read with `hdf5-pure`, out of the map: it says where a dataset lies, and the tensor is that
+//! range of the file. Nothing of a dataset is read here. What the reader does not bound or tell is the business
+//! of [`guard`].
+//!
+//! Contract: a tensor is named by the path of its dataset, without the first slash; each name occurs once, each
+//! group is linked once, and no two datasets share a byte. A dataset is contiguous and in this file: anything
+//! chunked, compressed, compact, virtual or external is refused by name, rather than copied. Elements are
+//! little-endian floats and integers; bfloat16 is two opaque bytes with an attribute `dtype` that says so, as
+//! h5py writes it. Soft and external links are refused wherever they are. A file is as long as it says, or
+//! longer. Work and memory are bounded by the file's length.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use hdf5_pure::{AttrValue, Dataset, Datatype, DatatypeByteOrder, File, FixedPointLayout};
+use hdf5_pure::{FloatingPointLayout, FormatError, Group, Layout};
+
+use crate::error::{Error, Result, clip};
+use crate::map::Region;
+use crate::tensor::{Dtype, Tensor};
+
+mod guard;
+
+use guard::{Guard, Refusal};
+
+/// The deepest nesting of groups. Keras's own layers nest six deep.
+const MAX_DEPTH: usize = 32;
+
+/// The longest path of an object, in bytes.
+const MAX_PATH: usize = 1024;
+
+/// The tensors of a whole HDF5 file, sorted by name.
+///
+/// # Errors
+/// Whatever the module's contract excludes: [`Error::Hdf5`] for structures that cannot be read,
+/// [`Error::Link`], [`Error::Storage`], [`Error::ElementType`], [`Error::Overlap`], [`Error::Duplicate`],
+/// [`Error::Offsets`], [`Error::ShapeOverflow`], [`Error::DataLength`].
+pub fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
+    let guard = Guard::new(region);
+    let mut walk = Walk { region, guard: &guard, groups: HashSet::new(), tensors: Vec::new() };
+    // The last line of defence: the reader indexes slices by numbers that it has checked, and no input is known
+    // that makes it panic, but that is its promise and not ours.
+    let walked = catch_unwind(AssertUnwindSafe(|| walk.file()));
+    walked.unwrap_or_else(|_| Err(broken(region, "", "something that the HDF5 reader panics on")))?;
+
+    let mut tensors = walk.tensors;
+    tensors.sort_by(|a, b| a.name().cmp(b.name()));
+    let file = || clip(region.name());
+    let mut pairs = tensors.iter().zip(tensors.iter().skip(1));
+    if let Some((tensor, _)) = pairs.find(|(a, b)| a.name() == b.name()) {
+        return Err(Error::Duplicate { file: file(), tensor: clip(tensor.name()), other: file() });
+    }
+    check_overlap(region, &tensors)?;
+    Ok(tensors)
+}
+
+/// A walk over all objects of a file.
+struct Walk<'a> {
+    region: &'a Arc<Region>,
+    guard: &'a Guard,
+    /// Where the headers of the groups lie that were met.
+    groups: HashSet<u64>,
+    tensors: Vec<Tensor>,
+}
+
+impl Walk<'_> {
+    fn file(&mut self) -> Result<()> {
+        let file = File::from_source(self.guard.clone()).map_err(|e| self.wrong("", e))?;
+        let superblock = file.superblock();
+        if (superblock.offset_size, superblock.length_size, superblock.base_address.get()) != (8, 8, 0) {
+            return Err(self.broken("", "a file that does not begin with HDF5 of 64 bits"));
+        }
+        if superblock.eof_address > self.region.bytes().len() as u64 {
+            return Err(self.broken("", "a file cut short"));
+        }
+        let mut open = vec![(file.root(), String::new(), 0)];
+        while let Some((group, path, depth)) = open.pop() {
+            if depth > MAX_DEPTH {
+                return Err(self.broken(&path, "groups nested deeper than 32"));
+            }
+            let members = self.list(&group, &path)?;
+            open.extend(members.into_iter().map(|(path, group)| (group, path, depth + 1)));
+        }
+        Ok(())
+    }
+
+    /// The groups in a group. Its datasets become tensors.
+    fn list(&mut self, group: &Group, path: &str) -> Result<Vec<(String, Group)>> {
+        self.guard.start_listing();
+        let groups = group.iter_groups().map_err(|e| self.wrong(path, e))?;
+        if !self.guard.header().is_some_and(|header| self.groups.insert(header)) {
+            return Err(self.link(path, "two links to one group"));
+        }
+        let datasets = group.iter_datasets().map_err(|e| self.wrong(path, e))?;
+        let found = (groups.len() + datasets.len()) as u64;
+        if self.guard.indexed_links().is_some_and(|links| links != found) {
+            return Err(self.link(path, "a link to something else than a group or a dataset"));
+        }
+        for (name, dataset) in datasets {
+            let path = self.join(path, &name)?;
+            let tensor = self.tensor(&path, &dataset)?;
+            self.tensors.push(tensor);
+        }
+        groups.map(|(name, group)| Ok((self.join(path, &name)?, group))).collect()
+    }
+
+    fn tensor(&self, path: &str, dataset: &Dataset) -> Result<Tensor> {
+        let wrong = |e| self.wrong(path, e);
+        let storage = |found: &str| {
+            let (file, tensor) = (clip(self.region.name()), clip(path));
+            Err(Error::Storage { file, tensor, found: found.to_owned() })
+        };
+        let layout = dataset.layout().map_err(wrong)?;
+        let (address, size) = match layout {
+            Layout::Contiguous { .. } if is_external(dataset) => {
+                return storage("external storage, in another file");
+            }
+            Layout::Contiguous { address: Some(address), size } => (address, size),
+            Layout::Contiguous { address: None, size: 0 } => (0, 0),
+            Layout::Contiguous { address: None, .. } => return storage("none, as of data never written"),
+            Layout::Compact { .. } => return storage("compact storage, in a header"),
+            Layout::Chunked { .. } if dataset.filters().is_empty() => return storage("chunked storage"),
+            Layout::Chunked { .. } => return storage("chunked and compressed storage"),
+            Layout::Virtual => return storage("a virtual dataset, made of others"),
+            _ => return storage("an unknown kind of storage"),
+        };
+        let stored = dataset.shape().map_err(wrong)?;
+        let shape: Result<Vec<usize>, _> = stored.iter().map(|dim| usize::try_from(*dim)).collect();
+        let shape = shape.map_err(|_| Error::ShapeOverflow {
+            file: clip(self.region.name()),
+            tensor: clip(path),
+            shape: clip(format_args!("{stored:?}")),
+        })?;
+        let dtype = self.dtype(path, dataset)?;
+        Tensor::in_file(self.region, path.into(), dtype, &shape, self.range(path, address, size)?)
+    }
+
+    fn range(&self, path: &str, address: u64, size: u64) -> Result<Range<usize>> {
+        let len = self.region.bytes().len() as u64;
+        let end = address.saturating_add(size);
+        let range = usize::try_from(address).ok().zip(usize::try_from(end).ok()).filter(|_| end <= len);
+        let (file, tensor) = (self.region.name(), path);
+        range.map(|(begin, end)| begin..end).ok_or_else(|| Error::Offsets {
+            file: clip(file),
+            tensor: clip(tensor),
+            len,
+            begin: address,
+            end,
+        })
+    }
+
+    fn dtype(&self, path: &str, dataset: &Dataset) -> Result<Dtype> {
+        use DatatypeByteOrder::LittleEndian;
+        let datatype = dataset.datatype().map_err(|e| self.wrong(path, e))?;
+        let dtype = match &datatype {
+            Datatype::FloatingPoint { size, byte_order: LittleEndian, layout } => match (size, *layout) {
+                (4, FloatingPointLayout::IEEE754_BINARY32) => Some(Dtype::F32),
+                (8, FloatingPointLayout::IEEE754_BINARY64) => Some(Dtype::F64),
+                (2, HALF) => Some(Dtype::F16),
+                _ => None,
+            },
+            Datatype::FixedPoint { size, byte_order, layout }
+                if *byte_order == LittleEndian || *size == 1 =>
+            {
+                integer(*size, *layout)
+            }
+            Datatype::Opaque { size: 2, .. } => {
+                let attributes = dataset.attrs().map_err(|e| self.wrong(path, e))?;
+                let says = attributes.get("dtype").and_then(text);
+                (says == Some("bfloat16")).then_some(Dtype::Bf16)
+            }
+            _ => None,
+        };
+        dtype.ok_or_else(|| Error::ElementType {
+            file: clip(self.region.name()),
+            tensor: clip(path),
+            found: describe(&datatype),
+        })
+    }
+
+    /// The path of a member of a group.
+    fn join(&self, path: &str, name: &str) -> Result<String> {
+        if matches!(name, "" | "." | "..") || name.contains('/') {
+            return Err(self.link(path, "a link whose name is part of a path"));
+        }
+        if path.len() + name.len() >= MAX_PATH {
+            return Err(self.broken(path, "a path of more than 1024 bytes"));
+        }
+        Ok(if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") })
+    }
+
+    /// The error for what the reader says of the object at `path`, or of what is in it.
+    fn wrong(&self, path: &str, error: hdf5_pure::Error) -> Error {
+        match self.guard.refusal() {
+            Some(Refusal::Link(found)) => self.link(path, found),
+            Some(Refusal::Structure(found)) => self.broken(path, found),
+            None => self.broken(path, &clip(error)),
+        }
+    }
+
+    fn link(&self, path: &str, found: &'static str) -> Error {
+        Error::Link { file: clip(self.region.name()), group: clip(path), found }
+    }
+
+    fn broken(&self, path: &str, found: &str) -> Error {
+        broken(self.region, path, found)
+    }
+}
+
+fn broken(region: &Region, path: &str, found: &str) -> Error {
+    Error::Hdf5 { file: clip(region.name()), object: clip(format_args!("/{path}")), found: found.to_owned() }
+}
+
+/// Checks that no two tensors share a byte.
+fn check_overlap(region: &Region, tensors: &[Tensor]) -> Result<()> {
+    let stored = tensors.iter().filter(|tensor| tensor.byte_len() > 0);
+    let mut places: Vec<_> =
+        stored.map(|tensor| (tensor.file_offset().unwrap_or_default(), tensor)).collect();
+    places.sort_by_key(|(begin, tensor)| (*begin, tensor.name()));
+    let mut pairs = places.iter().zip(places.iter().skip(1));
+    match pairs.find(|((begin, tensor), (next, _))| begin + tensor.byte_len() > *next) {
+        Some(((_, other), (_, tensor))) => Err(Error::Overlap {
+            file: clip(region.name()),
+            tensor: clip(tensor.name()),
+            other: clip(other.name()),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Whether the data lies in other files. There is no other way to ask than a read, here of no rows.
+fn is_external(dataset: &Dataset) -> bool {
+    use hdf5_pure::Error::Format;
+    // Of a dataset without rows this would read all that its storage has.
+    let has_rows = dataset.shape().is_ok_and(|shape| shape.first() != Some(&0));
+    has_rows && matches!(dataset.read_raw_rows(0, 0), Err(Format(FormatError::UnsupportedExternalStorage)))
+}
+
+fn text(value: &AttrValue) -> Option<&str> {
+    match value {
+        AttrValue::VarLenString(text) | AttrValue::String(text) | AttrValue::AsciiString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// IEEE 754 half precision.
+const HALF: FloatingPointLayout = FloatingPointLayout {
+    bit_offset: 0,
+    bit_precision: 16,
+    exponent_location: 10,
+    exponent_size: 5,
+    mantissa_location: 0,
+    mantissa_size: 10,
+    exponent_bias: 15,
+};
+
+/// The integer type of `size` bytes, if it fills them.
+fn integer(size: u32, layout: FixedPointLayout) -> Option<Dtype> {
+    if layout.bit_offset != 0 || u32::from(layout.bit_precision) != size.checked_mul(8)? {
+        return None;
+    }
+    match (layout.signed, size) {
+        (true, 8) => Some(Dtype::I64),
+        (true, 4) => Some(Dtype::I32),
+        (true, 2) => Some(Dtype::I16),
+        (true, 1) => Some(Dtype::I8),
+        (false, 8) => Some(Dtype::U64),
+        (false, 4) => Some(Dtype::U32),
+        (false, 2) => Some(Dtype::U16),
+        (false, 1) => Some(Dtype::U8),
+        _ => None,
+    }
+}
+
+fn describe(datatype: &Datatype) -> String {
+    let order = |order: &DatatypeByteOrder| match order {
+        DatatypeByteOrder::LittleEndian => "little-endian",
+        DatatypeByteOrder::BigEndian => "big-endian",
+        DatatypeByteOrder::Vax => "VAX-endian",
+    };
+    match datatype {
+        Datatype::FloatingPoint { size, byte_order, .. } => {
+            format!("{} floats of {size} bytes", order(byte_order))
+        }
+        Datatype::FixedPoint { size, byte_order, .. } => {
+            format!("{} integers of {size} bytes", order(byte_order))
+        }
+        Datatype::Opaque { size, .. } => {
+            format!("{size} opaque bytes without an attribute that explains them")
+        }
+        Datatype::Time { .. } => "times".to_owned(),
+        Datatype::String { .. } => "strings".to_owned(),
+        Datatype::BitField { .. } => "bit fields".to_owned(),
+        Datatype::Compound { .. } => "compounds".to_owned(),
+        Datatype::Reference { .. } => "references".to_owned(),
+        Datatype::Enumeration { .. } => "enumerations".to_owned(),
+        Datatype::VariableLength { .. } => "values of variable length".to_owned(),
+        Datatype::Array { .. } => "arrays".to_owned(),
+        _ => "a type of another kind".to_owned(),
+    }
+}
