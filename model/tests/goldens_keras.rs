@@ -12,7 +12,8 @@ use rachis_testkit::goldens::{Goldens, Limits, fixture, relative_error};
 
 fn load(directory: &str) -> Backbone {
     let preset = Preset::open(fixture(directory), Access::Map).unwrap();
-    assert_eq!(preset.bytes_copied(), 0, "{directory}");
+    // Newer HDF5 than Keras writes packs datasets without regard to alignment.
+    assert!(preset.bytes_copied() == 0 || directory.contains("keras_h5_"), "{directory}");
     Backbone::load(&preset).unwrap()
 }
 
