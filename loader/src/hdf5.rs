@@ -198,16 +198,24 @@ impl Walk<'_> {
         match self.guard.refusal() {
             Some(Refusal::Link(found)) => self.link(path, found),
             Some(Refusal::Structure(found)) => self.broken(path, found),
-            None => self.broken(path, &clip(error)),
+            None => self.broken(path, &reason(&error)),
         }
     }
 
     fn link(&self, path: &str, found: &'static str) -> Error {
-        Error::Link { file: clip(self.region.name()), group: clip(path), found }
+        Error::Link { file: clip(self.region.name()), group: clip(format_args!("/{path}")), found }
     }
 
     fn broken(&self, path: &str, found: &str) -> Error {
         broken(self.region, path, found)
+    }
+}
+
+/// What the reader says, without what it puts before.
+fn reason(error: &hdf5_pure::Error) -> String {
+    match error {
+        hdf5_pure::Error::Format(error) => clip(error),
+        other => clip(other),
     }
 }
 

@@ -30,7 +30,8 @@ const MAX_NAMES: u64 = 1 << 20;
 /// What a read costs at least, in bytes.
 const LEAST_COST: u64 = 64;
 
-/// The most that reading the structures of one file may cost, in bytes: 15 to 20 thousand tensors.
+/// The most that reading the structures of one file may cost, in bytes. A tensor takes four to nine
+/// thousand, most of it when every one has an attribute to look up.
 const MAX_BUDGET: u64 = 64 << 20;
 
 const OUTSIDE: Refusal = Refusal::Structure("a structure that does not lie in the file");
@@ -106,7 +107,7 @@ impl Guard {
     /// All structures are read up to six times: groups list their members twice, and headers of members are
     /// read to tell groups from datasets. Small presets consist of structures for the most part.
     fn budget(len: u64) -> u64 {
-        len.saturating_mul(4).saturating_add(64 << 10).min(MAX_BUDGET)
+        len.saturating_mul(8).saturating_add(64 << 10).min(MAX_BUDGET)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
