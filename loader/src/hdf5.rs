@@ -2,7 +2,7 @@
 //!
 //! The structure is read with `hdf5-pure`, out of the map: it says where a dataset lies, and the tensor is that
 //! range of the file. Nothing of a dataset is read here. What the reader does not bound or tell is the business
-//! of [`guard`].
+//! of `guard.rs`.
 //!
 //! Contract: a tensor is named by the path of its dataset, without the first slash; each name occurs once, each
 //! group is linked once, and no two datasets share a byte. A dataset is contiguous and in this file: anything
@@ -95,9 +95,9 @@ impl Walk<'_> {
         if !self.guard.header().is_some_and(|header| self.groups.insert(header)) {
             return Err(self.link(path, "two links to one group"));
         }
+        let links = self.guard.links();
         let datasets = group.iter_datasets().map_err(|e| self.wrong(path, e))?;
-        let found = (groups.len() + datasets.len()) as u64;
-        if self.guard.indexed_links().is_some_and(|links| links != found) {
+        if links.is_some_and(|links| links != (groups.len() + datasets.len()) as u64) {
             return Err(self.link(path, "a link to something else than a group or a dataset"));
         }
         for (name, dataset) in datasets {

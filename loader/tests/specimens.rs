@@ -217,6 +217,7 @@ fn hdf5_files() {
         ("soft_link_dense", "Link", "found a link to something else than a group or a dataset"),
         ("external_link", "Link", "found a link into another file"),
         ("link_of_unknown_kind", "Link", "found a link of an unknown kind"),
+        ("link_to_type_old", "Link", "found a link to something else than a group or a dataset"),
         ("link_to_type", "Link", "found a link to something else than a group or a dataset"),
         ("cycle", "Link", "group \"/b\": expected plain links to objects of this file, found two links to one group"),
         ("group_twice", "Link", "found two links to one group"),

@@ -271,6 +271,7 @@ def make_hdf5():
         hdf5.link("b", 1, b"/etc"),
     ]
     save("soft_link_dense", lambda file: file.dense_group(mixed(file)), version=2)
+    save("link_to_type_old", lambda file: file.group({"a": file.header((3, hdf5.F32))}))
     save("link_to_type", lambda file: file.dense_group([hdf5.hard("a", file.header((3, hdf5.F32)))]), version=2)
 
     # Cycles, and what is there twice.
