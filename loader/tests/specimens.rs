@@ -223,6 +223,7 @@ fn hdf5_files() {
         ("group_twice", "Link", "found two links to one group"),
         ("dataset_twice", "Overlap", "tensor \"b\": expected bytes of its own, found them shared with \"a\""),
         ("overlap", "Overlap", "found them shared with \"a\""),
+        ("overlap_misaligned", "Overlap", "tensor \"01\": expected bytes of its own, found them shared with \"00\""),
         ("name_twice", "Duplicate", "expected \"a\" once"),
         ("name_empty", "Link", "found a link whose name is part of a path"),
         ("name_dot", "Link", "found a link whose name is part of a path"),

@@ -303,6 +303,14 @@ def make_hdf5():
         return file.group({"a": file.dataset([2], b"", layout=first), "b": file.dataset([2], b"", layout=second)})
 
     save("overlap", overlap)
+
+    def overlap_misaligned(file):
+        """Each would be copied."""
+        at = file.put(bytes(20001)) + 1
+        layout = hdf5.contiguous(at, 20000)
+        return file.group({f"{i:02}": file.dataset([5000], b"", layout=layout) for i in range(60)})
+
+    save("overlap_misaligned", overlap_misaligned)
     save("name_twice", lambda file: file.group([("a", file.dataset([2], eight)), ("a", file.dataset([2], eight))]))
     for name, link in [
         ("empty", ""),
