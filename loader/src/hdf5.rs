@@ -2,7 +2,7 @@
 //!
 //! The structure is read with `hdf5-pure`, out of the map: it says where a dataset lies, and the tensor is that
 //! range of the file. Nothing of a dataset is read here. What the reader does not bound or tell is the business
-//! of [`guard`].
+//! of `guard.rs`.
 //!
 //! Contract: a tensor is named by the path of its dataset, without the first slash; each name occurs once, each
 //! group is linked once, and no two datasets share a byte. A dataset is contiguous and in this file: anything
@@ -41,21 +41,32 @@ const MAX_PATH: usize = 1024;
 /// [`Error::Offsets`], [`Error::ShapeOverflow`], [`Error::DataLength`].
 pub fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
     let guard = Guard::new(region);
-    let mut walk = Walk { region, guard: &guard, groups: HashSet::new(), tensors: Vec::new() };
+    let mut walk = Walk { region, guard: &guard, groups: HashSet::new(), found: Vec::new() };
     // The last line of defence: the reader indexes slices by numbers that it has checked, and no input is known
     // that makes it panic, but that is its promise and not ours.
     let walked = catch_unwind(AssertUnwindSafe(|| walk.file()));
     walked.unwrap_or_else(|_| Err(broken(region, "", "something that the HDF5 reader panics on")))?;
 
-    let mut tensors = walk.tensors;
-    tensors.sort_by(|a, b| a.name().cmp(b.name()));
-    let file = || clip(region.name());
-    let mut pairs = tensors.iter().zip(tensors.iter().skip(1));
-    if let Some((tensor, _)) = pairs.find(|(a, b)| a.name() == b.name()) {
-        return Err(Error::Duplicate { file: file(), tensor: clip(tensor.name()), other: file() });
+    let mut found = walk.found;
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut pairs = found.iter().zip(found.iter().skip(1));
+    if let Some((twice, _)) = pairs.find(|(a, b)| a.name == b.name) {
+        let file = clip(region.name());
+        return Err(Error::Duplicate { other: file.clone(), file, tensor: clip(&twice.name) });
     }
-    check_overlap(region, &tensors)?;
-    Ok(tensors)
+    // Before any is made: of two that share bytes off their alignment, both would be copied.
+    check_overlap(region, &found)?;
+    let tensor =
+        |found: Found| Tensor::in_file(region, found.name.into(), found.dtype, &found.shape, found.range);
+    found.into_iter().map(tensor).collect()
+}
+
+/// What a tensor is made from.
+struct Found {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: Range<usize>,
 }
 
 /// A walk over all objects of a file.
@@ -64,7 +75,7 @@ struct Walk<'a> {
     guard: &'a Guard,
     /// Where the headers of the groups lie that were met.
     groups: HashSet<u64>,
-    tensors: Vec<Tensor>,
+    found: Vec<Found>,
 }
 
 impl Walk<'_> {
@@ -88,27 +99,27 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The groups in a group. Its datasets become tensors.
+    /// The groups in a group. Its datasets are noted.
     fn list(&mut self, group: &Group, path: &str) -> Result<Vec<(String, Group)>> {
         self.guard.start_listing();
         let groups = group.iter_groups().map_err(|e| self.wrong(path, e))?;
         if !self.guard.header().is_some_and(|header| self.groups.insert(header)) {
             return Err(self.link(path, "two links to one group"));
         }
+        let links = self.guard.links();
         let datasets = group.iter_datasets().map_err(|e| self.wrong(path, e))?;
-        let found = (groups.len() + datasets.len()) as u64;
-        if self.guard.indexed_links().is_some_and(|links| links != found) {
+        if links.is_some_and(|links| links != (groups.len() + datasets.len()) as u64) {
             return Err(self.link(path, "a link to something else than a group or a dataset"));
         }
         for (name, dataset) in datasets {
-            let path = self.join(path, &name)?;
-            let tensor = self.tensor(&path, &dataset)?;
-            self.tensors.push(tensor);
+            let found = self.dataset(self.join(path, &name)?, &dataset)?;
+            self.found.push(found);
         }
         groups.map(|(name, group)| Ok((self.join(path, &name)?, group))).collect()
     }
 
-    fn tensor(&self, path: &str, dataset: &Dataset) -> Result<Tensor> {
+    fn dataset(&self, name: String, dataset: &Dataset) -> Result<Found> {
+        let path = name.as_str();
         let wrong = |e| self.wrong(path, e);
         let storage = |found: &str| {
             let (file, tensor) = (clip(self.region.name()), clip(path));
@@ -136,7 +147,8 @@ impl Walk<'_> {
             shape: clip(format_args!("{stored:?}")),
         })?;
         let dtype = self.dtype(path, dataset)?;
-        Tensor::in_file(self.region, path.into(), dtype, &shape, self.range(path, address, size)?)
+        let range = self.range(path, address, size)?;
+        Ok(Found { dtype, shape, range, name })
     }
 
     fn range(&self, path: &str, address: u64, size: u64) -> Result<Range<usize>> {
@@ -198,16 +210,24 @@ impl Walk<'_> {
         match self.guard.refusal() {
             Some(Refusal::Link(found)) => self.link(path, found),
             Some(Refusal::Structure(found)) => self.broken(path, found),
-            None => self.broken(path, &clip(error)),
+            None => self.broken(path, &reason(&error)),
         }
     }
 
     fn link(&self, path: &str, found: &'static str) -> Error {
-        Error::Link { file: clip(self.region.name()), group: clip(path), found }
+        Error::Link { file: clip(self.region.name()), group: clip(format_args!("/{path}")), found }
     }
 
     fn broken(&self, path: &str, found: &str) -> Error {
         broken(self.region, path, found)
+    }
+}
+
+/// What the reader says, without what it puts before.
+fn reason(error: &hdf5_pure::Error) -> String {
+    match error {
+        hdf5_pure::Error::Format(error) => clip(error),
+        other => clip(other),
     }
 }
 
@@ -216,17 +236,15 @@ fn broken(region: &Region, path: &str, found: &str) -> Error {
 }
 
 /// Checks that no two tensors share a byte.
-fn check_overlap(region: &Region, tensors: &[Tensor]) -> Result<()> {
-    let stored = tensors.iter().filter(|tensor| tensor.byte_len() > 0);
-    let mut places: Vec<_> =
-        stored.map(|tensor| (tensor.file_offset().unwrap_or_default(), tensor)).collect();
-    places.sort_by_key(|(begin, tensor)| (*begin, tensor.name()));
+fn check_overlap(region: &Region, found: &[Found]) -> Result<()> {
+    let mut places: Vec<_> = found.iter().filter(|found| !found.range.is_empty()).collect();
+    places.sort_by_key(|found| found.range.start);
     let mut pairs = places.iter().zip(places.iter().skip(1));
-    match pairs.find(|((begin, tensor), (next, _))| begin + tensor.byte_len() > *next) {
-        Some(((_, other), (_, tensor))) => Err(Error::Overlap {
+    match pairs.find(|(before, after)| before.range.end > after.range.start) {
+        Some((other, tensor)) => Err(Error::Overlap {
             file: clip(region.name()),
-            tensor: clip(tensor.name()),
-            other: clip(other.name()),
+            tensor: clip(&tensor.name),
+            other: clip(&other.name),
         }),
         None => Ok(()),
     }

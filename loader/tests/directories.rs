@@ -115,19 +115,6 @@ fn pickles_are_refused() {
 }
 
 #[test]
-fn keras_presets_are_recognised() {
-    let keras = br#"{"registered_name": "keras_hub>BertBackbone", "config": {"num_layers": 2}}"#;
-    for weights in ["model.weights.h5", "model.weights.json", "model.safetensors"] {
-        let dir = preset(&[("config.json", keras), (weights, b"")]);
-        assert!(matches!(open(dir.path()), Err(Error::UnsupportedFormat { .. })), "{weights}");
-    }
-    let dir = preset(&[("model.weights.h5", b"")]);
-    assert!(matches!(open(dir.path()), Err(Error::UnsupportedFormat { .. })), "with another config");
-    fs::remove_file(dir.path().join("config.json")).unwrap();
-    assert!(matches!(open(dir.path()), Err(Error::UnsupportedFormat { .. })), "without config");
-}
-
-#[test]
 fn sizes_are_limited() {
     let dir = preset(&[("config.json", " ".repeat((1 << 20) + 1).as_bytes())]);
     let found = open(dir.path()).unwrap_err();

@@ -190,6 +190,145 @@ fn indices() {
 }
 
 #[test]
+fn hdf5_files() {
+    #[rustfmt::skip]
+    let table = [
+        ("empty", "Hdf5", "signature not found"),
+        ("not_hdf5", "Hdf5", "signature not found"),
+        ("version_unknown", "Hdf5", "unsupported superblock version: 9"),
+        ("cut_in_superblock", "Hdf5", "unexpected EOF: need 96 bytes, have 40"),
+        ("cut_after_superblock", "Hdf5", "a file cut short"),
+        ("cut_at_last_byte", "Hdf5", "a file cut short"),
+        ("end_beyond_file", "Hdf5", "a file cut short"),
+        ("end_2_64", "Hdf5", "a file cut short"),
+        ("base_elsewhere", "Hdf5", "does not begin with HDF5 of 64 bits"),
+        ("sizes_of_4", "Hdf5", "does not begin with HDF5 of 64 bits"),
+        ("sizes_of_0", "Hdf5", "invalid offset size: 0"),
+        ("root_beyond_file", "Hdf5", "a structure that does not lie in the file"),
+        ("root_undefined", "Hdf5", "a structure that does not lie in the file"),
+        ("root_is_superblock", "Hdf5", "invalid object header version: 137"),
+        ("root_is_dataset", "Hdf5", "object header is not a group"),
+        ("external_storage", "Storage", "tensor \"a/b\": expected contiguous data in this file, found external storage"),
+        ("external_storage_and_data", "Storage", "found external storage"),
+        ("virtual", "Storage", "found a virtual dataset"),
+        ("soft_link_old", "Link", "group \"/\": expected plain links to objects of this file, found a soft link"),
+        ("soft_link_old_to_object", "Link", "found a soft link"),
+        ("soft_link", "Link", "found a soft link"),
+        ("soft_link_dense", "Link", "found a link to something else than a group or a dataset"),
+        ("external_link", "Link", "found a link into another file"),
+        ("link_of_unknown_kind", "Link", "found a link of an unknown kind"),
+        ("link_to_type_old", "Link", "found a link to something else than a group or a dataset"),
+        ("link_to_type", "Link", "found a link to something else than a group or a dataset"),
+        ("cycle", "Link", "group \"/b\": expected plain links to objects of this file, found two links to one group"),
+        ("group_twice", "Link", "found two links to one group"),
+        ("dataset_twice", "Overlap", "tensor \"b\": expected bytes of its own, found them shared with \"a\""),
+        ("overlap", "Overlap", "found them shared with \"a\""),
+        ("overlap_misaligned", "Overlap", "tensor \"01\": expected bytes of its own, found them shared with \"00\""),
+        ("name_twice", "Duplicate", "expected \"a\" once"),
+        ("name_empty", "Link", "found a link whose name is part of a path"),
+        ("name_dot", "Link", "found a link whose name is part of a path"),
+        ("name_dot_dot", "Link", "found a link whose name is part of a path"),
+        ("name_slash", "Link", "found a link whose name is part of a path"),
+        ("name_path", "Link", "found a link whose name is part of a path"),
+        ("name_not_utf8", "Hdf5", "not UTF-8"),
+        ("name_long", "Hdf5", "a path of more than 1024 bytes"),
+        ("deep", "Hdf5", "groups nested deeper than 32"),
+        ("tree_of_itself", "Hdf5", "depth exceeded"),
+        ("tree_doubling", "Hdf5", "structures that take more reading than the file has bytes"),
+        ("many_long_names", "Hdf5", "structures that take more reading than the file has bytes"),
+        ("continued_by_itself", "Hdf5", "depth exceeded"),
+        ("types_nested", "ElementType", "values of variable length"),
+        ("header_long", "Hdf5", "a structure of more than 4096 bytes"),
+        ("records_of_no_length", "Hdf5", "a tree with records of no length"),
+        ("shape_bomb", "DataLength", "expected 4398046511104 bytes of F32, found 8 bytes"),
+        ("shape_overflow", "ShapeOverflow", "[8589934592, 8589934592]"),
+        ("shape_overflow_beside_0", "ShapeOverflow", "[0, 1099511627776, 1099511627776]"),
+        ("shape_larger_than_data", "DataLength", "expected 12 bytes of F32, found 8 bytes"),
+        ("shape_smaller_than_data", "DataLength", "expected 4 bytes of F32, found 8 bytes"),
+        ("size_beyond_file", "Offsets", "found 96 to 1099511627872"),
+        ("address_beyond_file", "Offsets", "found 1099511627776 to 1099511627784"),
+        ("address_wraps", "Offsets", "found 18446744073709551612 to 18446744073709551615"),
+        ("data_cut", "Offsets", "found 96 to 4194400"),
+        ("unwritten", "Storage", "found none, as of data never written"),
+        ("compact", "Storage", "found compact storage"),
+        ("chunked", "Storage", "found chunked storage"),
+        ("compressed", "Storage", "found chunked and compressed storage"),
+        ("layout_unknown", "Hdf5", "\"/a/b\": expected a sound HDF5 file, found invalid data layout version: 9"),
+        ("big_endian", "ElementType", "found big-endian floats of 4 bytes"),
+        ("big_endian_integers", "ElementType", "found big-endian integers of 8 bytes"),
+        ("float_of_another_kind", "ElementType", "found little-endian floats of 4 bytes"),
+        ("float_of_no_bytes", "Hdf5", "zero-byte element size"),
+        ("opaque_unexplained", "ElementType", "found 2 opaque bytes without an attribute"),
+        ("opaque_of_another_type", "ElementType", "found 2 opaque bytes without an attribute"),
+        ("strings", "ElementType", "found strings"),
+    ];
+    check("hdf5", &table, |path| {
+        let bytes = fs::read(path).unwrap();
+        let dir = preset(&[("config.json", common::KERAS.as_bytes()), ("model.weights.h5", &bytes)]);
+        let (variant, message) = refused(dir.path());
+        assert!(message.contains("model.weights.h5"), "{message}");
+        let in_memory =
+            Preset::from_bytes(common::KERAS.as_bytes(), Region::from_vec("model.weights.h5", bytes));
+        assert_eq!(describe(&in_memory.unwrap_err()), (variant.clone(), message.clone()));
+        (variant, message)
+    });
+}
+
+#[test]
+fn keras_indices() {
+    #[rustfmt::skip]
+    let table = [
+        ("not_json", "Malformed", "\"model.weights.json\": expected an object with a weight_map"),
+        ("without_map", "Malformed", "missing field `weight_map`"),
+        ("map_twice", "Malformed", "duplicate field `weight_map`"),
+        ("layer_twice", "Malformed", "the key \"/layers/a/vars\" twice"),
+        ("shard_is_number", "Malformed", "the name of a shard, or an array of names"),
+        ("shards_are_numbers", "Malformed", "the name of a shard, or an array of names"),
+        ("shards_nested", "Malformed", "the name of a shard, or an array of names"),
+        ("name_parent", "OutsideDirectory", "\"../layer_missing/m.weights.h5\": expected a plain file name"),
+        ("name_parent_in_list", "OutsideDirectory", "expected a plain file name"),
+        ("name_absolute", "OutsideDirectory", "\"/etc/passwd\": expected a plain file name"),
+        ("name_empty", "OutsideDirectory", "expected a plain file name"),
+        ("name_in_subdirectory", "OutsideDirectory", "expected a plain file name"),
+        ("shard_missing", "MissingFile", "expected n.weights.h5, found no such file"),
+        ("shard_is_index", "Hdf5", "\"model.weights.json\""),
+        ("shard_corrupt", "Hdf5", "\"n.weights.h5\": \"/\": expected a sound HDF5 file, found a file cut short"),
+        ("layer_missing", "NotInShard", "\"m.weights.h5\": expected tensor \"layers/b/vars\""),
+        ("layer_unlisted", "NotInIndex", "expected only the tensors that the index places there, found \"layers/b/vars\""),
+        ("layer_elsewhere", "NotInShard", "\"n.weights.h5\": expected tensor \"layers/b/vars\""),
+        ("variable_in_two_shards", "Duplicate", "\"n.weights.h5\": expected \"layers/a/vars/1\" once, found it again in \"m.weights.h5\""),
+        ("variable_in_two_spellings", "Duplicate", "\"n.weights.h5\": expected \"layers/a/vars/0\" once"),
+    ];
+    check("keras_index", &table, |path| {
+        let dir = preset(&[("config.json", common::KERAS.as_bytes())]);
+        for path in entries(path).iter().filter(|path| path.is_file()) {
+            fs::copy(path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+        refused(dir.path())
+    });
+}
+
+#[test]
+fn unusual_hdf5_files_work() {
+    for (name, tensors, copied) in [
+        ("every_type", 6, 0),
+        ("misaligned", 1, 8),
+        ("newer", 1, 0),
+        ("newer_dense", 2, 0),
+        ("no_elements", 1, 0),
+        ("no_tensors", 0, 0),
+        ("scalar", 1, 0),
+    ] {
+        let bytes = fs::read(specimens("hdf5_good").join(name).with_extension("h5")).unwrap();
+        for access in [Access::Map, Access::Read] {
+            let dir = preset(&[("config.json", common::KERAS.as_bytes()), ("model.weights.h5", &bytes)]);
+            let preset = Preset::open(dir.path(), access).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!((preset.tensors().len(), preset.bytes_copied()), (tensors, copied), "{name}");
+        }
+    }
+}
+
+#[test]
 fn unusual_files_work() {
     let paths = entries(&specimens("safetensors_good"));
     assert_eq!(paths.len(), 8);

@@ -30,7 +30,8 @@ const MAX_NAMES: u64 = 1 << 20;
 /// What a read costs at least, in bytes.
 const LEAST_COST: u64 = 64;
 
-/// The most that reading the structures of one file may cost, in bytes: 15 to 20 thousand tensors.
+/// The most that reading the structures of one file may cost, in bytes. A tensor takes four to nine
+/// thousand, most of it when every one has an attribute to look up.
 const MAX_BUDGET: u64 = 64 << 20;
 
 const OUTSIDE: Refusal = Refusal::Structure("a structure that does not lie in the file");
@@ -57,8 +58,8 @@ struct State {
     refusal: Option<Refusal>,
     /// Where the first read since [`Guard::start_listing`] began.
     first: Option<u64>,
-    /// How many links the dense group has that was read since then.
-    dense: Option<u64>,
+    /// How many links the group has that was listed since then, unless they are messages of its header.
+    links: Option<u64>,
     /// Where the names of the group read last lie, and their length.
     names: Option<(u64, u64)>,
     /// The longest of these names.
@@ -74,7 +75,7 @@ impl Guard {
             budget: Guard::budget(region.bytes().len() as u64),
             refusal: None,
             first: None,
-            dense: None,
+            links: None,
             names: None,
             longest_name: 0,
             numbered: false,
@@ -85,7 +86,7 @@ impl Guard {
     /// Before a group is listed.
     pub(super) fn start_listing(&self) {
         let mut state = self.lock();
-        (state.first, state.dense) = (None, None);
+        (state.first, state.links) = (None, None);
     }
 
     /// Where the header lies of the group listed since [`Guard::start_listing`].
@@ -93,9 +94,9 @@ impl Guard {
         self.lock().first
     }
 
-    /// How many links that group has according to its index, if it has one.
-    pub(super) fn indexed_links(&self) -> Option<u64> {
-        self.lock().dense
+    /// How many links that group has according to its symbol table or its index, if it has one.
+    pub(super) fn links(&self) -> Option<u64> {
+        self.lock().links
     }
 
     /// Why the reader failed, if that was this guard's doing.
@@ -106,7 +107,7 @@ impl Guard {
     /// All structures are read up to six times: groups list their members twice, and headers of members are
     /// read to tell groups from datasets. Small presets consist of structures for the most part.
     fn budget(len: u64) -> u64 {
-        len.saturating_mul(4).saturating_add(64 << 10).min(MAX_BUDGET)
+        len.saturating_mul(8).saturating_add(64 << 10).min(MAX_BUDGET)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,6 +174,8 @@ impl State {
             b"SNOD" => {
                 let entries = body.get(4..).unwrap_or_default().chunks_exact(40);
                 self.pay((entries.len() as u64).saturating_mul(self.longest_name))?;
+                // A group has any number of nodes.
+                self.links = Some(self.links.unwrap_or(0).saturating_add(entries.len() as u64));
                 // The name, the object, and what is cached of it: 2 for a soft link.
                 if entries.clone().any(|entry| number(entry, 16, 4) == Some(2)) {
                     return Err(Refusal::Link("a soft link"));
@@ -195,7 +198,7 @@ impl State {
                     return Err(Refusal::Structure("a tree with records of no length"));
                 }
                 if number(body, 1, 1) == Some(5) {
-                    self.dense = number(body, 22, 8);
+                    self.links = number(body, 22, 8);
                 }
             }
             // Version, length of references, length of the description of filters.

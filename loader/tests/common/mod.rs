@@ -8,13 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub const CONFIG: &str = r#"{"model_type": "bert"}"#;
+pub const KERAS: &str = r#"{"registered_name": "keras_hub>BertBackbone", "config": {"num_layers": 2}}"#;
 
 /// The specimens of `specimens/make.py`.
 pub fn specimens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specimens").join(name)
 }
 
-/// The fixtures written by transformers.
+/// The fixtures written by transformers and KerasHub.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/fixtures")).join(name)
 }

@@ -7,6 +7,9 @@ safetensors/       weight files that must be refused
 safetensors_good/  unusual weight files that must work
 config/            config.json files that must be refused
 index/             directories with a model.safetensors.index.json that must be refused
+hdf5/              weight files of Keras that must be refused, written by hdf5.py
+hdf5_good/         unusual ones that must work
+keras_index/       directories with a model.weights.json that must be refused
 
 What each must lead to is in ../specimens.rs. Only the standard library is needed; the outputs are in git.
 """
@@ -15,6 +18,8 @@ import json
 import shutil
 import struct
 from pathlib import Path
+
+import hdf5
 
 HERE = Path(__file__).resolve().parent
 
@@ -214,9 +219,279 @@ def make_index():
     index("tensor_in_two_shards", {"a": "one.safetensors", "b": "two.safetensors"}, one=one, two=both)
 
 
-for old in ("safetensors", "safetensors_good", "config", "index"):
+def make_hdf5():
+    eight = bytes(range(8))
+
+    def save(name, build, version=0, **fields):
+        file = hdf5.File(version)
+        write(f"hdf5/{name}.h5", file.save(build(file), **fields))
+
+    def one(name, *args, **kwargs):
+        """A file with one dataset, `a/b`."""
+        save(name, lambda file: file.group({"a": file.group({"b": file.dataset(*args, **kwargs)})}))
+
+    file = hdf5.File()
+    whole = file.save(file.group({"a": file.dataset([2], eight)}))
+    raw = lambda name, content: write(f"hdf5/{name}.h5", content)
+
+    # Not HDF5, not all of it, or not the kind that Keras writes.
+    raw("empty", b"")
+    raw("not_hdf5", b"\x80\x02cos\nsystem\n" + bytes(1000))
+    raw("cut_in_superblock", whole[:40])
+    raw("cut_after_superblock", whole[:96])
+    raw("cut_at_last_byte", whole[:-1])
+    save("end_beyond_file", lambda file: file.group({}), end=2**40)
+    save("end_2_64", lambda file: file.group({}), end=2**64 - 1)
+    save("base_elsewhere", lambda file: file.group({}), base=512)
+    save("sizes_of_4", lambda file: file.group({}), sizes=4)
+    save("sizes_of_0", lambda file: file.group({}), sizes=0)
+    raw("version_unknown", whole[:8] + b"\x09" + whole[9:])
+    save("root_beyond_file", lambda file: 2**40)
+    save("root_undefined", lambda file: hdf5.UNDEFINED)
+    save("root_is_superblock", lambda file: 0)
+    save("root_is_dataset", lambda file: file.dataset([2], eight))
+
+    # References out of the file.
+    external = (7, struct.pack("<B3xHHQ", 1, 1, 1, 96) + struct.pack("<QQQ", 8, 0, 8))
+    nowhere = hdf5.contiguous(hdf5.UNDEFINED, 8)
+    one("external_storage", [2], b"", layout=nowhere, more=[external])
+    save(
+        "external_storage_and_data",
+        lambda file: file.group({"a": file.dataset([2], eight, more=[external])}),
+    )
+    one("virtual", [2], b"", layout=struct.pack("<BBQI", 4, 3, 96, 0))
+    save("soft_link_old", lambda file: file.group({"a": (hdf5.UNDEFINED, 2)}))
+    save("soft_link_old_to_object", lambda file: file.group({"a": (file.dataset([2], eight), 2)}))
+    new = lambda *messages: lambda file: file.new_group(*messages)
+    save("soft_link", new((6, hdf5.link("a", 1, b"/etc"))), version=2)
+    save("external_link", new((6, hdf5.link("a", 64, b"\0/etc/passwd\0/a\0"))), version=2)
+    save("link_of_unknown_kind", new((6, hdf5.link("a", 99, b"x"))), version=2)
+    mixed = lambda file: [
+        hdf5.hard("a", file.dataset([2], eight)),
+        hdf5.link("b", 1, b"/etc"),
+    ]
+    save("soft_link_dense", lambda file: file.dense_group(mixed(file)), version=2)
+    save("link_to_type_old", lambda file: file.group({"a": file.header((3, hdf5.F32))}))
+    save("link_to_type", lambda file: file.dense_group([hdf5.hard("a", file.header((3, hdf5.F32)))]), version=2)
+
+    # Cycles, and what is there twice.
+    def cycle(file):
+        group = file.group({"a": 0, "b": 0})
+        # Both links lead to the group itself: the objects of the two entries are written over.
+        node = file.bytes.index(b"SNOD")
+        for entry in (0, 1):
+            struct.pack_into("<Q", file.bytes, node + 8 + 40 * entry + 8, group)
+        return group
+
+    save("cycle", cycle)
+
+    def twice(file):
+        group = file.group({"w": file.dataset([2], eight)})
+        return file.group({"a": group, "b": group})
+
+    save("group_twice", twice)
+
+    def dataset_twice(file):
+        dataset = file.dataset([2], eight)
+        return file.group({"a": dataset, "b": dataset})
+
+    save("dataset_twice", dataset_twice)
+
+    def overlap(file, shift=4):
+        at = file.put(bytes(16))
+        first, second = (hdf5.contiguous(at + k, 8) for k in (0, shift))
+        return file.group({"a": file.dataset([2], b"", layout=first), "b": file.dataset([2], b"", layout=second)})
+
+    save("overlap", overlap)
+
+    def overlap_misaligned(file):
+        """Each would be copied."""
+        at = file.put(bytes(20001)) + 1
+        layout = hdf5.contiguous(at, 20000)
+        return file.group({f"{i:02}": file.dataset([5000], b"", layout=layout) for i in range(60)})
+
+    save("overlap_misaligned", overlap_misaligned)
+    save("name_twice", lambda file: file.group([("a", file.dataset([2], eight)), ("a", file.dataset([2], eight))]))
+    for name, link in [
+        ("empty", ""),
+        ("dot", "."),
+        ("dot_dot", ".."),
+        ("slash", "/"),
+        ("path", "layers/a/vars/0"),
+    ]:
+        save(f"name_{name}", lambda file: file.group({link: file.dataset([2], eight)}))
+    save("name_not_utf8", lambda file: file.group({b"\xff": file.dataset([2], eight)}))
+    save("name_long", lambda file: file.group({"x" * 1100: file.dataset([2], eight)}))
+
+    def deep(file):
+        group = file.group({})
+        for _ in range(34):
+            group = file.group({"a": group})
+        return group
+
+    save("deep", deep)
+
+    # Small files that take long, or much memory, when what they say is followed.
+    def tree_of_itself(file):
+        heap, _ = file.names([b"a"])
+        tree = file.tree([0] * 64, level=1)
+        for child in range(64):
+            struct.pack_into("<Q", file.bytes, tree + 24 + 16 * child + 8, tree)
+        return file.group_of(tree, heap)
+
+    save("tree_of_itself", tree_of_itself)
+
+    def tree_doubling(file):
+        """40 nodes, each of which is both children of the next: 2^40 ways down."""
+        heap, places = file.names([b"a"])
+        tree = file.tree([file.symbols([])])
+        for level in range(1, 41):
+            tree = file.tree([tree, tree], level=level)
+        return file.group_of(tree, heap)
+
+    save("tree_doubling", tree_doubling)
+
+    def many_long_names(file):
+        heap, places = file.names([b"x" * 10000])
+        node = file.symbols([(places[0], file.dataset([0], b""))] * 100)
+        return file.group_of(file.tree([node] * 200), heap)
+
+    save("many_long_names", many_long_names)
+
+    def continued_by_itself(file):
+        header = file.header((16, bytes(16)), (16, bytes(16)))
+        struct.pack_into("<QQQQ", file.bytes, header + 24, header + 16, 48, 0, 0)
+        struct.pack_into("<QQ", file.bytes, header + 48, header + 16, 48)
+        return header
+
+    save("continued_by_itself", continued_by_itself)
+    nested = (struct.pack("<BBBBI", 0x19, 0, 0, 0, 16)) * 500
+    one("types_nested", [2], eight, kind=nested + hdf5.F32)
+    one("header_long", [2], eight, more=[(5, bytes(5000))])
+
+    def records_of_no_length(file):
+        group = file.dense_group([hdf5.hard("a", file.dataset([2], eight))])
+        at = file.bytes.index(b"BTHD")
+        struct.pack_into("<H", file.bytes, at + 10, 0)
+        struct.pack_into("<I", file.bytes, at + 34, hdf5.lookup3(bytes(file.bytes[at : at + 34])))
+        return group
+
+    save("records_of_no_length", records_of_no_length, version=2)
+
+    # Sizes that the file does not have.
+    one("shape_bomb", [2**40], eight)
+    one("shape_overflow", [2**33, 2**33], eight)
+    one("shape_overflow_beside_0", [0, 2**40, 2**40], b"")
+    one("shape_larger_than_data", [3], eight)
+    one("shape_smaller_than_data", [1], eight)
+    one("size_beyond_file", [2**38], b"", layout=hdf5.contiguous(96, 2**40))
+    one("address_beyond_file", [2], b"", layout=hdf5.contiguous(2**40, 8))
+    one("address_wraps", [2], b"", layout=hdf5.contiguous(2**64 - 4, 8))
+    one("data_cut", [2**20], b"", layout=hdf5.contiguous(96, 2**22))
+
+    # Storage that cannot be used in place.
+    one("unwritten", [2], b"", layout=nowhere)
+    one("compact", [2], b"", layout=struct.pack("<BBH", 3, 0, 8) + eight)
+    chunks = struct.pack("<BBBQIII", 3, 2, 2, hdf5.UNDEFINED, 2, 4, 0)
+    one("chunked", [2], b"", layout=chunks)
+    deflate = (11, struct.pack("<BB6xHHHHI4x", 1, 1, 1, 0, 1, 1, 6))
+    one("compressed", [2], b"", layout=chunks, more=[deflate])
+    one("layout_unknown", [2], b"", layout=struct.pack("<BBQQ", 9, 1, 96, 8))
+
+    # Types that are not read.
+    change = lambda kind, at, value: kind[:at] + bytes([value]) + kind[at + 1 :]
+    one("big_endian", [2], eight, kind=change(hdf5.F32, 1, 0x21))
+    one("big_endian_integers", [1], eight, kind=change(hdf5.I64, 1, 9))
+    one("float_of_another_kind", [2], eight, kind=change(hdf5.F32, 16, 126))
+    one("float_of_no_bytes", [2], eight, kind=change(hdf5.F32, 4, 0))
+    one("opaque_unexplained", [4], eight, kind=hdf5.OPAQUE16)
+    explain = lambda value: [(12, hdf5.attribute("dtype", value))]
+    one("opaque_of_another_type", [4], eight, kind=hdf5.OPAQUE16, more=explain("float8_e4m3fn"))
+    one("strings", [2], eight, kind=hdf5.text_type(4))
+
+    def good(name, links, version=0):
+        file = hdf5.File(version)
+        write(f"hdf5_good/{name}.h5", file.save(links(file)))
+
+    good("no_tensors", lambda file: file.group({}))
+    good("scalar", lambda file: file.group({"a": file.dataset([], bytes([0, 0, 0xC0, 0x3F]))}))
+    good(
+        "no_elements",
+        lambda file: file.group({"a": file.dataset([0, 3], b"", layout=hdf5.contiguous(hdf5.UNDEFINED, 0))}),
+    )
+    good(
+        "every_type",
+        lambda file: file.group(
+            {
+                "a": file.dataset([2], eight),
+                "b": file.dataset([4], eight, kind=hdf5.F16),
+                "c": file.dataset([1], eight, kind=hdf5.F64),
+                "d": file.dataset([1], eight, kind=hdf5.I64),
+                "e": file.dataset([8], eight, kind=hdf5.U8),
+                "f": file.dataset([2, 2], eight, kind=hdf5.OPAQUE16, more=explain("bfloat16")),
+            }
+        ),
+    )
+
+    def misaligned(file):
+        at = file.put(bytes(3) + struct.pack("<ff", 1.5, -2.0))
+        return file.group({"a": file.dataset([2], b"", layout=hdf5.contiguous(at + 3, 8))})
+
+    good("misaligned", misaligned)
+    good("newer", lambda file: file.new_group((6, hdf5.hard("a", file.dataset([2], eight)))), version=2)
+    good(
+        "newer_dense",
+        lambda file: file.dense_group([hdf5.hard(name, file.dataset([2], eight)) for name in "ab"]),
+        version=2,
+    )
+
+
+def make_keras_index():
+    def weights(*variables, layers=("a",)):
+        file = hdf5.File()
+
+        def layer():
+            data = {name: file.dataset([1], bytes(4)) for name in variables}
+            return file.group({"vars": file.group(data)})
+
+        return file.save(file.group({"layers": file.group({name: layer() for name in layers})}))
+
+    zero, one, both = weights("0"), weights("1"), weights("0", "1")
+    layer = "/layers/a/vars"
+
+    def index(name, content, **shards):
+        content = content if isinstance(content, str) else json.dumps({"metadata": {}, "weight_map": content})
+        write(f"keras_index/{name}/model.weights.json", content)
+        for shard, data in shards.items():
+            write(f"keras_index/{name}/{shard}.weights.h5", data)
+
+    index("not_json", "weight_map")
+    index("without_map", '{"metadata": {"total_size": 4}}')
+    index("map_twice", '{"weight_map": {}, "weight_map": {}}')
+    index("layer_twice", f'{{"weight_map": {{"{layer}": "m.weights.h5", "{layer}": "m.weights.h5"}}}}', m=both)
+    index("shard_is_number", {layer: 1})
+    index("shards_are_numbers", {layer: [1]})
+    index("shards_nested", {layer: [["m.weights.h5"]]}, m=both)
+    index("name_parent", {layer: "../layer_missing/m.weights.h5"})
+    index("name_parent_in_list", {layer: ["m.weights.h5", "../layer_missing/m.weights.h5"]}, m=both)
+    index("name_absolute", {layer: "/etc/passwd"})
+    index("name_empty", {layer: ""})
+    index("name_in_subdirectory", {layer: "sub/m.weights.h5"}, **{"sub/m": both})
+    index("shard_missing", {layer: ["m.weights.h5", "n.weights.h5"]}, m=zero)
+    index("shard_is_index", {layer: "model.weights.json"})
+    index("shard_corrupt", {layer: ["m.weights.h5", "n.weights.h5"]}, m=zero, n=one[:-1])
+    index("layer_missing", {layer: "m.weights.h5", "/layers/b/vars": "m.weights.h5"}, m=both)
+    index("layer_unlisted", {layer: "m.weights.h5"}, m=weights("0", layers=("a", "b")))
+    index("layer_elsewhere", {layer: "m.weights.h5", "/layers/b/vars": "n.weights.h5"}, m=zero, n=one)
+    index("variable_in_two_shards", {layer: ["m.weights.h5", "n.weights.h5"]}, m=both, n=one)
+    index("variable_in_two_spellings", {layer: "m.weights.h5", "layers/a/vars": "n.weights.h5"}, m=zero, n=both)
+
+
+for old in ("safetensors", "safetensors_good", "config", "index", "hdf5", "hdf5_good", "keras_index"):
     shutil.rmtree(HERE / old, ignore_errors=True)
 make_safetensors()
 make_good()
 make_config()
 make_index()
+make_hdf5()
+make_keras_index()
