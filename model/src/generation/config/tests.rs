@@ -135,7 +135,7 @@ fn generation_config_json_wins() {
 
 #[test]
 fn keras_hub_samples_by_default() {
-    let preset = preset(r#"{"registered_name": "keras_hub>OPTBackbone", "config": {"eos_token_id": 5}}"#);
+    let preset = Preset::open(rachis_testkit::goldens::fixture("opt_pre/keras"), Access::Map).unwrap();
     let config = GenerationConfig::from_preset(&preset).unwrap();
     assert_eq!(config.strategy, Strategy::from_name("top_k").unwrap());
     assert_eq!((config.max_length, config.eos_token_ids.len()), (Some(1024), 0));
