@@ -1,6 +1,8 @@
 //! What the model's tests share: fixtures as batches, and the comparison with golden files.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod models;
+
 use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::{Ctx, Level, MatRef, Precision};
 use rachis::loader::{Access, Preset};
@@ -72,7 +74,7 @@ pub fn outputs(
     let mut all = Vec::new();
     let mut observe =
         |layer: usize, states: SequenceOutput<'_>| all.push((format!("hs.{layer}"), padded(batch, states)));
-    let output = model.forward_observed(&mut session, batch.inputs(), Some(&mut observe)).unwrap();
+    let output = model.forward_observed(&mut session, batch.inputs(), &mut observe).unwrap();
     let sequence = padded(batch, output.sequence_output);
     let pooled: Vec<f32> = (0..count).flat_map(|i| output.pooled_output.row(i).to_vec()).collect();
     if let Some(heads) = heads {
