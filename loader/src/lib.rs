@@ -38,6 +38,7 @@ mod keras;
 mod map;
 mod preset;
 pub mod safetensors;
+mod save;
 mod shards;
 mod tensor;
 
@@ -45,4 +46,5 @@ pub use config::{Config, ConfigSource};
 pub use error::{Error, Result};
 pub use map::{Access, Region};
 pub use preset::{FileInfo, Preset};
+pub use save::{NewTensor, TensorSink, save_preset};
 pub use tensor::{Data, Dtype, Tensor};

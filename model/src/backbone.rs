@@ -9,15 +9,16 @@ use rachis_loader::{Access, Preset};
 
 pub use any::Backbone;
 
-use crate::config::DtypePolicy;
+use crate::config::{DtypePolicy, Fields};
 use crate::decoder::private::Stacks;
 use crate::error::Result;
 use crate::layers::{Embedding, LogitsHead, Stack};
+use crate::save::{Storage, Tensors};
 use crate::session::{Model, Plan, Session};
 use crate::weights::Source;
 
 pub(crate) mod private {
-    use super::{Ctx, Embedding, Plan, Preset, Result, Session, Source};
+    use super::{Ctx, Embedding, Fields, Plan, Preset, Result, Session, Source, Tensors};
 
     /// An architecture's configuration, and what is built of it.
     pub trait Architecture: Sized {
@@ -28,6 +29,19 @@ pub(crate) mod private {
         /// # Errors
         /// A field that is missing, malformed or absurd; a preset of another architecture.
         fn read(preset: &Preset) -> Result<Self>;
+
+        /// This configuration with what the weights themselves say, whatever the configuration does.
+        #[must_use]
+        fn as_stored(self, preset: &Preset) -> Self {
+            let _ = preset;
+            self
+        }
+
+        /// The fields of a Hugging Face configuration.
+        ///
+        /// # Errors
+        /// What transformers has no model for.
+        fn to_hugging_face(&self) -> Result<Fields>;
 
         /// The model with weights from `source`.
         ///
@@ -43,6 +57,9 @@ pub(crate) mod private {
         type Observer<'o>;
 
         fn token_embedding(&self) -> &Embedding;
+
+        /// What is to be stored, under the names of `like`.
+        fn save<'m>(&'m self, like: &'m Self, tensors: &mut Tensors<'m>);
 
         /// The working memory for `batch` sequences of up to `seq` tokens.
         ///
@@ -86,7 +103,15 @@ impl<C: Architecture> BackboneOf<C> {
     /// # Errors
     /// A file that is missing or malformed, another architecture, a weight that is missing or misshapen.
     pub fn from_preset(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::load(&Preset::open(dir, Access::Map)?)
+        Self::from_preset_with(dir, PresetOptions::default())
+    }
+
+    /// The model in a preset directory, opened as `options` say.
+    ///
+    /// # Errors
+    /// As [`BackboneOf::from_preset`]; without weights, also a configuration that there is no memory for.
+    pub fn from_preset_with(dir: impl AsRef<Path>, options: PresetOptions) -> Result<Self> {
+        Self::load_with(&options.open(dir)?, options)
     }
 
     /// The model in an opened preset, which it shares rather than copies.
@@ -94,7 +119,20 @@ impl<C: Architecture> BackboneOf<C> {
     /// # Errors
     /// As [`BackboneOf::from_preset`].
     pub fn load(preset: &Preset) -> Result<Self> {
-        let (config, dtype) = (C::read(preset)?, DtypePolicy::of(preset.config())?);
+        Self::load_with(preset, PresetOptions::default())
+    }
+
+    /// The model in an opened preset. Of the options, how the preset's files are accessed is settled by now.
+    ///
+    /// # Errors
+    /// As [`BackboneOf::from_preset_with`].
+    pub fn load_with(preset: &Preset, options: PresetOptions) -> Result<Self> {
+        let config = C::read(preset)?;
+        let dtype = options.dtype.map_or_else(|| DtypePolicy::of(preset.config()), Ok)?;
+        if let PresetWeights::Random { seed } = options.weights {
+            return Ok(Self { dtype, ..Self::random(config, seed)? });
+        }
+        let config = config.as_stored(preset);
         let parts = config.build(&Source::Preset(preset))?;
         Ok(Self { config, dtype, parts })
     }
@@ -109,12 +147,38 @@ impl<C: Architecture> BackboneOf<C> {
         Ok(Self { config, dtype: DtypePolicy::Float32, parts })
     }
 
+    /// Writes the model as a Hugging Face directory, `config.json` and `model.safetensors`, that transformers and this
+    /// crate open. The directory is made if it is not there; files of these names in it are replaced, each in one
+    /// step, when they are complete. Tokenizers and generation settings are no part of a model: copy their files.
+    ///
+    /// A model of a Keras preset goes on as KerasHub's here, also where transformers has another convention (OPT's
+    /// positions, the rounding of Falcon's ALiBi): fields of the configuration, which transformers ignores, say so.
+    ///
+    /// # Errors
+    /// A configuration that transformers has no model for, numbers beyond the range of [`Storage::Float16`], and what
+    /// the file system refuses.
+    pub fn save_preset(&self, dir: impl AsRef<Path>, storage: Storage) -> Result<()> {
+        let mut config = self.config.to_hugging_face()?;
+        let dtype = match storage {
+            Storage::Unchanged => self.dtype,
+            Storage::Float32 => DtypePolicy::Float32,
+            Storage::Bfloat16 => DtypePolicy::Bfloat16,
+            Storage::Float16 => DtypePolicy::Float16,
+        };
+        config.insert("dtype".to_owned(), dtype.name().into());
+        let like = self.config.build(&Source::counted())?;
+        let mut tensors = Tensors::default();
+        self.parts.save(&like, &mut tensors);
+        let list = tensors.list(storage);
+        rachis_loader::save_preset(dir.as_ref(), config, &list, |i, sink| tensors.write(i, storage, sink))
+    }
+
     /// The configuration.
     pub fn config(&self) -> &C {
         &self.config
     }
 
-    /// The dtype policy that the preset states.
+    /// The dtype policy: that of the options, or the one that the preset states.
     pub fn dtype(&self) -> DtypePolicy {
         self.dtype
     }
@@ -172,5 +236,43 @@ impl<C: Architecture<Parts: Stacks>> Stacks for BackboneOf<C> {
 
     fn positions(&self) -> usize {
         self.parts.positions()
+    }
+}
+
+/// How a preset becomes a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PresetOptions {
+    /// What the model computes in, instead of what the preset states. Weights stay stored as they are.
+    pub dtype: Option<DtypePolicy>,
+    /// Where the weights come from.
+    pub weights: PresetWeights,
+}
+
+/// Where the weights of a model come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PresetWeights {
+    /// The preset's files, memory-mapped: see [`Access::Map`] for what must not happen to them.
+    #[default]
+    Mapped,
+    /// The preset's files, read into memory.
+    Read,
+    /// Nowhere: the preset is a configuration, and the weights are random, as with [`BackboneOf::random`].
+    Random {
+        /// The same seed gives the same model.
+        seed: u64,
+    },
+}
+
+impl PresetOptions {
+    /// Opens what a model needs of a preset directory.
+    ///
+    /// # Errors
+    /// A file that is missing or malformed.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Preset> {
+        Ok(match self.weights {
+            PresetWeights::Mapped => Preset::open(dir, Access::Map)?,
+            PresetWeights::Read => Preset::open(dir, Access::Read)?,
+            PresetWeights::Random { .. } => Preset::open_config(dir)?,
+        })
     }
 }

@@ -10,6 +10,7 @@ pub use config::BartConfig;
 
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
+use crate::config::Fields;
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
@@ -78,6 +79,10 @@ impl Architecture for BartConfig {
 
     fn read(preset: &Preset) -> Result<BartConfig> {
         BartConfig::from_preset(preset)
+    }
+
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
     }
 
     fn build(&self, source: &Source<'_>) -> Result<Seq2SeqParts> {

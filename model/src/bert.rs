@@ -13,11 +13,13 @@ pub use heads::BertPretrainingHeads;
 
 use crate::backbone::BackboneOf;
 use crate::backbone::private::{Architecture, Forward};
+use crate::config::Fields;
 use crate::error::{Result, request};
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
     FeedForwardNames, Linear, Norm, NormKind, Order, PositionEmbedding, Positions, Room, Scene, Stack,
 };
+use crate::save::Tensors;
 use crate::session::{self, Observer, Plan, SequenceOutput, Session, Workspace, carve};
 use crate::tokens::{First, Tokens};
 use crate::weights::Source;
@@ -103,6 +105,10 @@ impl Architecture for BertConfig {
         BertConfig::from_preset(preset)
     }
 
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
+    }
+
     fn build(&self, source: &Source<'_>) -> Result<BertParts> {
         let config = self;
         config.validate()?;
@@ -147,6 +153,11 @@ impl Forward for BertParts {
 
     fn token_embedding(&self) -> &Embedding {
         &self.stack.embeddings.tokens
+    }
+
+    fn save<'m>(&'m self, like: &'m Self, tensors: &mut Tensors<'m>) {
+        self.stack.save(&like.stack, tensors);
+        self.pooler.save(&like.pooler, tensors);
     }
 
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {

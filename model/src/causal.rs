@@ -6,6 +6,7 @@ use crate::backbone::private::Forward;
 use crate::decoder::private::Stacks;
 use crate::error::Result;
 use crate::layers::{Embedding, LogitsHead, Room, Scene, Stack};
+use crate::save::Tensors;
 use crate::session::{self, Observer, Plan, SequenceOutput, Session, carve};
 use crate::tokens::{First, Tokens};
 
@@ -25,6 +26,11 @@ impl Forward for CausalParts {
 
     fn token_embedding(&self) -> &Embedding {
         &self.stack.embeddings.tokens
+    }
+
+    fn save<'m>(&'m self, like: &'m Self, tensors: &mut Tensors<'m>) {
+        self.stack.save(&like.stack, tensors);
+        self.head.save(&like.head, tensors);
     }
 
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {

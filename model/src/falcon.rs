@@ -12,7 +12,7 @@ pub use config::{FalconConfig, FalconPositions};
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
 use crate::causal::CausalParts;
-use crate::config::LARGEST_TABLE;
+use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
@@ -55,9 +55,15 @@ impl Architecture for FalconConfig {
     type Parts = CausalParts;
 
     fn read(preset: &Preset) -> Result<FalconConfig> {
-        let config = FalconConfig::from_preset(preset)?;
-        // The file knows, whatever the configuration says.
-        Ok(FalconConfig { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..config })
+        FalconConfig::from_preset(preset)
+    }
+
+    fn as_stored(self, preset: &Preset) -> FalconConfig {
+        FalconConfig { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..self }
+    }
+
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
     }
 
     fn build(&self, source: &Source<'_>) -> Result<CausalParts> {

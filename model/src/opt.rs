@@ -10,6 +10,7 @@ pub use config::{OptConfig, OptPositions};
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
 use crate::causal::CausalParts;
+use crate::config::Fields;
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
@@ -64,6 +65,10 @@ impl Architecture for OptConfig {
 
     fn read(preset: &Preset) -> Result<OptConfig> {
         OptConfig::from_preset(preset)
+    }
+
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
     }
 
     fn build(&self, source: &Source<'_>) -> Result<CausalParts> {

@@ -7,6 +7,7 @@ use crate::cache::CrossKeys;
 use crate::decoder::private::Stacks;
 use crate::error::{Result, request};
 use crate::layers::{Embedding, LogitsHead, Room, Scene, SceneMemory, Stack};
+use crate::save::Tensors;
 use crate::session::{self, Plan, SequenceOutput, Session, Tower, TowerObserver, carve};
 use crate::tokens::{First, Tokens};
 
@@ -45,6 +46,12 @@ impl Forward for Seq2SeqParts {
 
     fn token_embedding(&self) -> &Embedding {
         &self.encoder.embeddings.tokens
+    }
+
+    fn save<'m>(&'m self, like: &'m Self, tensors: &mut Tensors<'m>) {
+        self.encoder.save(&like.encoder, tensors);
+        self.decoder.save(&like.decoder, tensors);
+        self.head.save(&like.head, tensors);
     }
 
     /// For sequences of up to `seq` tokens in the encoder and as many in the decoder.

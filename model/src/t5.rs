@@ -10,7 +10,7 @@ pub use config::T5Config;
 
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
-use crate::config::LARGEST_TABLE;
+use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Buckets, Embedding, Embeddings,
@@ -137,13 +137,19 @@ impl Architecture for T5Config {
     type Parts = Seq2SeqParts;
 
     fn read(preset: &Preset) -> Result<T5Config> {
-        let config = T5Config::from_preset(preset)?;
-        // Hugging Face's file knows: newer configurations of untied models call themselves tied.
-        let tied = match Source::Preset(preset).naming() {
-            Naming::HuggingFace => preset.tensor(HEAD).is_none(),
-            Naming::Keras => config.tie_embedding_weights,
-        };
-        Ok(T5Config { tie_embedding_weights: tied, ..config })
+        T5Config::from_preset(preset)
+    }
+
+    /// Newer configurations of untied models call themselves tied.
+    fn as_stored(self, preset: &Preset) -> T5Config {
+        match Source::Preset(preset).naming() {
+            Naming::HuggingFace => T5Config { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..self },
+            Naming::Keras => self,
+        }
+    }
+
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
     }
 
     fn build(&self, source: &Source<'_>) -> Result<Seq2SeqParts> {

@@ -30,7 +30,24 @@ impl Weight {
 
     /// The tensor as a matrix: its first dimension by all others.
     pub(crate) fn matrix(&self) -> AnyMatRef<'_> {
-        let rows = self.rows;
+        self.as_rows(self.rows)
+    }
+
+    /// Its name in its file.
+    pub(crate) fn name(&self) -> &str {
+        self.tensor.name()
+    }
+
+    /// All elements below one another.
+    pub(crate) fn as_column(&self) -> AnyMatRef<'_> {
+        match self.slice() {
+            AnySlice::F32(data) => self.as_rows(data.len()),
+            AnySlice::Bf16(data) => self.as_rows(data.len()),
+            AnySlice::F16(data) => self.as_rows(data.len()),
+        }
+    }
+
+    fn as_rows(&self, rows: usize) -> AnyMatRef<'_> {
         let cols = |len: usize| len.checked_div(rows).unwrap_or(0);
         // The loader has checked that the data has as many elements as the shape says.
         let empty = AnyMatRef::F32(MatRef::default());
@@ -113,19 +130,24 @@ impl Init {
 pub enum Source<'p> {
     Preset(&'p Preset),
     Random(RefCell<Random>),
-    /// Nowhere yet: the elements of all weights are counted, and the weights are empty.
+    /// Nowhere: the elements of all weights are counted. The weights have Hugging Face's names and no elements.
     Counted(Cell<usize>),
 }
 
 impl Source<'_> {
     /// What `build` makes of random weights, if there is memory for all of them together.
     pub(crate) fn randomly<M>(seed: u64, build: impl Fn(&Source<'_>) -> Result<M>) -> Result<M> {
-        let count = Source::Counted(Cell::new(0));
+        let count = Source::counted();
         build(&count)?;
         if let Source::Counted(count) = count {
             try_reserve(&mut Vec::<f32>::new(), count.get())?;
         }
         build(&Source::Random(RefCell::new(Random::new(seed))))
+    }
+
+    /// Nothing counted yet.
+    pub(crate) fn counted() -> Source<'static> {
+        Source::Counted(Cell::new(0))
     }
 
     /// The scope of `prefix`.
@@ -159,7 +181,7 @@ impl Source<'_> {
 
     /// Rows at the front of a learned position table that stand for no position: transformers' OPT and BART have two.
     pub(crate) fn unused_positions(&self) -> usize {
-        if matches!(self, Source::Preset(_)) { self.pick(2, 0) } else { 0 }
+        if matches!(self, Source::Random(_)) { 0 } else { self.pick(2, 0) }
     }
 
     /// The scope of all weights: that of the first of `prefixes` under which a Hugging Face preset has a tensor called
@@ -251,7 +273,8 @@ impl<'s> Scope<'s> {
                     found: format!("{shape:?} for weight {}", names.first().map(full).unwrap_or_default()),
                     expected: format!("at most {MOST_RANDOM_ELEMENTS} elements in all weights"),
                 })?);
-                Ok(Weight { tensor: Tensor::from_f32("", &[0], Vec::new())?, rows: 0 })
+                let name = names.first().map(full).unwrap_or_default();
+                Ok(Weight { tensor: Tensor::from_f32(name, &[0], Vec::new())?, rows: 0 })
             }
         }
     }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use rachis_loader::{Access, Preset};
+use rachis_loader::Preset;
 
+use super::PresetOptions;
 use crate::bart::BartBackbone;
 use crate::bert::BertBackbone;
 use crate::config::{DtypePolicy, architecture, other_architecture};
@@ -12,6 +13,7 @@ use crate::error::Result;
 use crate::falcon::FalconBackbone;
 use crate::layers::Embedding;
 use crate::opt::OptBackbone;
+use crate::save::Storage;
 use crate::t5::T5Backbone;
 
 /// A backbone whose class is inferred from the preset.
@@ -31,17 +33,38 @@ pub enum Backbone {
     T5(T5Backbone),
 }
 
+/// What all of them do alike.
+macro_rules! each {
+    ($backbone:expr, $model:ident => $do:expr) => {
+        match $backbone {
+            Backbone::Bart($model) => $do,
+            Backbone::Bert($model) => $do,
+            Backbone::Falcon($model) => $do,
+            Backbone::Opt($model) => $do,
+            Backbone::T5($model) => $do,
+        }
+    };
+}
+
 impl Backbone {
     /// The model in a preset directory, its weights memory-mapped.
     ///
-    /// The files must not be truncated or written in place while the model lives; see [`Access::Map`], and
-    /// [`Backbone::load`] for presets opened otherwise.
+    /// The files must not be truncated or written in place while the model lives; see
+    /// [`Access::Map`](rachis_loader::Access::Map), and [`Backbone::load`] for presets opened otherwise.
     ///
     /// # Errors
     /// A file that is missing or malformed, an architecture this crate does not have, a weight that is missing
     /// or misshapen.
     pub fn from_preset(dir: impl AsRef<Path>) -> Result<Backbone> {
-        Backbone::load(&Preset::open(dir, Access::Map)?)
+        Backbone::from_preset_with(dir, PresetOptions::default())
+    }
+
+    /// The model in a preset directory, opened as `options` say.
+    ///
+    /// # Errors
+    /// As [`Backbone::from_preset`]; without weights, also a configuration that there is no memory for.
+    pub fn from_preset_with(dir: impl AsRef<Path>, options: PresetOptions) -> Result<Backbone> {
+        Backbone::load_with(&options.open(dir)?, options)
     }
 
     /// The model in an opened preset, which it shares rather than copies.
@@ -49,16 +72,32 @@ impl Backbone {
     /// # Errors
     /// As [`Backbone::from_preset`].
     pub fn load(preset: &Preset) -> Result<Backbone> {
+        Backbone::load_with(preset, PresetOptions::default())
+    }
+
+    /// The model in an opened preset. Of the options, how the preset's files are accessed is settled by now.
+    ///
+    /// # Errors
+    /// As [`Backbone::from_preset_with`].
+    pub fn load_with(preset: &Preset, options: PresetOptions) -> Result<Backbone> {
         match architecture(preset) {
-            "bart" | "BartBackbone" => BartBackbone::load(preset).map(Backbone::Bart),
-            "bert" | "BertBackbone" => BertBackbone::load(preset).map(Backbone::Bert),
+            "bart" | "BartBackbone" => BartBackbone::load_with(preset, options).map(Backbone::Bart),
+            "bert" | "BertBackbone" => BertBackbone::load_with(preset, options).map(Backbone::Bert),
             "falcon" | "RefinedWeb" | "RefinedWebModel" | "FalconBackbone" => {
-                FalconBackbone::load(preset).map(Backbone::Falcon)
+                FalconBackbone::load_with(preset, options).map(Backbone::Falcon)
             }
-            "opt" | "OPTBackbone" => OptBackbone::load(preset).map(Backbone::Opt),
-            "t5" | "T5Backbone" => T5Backbone::load(preset).map(Backbone::T5),
+            "opt" | "OPTBackbone" => OptBackbone::load_with(preset, options).map(Backbone::Opt),
+            "t5" | "T5Backbone" => T5Backbone::load_with(preset, options).map(Backbone::T5),
             _ => Err(other_architecture(preset, "one of: bart, bert, falcon, opt, t5")),
         }
+    }
+
+    /// Writes the model as a Hugging Face directory: see [`BackboneOf::save_preset`](super::BackboneOf::save_preset).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn save_preset(&self, dir: impl AsRef<Path>, storage: Storage) -> Result<()> {
+        each!(self, model => model.save_preset(dir, storage))
     }
 
     /// The class, by KerasHub's name.
@@ -72,26 +111,14 @@ impl Backbone {
         }
     }
 
-    /// The dtype policy that the preset states.
+    /// The dtype policy: that of the options, or the one that the preset states.
     pub fn dtype(&self) -> DtypePolicy {
-        match self {
-            Backbone::Bart(model) => model.dtype(),
-            Backbone::Bert(model) => model.dtype(),
-            Backbone::Falcon(model) => model.dtype(),
-            Backbone::Opt(model) => model.dtype(),
-            Backbone::T5(model) => model.dtype(),
-        }
+        each!(self, model => model.dtype())
     }
 
     /// The table of token vectors.
     pub fn token_embedding(&self) -> &Embedding {
-        match self {
-            Backbone::Bart(model) => model.token_embedding(),
-            Backbone::Bert(model) => model.token_embedding(),
-            Backbone::Falcon(model) => model.token_embedding(),
-            Backbone::Opt(model) => model.token_embedding(),
-            Backbone::T5(model) => model.token_embedding(),
-        }
+        each!(self, model => model.token_embedding())
     }
 
     /// The model as one that writes tokens; `None` of an encoder alone.

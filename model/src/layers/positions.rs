@@ -3,6 +3,7 @@
 use rachis_kernels::{AnyMatRef, Bias, MatMut, MatRef, rotary_angles};
 
 use crate::error::Result;
+use crate::save::{Piece, Tensors};
 use crate::weights::{Init, Role, Scope, Weight};
 
 /// What positions do within attention.
@@ -92,6 +93,12 @@ impl RelativeBias {
         let table = scope.weight(Role::Weight, &[buckets.count, heads], Init::KERNEL)?;
         let starts = (0..buckets.of_direction()).map(|bucket| buckets.start(bucket)).collect();
         Ok(RelativeBias { table, heads, bidirectional: buckets.bidirectional, starts })
+    }
+
+    /// What is to be stored, under the name of `like`.
+    pub(crate) fn save<'m>(&'m self, like: &'m RelativeBias, tensors: &mut Tensors<'m>) {
+        let table = self.table.matrix();
+        tensors.add(like.table.name(), vec![table.rows(), table.cols()], vec![Piece::Rows(table)]);
     }
 
     /// Each head's bias for every distance between the positions: keys after the query first, the nearest last, then

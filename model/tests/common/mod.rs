@@ -7,8 +7,8 @@ use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::{Ctx, Level, MatRef, Precision};
 use rachis::loader::{Access, Preset};
 use rachis::{
-    BertBackbone, BertInputs, Decoder, Observer, Seq2SeqInputs, Seq2SeqOutput, SequenceOutput, Session,
-    Tokens, Tower, TowerObserver,
+    Backbone, BertBackbone, BertInputs, Decoder, Observer, Seq2SeqInputs, Seq2SeqOutput, SequenceOutput,
+    Session, Tokens, Tower, TowerObserver,
 };
 use rachis_testkit::for_each_level;
 use rachis_testkit::goldens::{Goldens, Limits, fixture, relative_error};
@@ -140,6 +140,26 @@ pub fn seq2seq_outputs(
     all.push(("encoder_sequence_output".to_owned(), encoded));
     all.push(("decoder_sequence_output".to_owned(), decoded));
     all
+}
+
+/// Padded outputs by the names of the golden files.
+pub fn run(model: &Backbone, ctx: Ctx<'_>, goldens: &Goldens, case: &str) -> Vec<(String, Vec<f32>)> {
+    match model {
+        Backbone::Bert(model) => outputs(model, None, ctx, &Batch::of(goldens, case)),
+        Backbone::Opt(model) => {
+            causal_outputs(model, ctx, &Batch::of(goldens, case), |s, t, o| model.forward_observed(s, t, o))
+        }
+        Backbone::Falcon(model) => {
+            causal_outputs(model, ctx, &Batch::of(goldens, case), |s, t, o| model.forward_observed(s, t, o))
+        }
+        Backbone::Bart(model) => {
+            seq2seq_outputs(model, ctx, (goldens, case), |s, i, o| model.forward_observed(s, i, o))
+        }
+        Backbone::T5(model) => {
+            seq2seq_outputs(model, ctx, (goldens, case), |s, i, o| model.forward_observed(s, i, o))
+        }
+        other => panic!("{}", other.name()),
+    }
 }
 
 fn padded(batch: &Batch, output: SequenceOutput<'_>) -> Vec<f32> {
