@@ -32,7 +32,7 @@ pub(crate) mod private {
 
         /// This configuration with what the weights themselves say, whatever the configuration does.
         #[must_use]
-        fn as_stored(self, preset: &Preset) -> Self {
+        fn adjusted(self, preset: &Preset) -> Self {
             let _ = preset;
             self
         }
@@ -132,7 +132,7 @@ impl<C: Architecture> BackboneOf<C> {
         if let PresetWeights::Random { seed } = options.weights {
             return Ok(Self { dtype, ..Self::random(config, seed)? });
         }
-        let config = config.as_stored(preset);
+        let config = config.adjusted(preset);
         let parts = config.build(&Source::Preset(preset))?;
         Ok(Self { config, dtype, parts })
     }

@@ -58,7 +58,7 @@ impl Architecture for FalconConfig {
         FalconConfig::from_preset(preset)
     }
 
-    fn as_stored(self, preset: &Preset) -> FalconConfig {
+    fn adjusted(self, preset: &Preset) -> FalconConfig {
         FalconConfig { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..self }
     }
 

@@ -141,7 +141,7 @@ impl Architecture for T5Config {
     }
 
     /// Newer configurations of untied models call themselves tied.
-    fn as_stored(self, preset: &Preset) -> T5Config {
+    fn adjusted(self, preset: &Preset) -> T5Config {
         match Source::Preset(preset).naming() {
             Naming::HuggingFace => T5Config { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..self },
             Naming::Keras => self,
