@@ -297,7 +297,7 @@ impl KvCache {
         }
     }
 
-    /// Room for the keys and values of sources, whose rows are these.
+    /// Room for the keys and values of sources, whose rows are these, in the place of earlier ones.
     pub(crate) fn sources(&mut self, spans: &[Span]) -> Result<CrossKeys<'_>> {
         let (sequences, sources) = (self.sequences.len(), spans.len());
         if sources == 0 || !sequences.is_multiple_of(sources) {
@@ -309,8 +309,13 @@ impl KvCache {
         let shape = [rows, 2 * self.layout.width];
         let room = layers * dtype.room(shape.iter().product());
         self.cross.try_reserve(room)?;
-        self.sources.extend(spans.iter().map(|span| span.keys.clone()));
+        try_reserve(&mut self.sources, sources)?;
         Ok(CrossKeys { memory: self.cross.take(room), dtype, shape, layers })
+    }
+
+    /// Counts the sources whose keys and values are there by now.
+    pub(crate) fn commit_sources(&mut self, spans: &[Span]) {
+        self.sources.extend(spans.iter().map(|span| span.keys.clone()));
     }
 
     /// Forgets the tokens of a sequence.
