@@ -52,9 +52,11 @@ impl Caches {
     }
 }
 
+type Lookup = dyn Fn(&str) -> Option<OsString>;
+
 /// Environment variables, so that tests need not set those of the process.
 pub(crate) struct Vars {
-    get: Box<dyn Fn(&str) -> Option<OsString>>,
+    get: Box<Lookup>,
     home: Option<PathBuf>,
 }
 

@@ -194,8 +194,19 @@ impl Pinned<'_> {
         let blob = download.dir.join("blobs").join(etag);
         let part = blob.with_extension("part");
         remove_if(&part, |len| len >= size)?; // there would be nothing to ask for
-        if !(len(&blob)? == Some(size) && link(&blob, &pointer)?) {
-            self.transfer(file, &part)?;
+        let mut had = len(&part)?.unwrap_or(0);
+        // Again, as long as a connection that breaks has brought something; or another process has, which holds the
+        // lock and may be done with the blob by now.
+        while !(len(&blob)? == Some(size) && link(&blob, &pointer)?) {
+            let brought = download.call(file, || repo.download(file));
+            let has = len(&part)?.unwrap_or(0);
+            match brought {
+                Err(Error::Download { .. }) if has > had => had = has,
+                brought => {
+                    brought?;
+                    break;
+                }
+            }
         }
         match len(&blob)? {
             Some(found) if found == size => Ok(pointer),
@@ -204,20 +215,6 @@ impl Pinned<'_> {
                 remove_if(&blob, |_| true)?;
                 let found = found.map_or("none".to_owned(), |found| format!("{found}"));
                 Err(download.unexpected(file, format!("{size} bytes"), found))
-            }
-        }
-    }
-
-    /// Lets hf-hub bring the file, which goes on with what is in `part`: again, as long as a connection that breaks
-    /// has brought something.
-    fn transfer(&self, file: &str, part: &Path) -> Result<()> {
-        let mut had = len(part)?.unwrap_or(0);
-        loop {
-            let brought = self.download.call(file, || self.repo.download(file));
-            let has = len(part)?.unwrap_or(0);
-            match brought {
-                Err(Error::Download { .. }) if has > had => had = has,
-                brought => return brought.map(drop),
             }
         }
     }
