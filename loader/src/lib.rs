@@ -46,6 +46,7 @@ mod keras;
 mod map;
 mod preset;
 pub mod safetensors;
+mod save;
 mod shards;
 mod tensor;
 
@@ -54,4 +55,5 @@ pub use error::{Error, Result};
 pub use handle::{Caches, Handle};
 pub use map::{Access, Region};
 pub use preset::{FileInfo, Preset};
+pub use save::{NewTensor, TensorSink, save_preset};
 pub use tensor::{Data, Dtype, Tensor};

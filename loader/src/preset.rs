@@ -57,13 +57,26 @@ impl Preset {
     /// # Errors
     /// Any [`Error`]. Pickled weights (`pytorch_model.bin`) are never read: [`Error::Pickle`].
     pub fn open(dir: impl AsRef<Path>, access: Access) -> Result<Preset> {
+        let preset = Preset::open_config(dir)?;
+        let weights = match &preset.dir {
+            Some(dir) => open_weights(dir, preset.config.source(), access)?,
+            None => Vec::new(),
+        };
+        Ok(Preset::new(preset.dir, preset.config, weights))
+    }
+
+    /// Opens a preset directory without its weights, which need not be there: a configuration, and the files that can be
+    /// read beside it.
+    ///
+    /// # Errors
+    /// Those of [`Preset::open`] that are about the directory and `config.json`.
+    pub fn open_config(dir: impl AsRef<Path>) -> Result<Preset> {
         let dir = Dir::open(dir.as_ref())?;
         let config = match dir.fixed(CONFIG)? {
             Some(path) => Config::parse(CONFIG, &read_limited(&path, MAX_JSON)?)?,
             None => return Err(missing(&dir, CONFIG)?),
         };
-        let weights = open_weights(&dir, config.source(), access)?;
-        Ok(Preset::new(Some(dir), config, weights))
+        Ok(Preset::new(Some(dir), config, Vec::new()))
     }
 
     /// Opens the preset of this name: a path, `hf://owner/name`, `kaggle://...`, or a KerasHub preset. See

@@ -1,107 +1,278 @@
-//! Any of the backbones, as a preset's configuration names it.
+//! A backbone: a configuration, the model that it describes, and the ways to get one.
+
+mod any;
 
 use std::path::Path;
 
+use rachis_kernels::Ctx;
 use rachis_loader::{Access, Preset};
 
-use crate::bart::BartBackbone;
-use crate::bert::BertBackbone;
-use crate::config::{DtypePolicy, architecture, other_architecture};
-use crate::decoder::Decoder;
-use crate::error::Result;
-use crate::falcon::FalconBackbone;
-use crate::layers::Embedding;
-use crate::opt::OptBackbone;
-use crate::t5::T5Backbone;
+pub use any::Backbone;
 
-/// A backbone whose class is inferred from the preset.
-#[derive(Debug)]
-#[non_exhaustive]
-#[allow(clippy::large_enum_variant, reason = "a program has a few models, and moves none of them")]
-pub enum Backbone {
-    /// See [`BartBackbone`].
-    Bart(BartBackbone),
-    /// See [`BertBackbone`].
-    Bert(BertBackbone),
-    /// See [`FalconBackbone`].
-    Falcon(FalconBackbone),
-    /// See [`OptBackbone`].
-    Opt(OptBackbone),
-    /// See [`T5Backbone`].
-    T5(T5Backbone),
+use crate::config::{DtypePolicy, Fields};
+use crate::decoder::private::Stacks;
+use crate::error::Result;
+use crate::layers::{Embedding, LogitsHead, Stack};
+use crate::save::{Storage, Tensors};
+use crate::session::{Model, Plan, Session};
+use crate::weights::Source;
+
+pub(crate) mod private {
+    use super::{Ctx, Embedding, Fields, Plan, Preset, Result, Session, Source, Tensors};
+
+    /// An architecture's configuration, and what is built of it.
+    pub trait Architecture: Sized {
+        type Parts: Forward;
+
+        /// The configuration of a preset.
+        ///
+        /// # Errors
+        /// A field that is missing, malformed or absurd; a preset of another architecture.
+        fn read(preset: &Preset) -> Result<Self>;
+
+        /// This configuration with what the weights themselves say, whatever the configuration does.
+        #[must_use]
+        fn adjusted(self, preset: &Preset) -> Self {
+            let _ = preset;
+            self
+        }
+
+        /// The fields of a Hugging Face configuration.
+        ///
+        /// # Errors
+        /// What transformers has no model for.
+        fn to_hugging_face(&self) -> Result<Fields>;
+
+        /// The model with weights from `source`.
+        ///
+        /// # Errors
+        /// A configuration that no model can have; a weight that is missing or misshapen.
+        fn build(&self, source: &Source<'_>) -> Result<Self::Parts>;
+    }
+
+    /// What models of one kind are made of: their layers, and the forward pass through them.
+    pub trait Forward {
+        type Inputs<'a>;
+        type Output<'s>;
+        type Observer<'o>;
+
+        fn token_embedding(&self) -> &Embedding;
+
+        /// What is to be stored, under the names of `like`.
+        fn save<'m>(&'m self, like: &'m Self, tensors: &mut Tensors<'m>);
+
+        /// The working memory for `batch` sequences of up to `seq` tokens.
+        ///
+        /// # Errors
+        /// When the size is beyond the model's limits.
+        fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan>;
+
+        /// One forward pass, which shows every layer's output to `observer`.
+        ///
+        /// # Errors
+        /// When the inputs do not fit the model.
+        fn run<'s>(
+            &self,
+            session: &'s mut Session<'_>,
+            inputs: Self::Inputs<'_>,
+            observer: Option<Self::Observer<'_>>,
+        ) -> Result<Self::Output<'s>>;
+    }
 }
 
-impl Backbone {
+use private::{Architecture, Forward};
+
+/// A model of the architecture that the configuration `C` is of.
+///
+/// What [`BackboneOf::forward`] takes and gives depends on its kind: [`BertBackbone`](crate::BertBackbone),
+/// [`OptBackbone`](crate::OptBackbone), [`FalconBackbone`](crate::FalconBackbone),
+/// [`BartBackbone`](crate::BartBackbone) and [`T5Backbone`](crate::T5Backbone) say what.
+#[derive(Debug)]
+pub struct BackboneOf<C: Architecture> {
+    config: C,
+    dtype: DtypePolicy,
+    parts: C::Parts,
+}
+
+impl<C: Architecture> BackboneOf<C> {
     /// The model in a preset directory, its weights memory-mapped.
     ///
     /// The files must not be truncated or written in place while the model lives; see [`Access::Map`], and
-    /// [`Backbone::load`] for presets opened otherwise.
+    /// [`BackboneOf::load`] for presets opened otherwise.
     ///
     /// # Errors
-    /// A file that is missing or malformed, an architecture this crate does not have, a weight that is missing
-    /// or misshapen.
-    pub fn from_preset(dir: impl AsRef<Path>) -> Result<Backbone> {
-        Backbone::load(&Preset::open(dir, Access::Map)?)
+    /// A file that is missing or malformed, another architecture, a weight that is missing or misshapen.
+    pub fn from_preset(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::from_preset_with(dir, PresetOptions::default())
+    }
+
+    /// The model in a preset directory, opened as `options` say.
+    ///
+    /// # Errors
+    /// As [`BackboneOf::from_preset`]; without weights, also a configuration that there is no memory for.
+    pub fn from_preset_with(dir: impl AsRef<Path>, options: PresetOptions) -> Result<Self> {
+        Self::load_with(&options.open(dir)?, options)
     }
 
     /// The model in an opened preset, which it shares rather than copies.
     ///
     /// # Errors
-    /// As [`Backbone::from_preset`].
-    pub fn load(preset: &Preset) -> Result<Backbone> {
-        match architecture(preset) {
-            "bart" | "BartBackbone" => BartBackbone::load(preset).map(Backbone::Bart),
-            "bert" | "BertBackbone" => BertBackbone::load(preset).map(Backbone::Bert),
-            "falcon" | "RefinedWeb" | "RefinedWebModel" | "FalconBackbone" => {
-                FalconBackbone::load(preset).map(Backbone::Falcon)
-            }
-            "opt" | "OPTBackbone" => OptBackbone::load(preset).map(Backbone::Opt),
-            "t5" | "T5Backbone" => T5Backbone::load(preset).map(Backbone::T5),
-            _ => Err(other_architecture(preset, "one of: bart, bert, falcon, opt, t5")),
-        }
+    /// As [`BackboneOf::from_preset`].
+    pub fn load(preset: &Preset) -> Result<Self> {
+        Self::load_with(preset, PresetOptions::default())
     }
 
-    /// The class, by KerasHub's name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Backbone::Bart(_) => "BartBackbone",
-            Backbone::Bert(_) => "BertBackbone",
-            Backbone::Falcon(_) => "FalconBackbone",
-            Backbone::Opt(_) => "OptBackbone",
-            Backbone::T5(_) => "T5Backbone",
+    /// The model in an opened preset. Of the options, how the preset's files are accessed is settled by now.
+    ///
+    /// # Errors
+    /// As [`BackboneOf::from_preset_with`].
+    pub fn load_with(preset: &Preset, options: PresetOptions) -> Result<Self> {
+        let config = C::read(preset)?;
+        let dtype = options.dtype.map_or_else(|| DtypePolicy::of(preset.config()), Ok)?;
+        if let PresetWeights::Random { seed } = options.weights {
+            return Ok(Self { dtype, ..Self::random(config, seed)? });
         }
+        let config = config.adjusted(preset);
+        let parts = config.build(&Source::Preset(preset))?;
+        Ok(Self { config, dtype, parts })
     }
 
-    /// The dtype policy that the preset states.
+    /// A model of this configuration with random weights: kernels and embeddings truncated normal with standard
+    /// deviation 0.02, biases zero. The same seed gives the same model.
+    ///
+    /// # Errors
+    /// A configuration that no model can have, or one that there is no memory for.
+    pub fn random(config: C, seed: u64) -> Result<Self> {
+        let parts = Source::randomly(seed, |source| config.build(source))?;
+        Ok(Self { config, dtype: DtypePolicy::Float32, parts })
+    }
+
+    /// Writes the model as a Hugging Face directory, `config.json` and `model.safetensors`, that transformers and this
+    /// crate open. The directory is made if it is not there; files of these names in it are replaced, each in one
+    /// step, when they are complete. Tokenizers and generation settings are no part of a model: copy their files.
+    ///
+    /// A model of a Keras preset goes on as KerasHub's here, also where transformers has another convention (OPT's
+    /// positions, the rounding of Falcon's ALiBi): fields of the configuration, which transformers ignores, say so.
+    ///
+    /// # Errors
+    /// A configuration that transformers has no model for, numbers beyond the range of [`Storage::Float16`], and what
+    /// the file system refuses.
+    pub fn save_preset(&self, dir: impl AsRef<Path>, storage: Storage) -> Result<()> {
+        let mut config = self.config.to_hugging_face()?;
+        let dtype = match storage {
+            Storage::Unchanged => self.dtype,
+            Storage::Float32 => DtypePolicy::Float32,
+            Storage::Bfloat16 => DtypePolicy::Bfloat16,
+            Storage::Float16 => DtypePolicy::Float16,
+        };
+        config.insert("dtype".to_owned(), dtype.name().into());
+        let like = self.config.build(&Source::counted())?;
+        let mut tensors = Tensors::default();
+        self.parts.save(&like, &mut tensors);
+        let list = tensors.list(storage);
+        rachis_loader::save_preset(dir.as_ref(), config, &list, |i, sink| tensors.write(i, storage, sink))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &C {
+        &self.config
+    }
+
+    /// The dtype policy: that of the options, or the one that the preset states.
     pub fn dtype(&self) -> DtypePolicy {
-        match self {
-            Backbone::Bart(model) => model.dtype(),
-            Backbone::Bert(model) => model.dtype(),
-            Backbone::Falcon(model) => model.dtype(),
-            Backbone::Opt(model) => model.dtype(),
-            Backbone::T5(model) => model.dtype(),
-        }
+        self.dtype
     }
 
-    /// The table of token vectors.
+    /// The table of token vectors, which is also that of the logits where the two are tied.
     pub fn token_embedding(&self) -> &Embedding {
-        match self {
-            Backbone::Bart(model) => model.token_embedding(),
-            Backbone::Bert(model) => model.token_embedding(),
-            Backbone::Falcon(model) => model.token_embedding(),
-            Backbone::Opt(model) => model.token_embedding(),
-            Backbone::T5(model) => model.token_embedding(),
-        }
+        self.parts.token_embedding()
     }
 
-    /// The model as one that writes tokens; `None` of an encoder alone.
-    pub fn decoder(&self) -> Option<&dyn Decoder> {
-        match self {
-            Backbone::Bart(model) => Some(model),
-            Backbone::Bert(_) => None,
-            Backbone::Falcon(model) => Some(model),
-            Backbone::Opt(model) => Some(model),
-            Backbone::T5(model) => Some(model),
-        }
+    /// One forward pass: a vector for every token, in the session's memory.
+    ///
+    /// # Errors
+    /// [`crate::Error::Request`] when the inputs do not fit the model; nothing is computed then.
+    pub fn forward<'s>(
+        &self,
+        session: &'s mut Session<'_>,
+        inputs: <C::Parts as Forward>::Inputs<'_>,
+    ) -> Result<<C::Parts as Forward>::Output<'s>> {
+        self.parts.run(session, inputs, None)
+    }
+
+    /// One forward pass that shows every layer's output, of width `hidden_dim`, to `observer`: an
+    /// [`Observer`](crate::Observer), or a [`TowerObserver`](crate::TowerObserver) of a model with two towers.
+    ///
+    /// # Errors
+    /// As [`BackboneOf::forward`].
+    pub fn forward_observed<'s>(
+        &self,
+        session: &'s mut Session<'_>,
+        inputs: <C::Parts as Forward>::Inputs<'_>,
+        observer: <C::Parts as Forward>::Observer<'_>,
+    ) -> Result<<C::Parts as Forward>::Output<'s>> {
+        self.parts.run(session, inputs, Some(observer))
+    }
+}
+
+impl<C: Architecture> Model for BackboneOf<C> {
+    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
+        self.parts.plan(ctx, batch, seq)
+    }
+}
+
+impl<C: Architecture<Parts: Stacks>> Stacks for BackboneOf<C> {
+    fn encoder(&self) -> Option<&Stack> {
+        self.parts.encoder()
+    }
+
+    fn decoder(&self) -> &Stack {
+        self.parts.decoder()
+    }
+
+    fn head(&self) -> &LogitsHead {
+        self.parts.head()
+    }
+
+    fn positions(&self) -> usize {
+        self.parts.positions()
+    }
+}
+
+/// How a preset becomes a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PresetOptions {
+    /// What the model computes in, instead of what the preset states. Weights stay stored as they are.
+    pub dtype: Option<DtypePolicy>,
+    /// Where the weights come from.
+    pub weights: PresetWeights,
+}
+
+/// Where the weights of a model come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PresetWeights {
+    /// The preset's files, memory-mapped: see [`Access::Map`] for what must not happen to them.
+    #[default]
+    Mapped,
+    /// The preset's files, read into memory.
+    Read,
+    /// Nowhere: the preset is a configuration, and the weights are random, as with [`BackboneOf::random`].
+    Random {
+        /// The same seed gives the same model.
+        seed: u64,
+    },
+}
+
+impl PresetOptions {
+    /// Opens what a model needs of a preset directory.
+    ///
+    /// # Errors
+    /// A file that is missing or malformed.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Preset> {
+        Ok(match self.weights {
+            PresetWeights::Mapped => Preset::open(dir, Access::Map)?,
+            PresetWeights::Read => Preset::open(dir, Access::Read)?,
+            PresetWeights::Random { .. } => Preset::open_config(dir)?,
+        })
     }
 }

@@ -8,17 +8,20 @@ use rachis_loader::Preset;
 
 pub use config::BartConfig;
 
+use crate::backbone::BackboneOf;
+use crate::backbone::private::Architecture;
+use crate::config::Fields;
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, PositionEmbedding, Positions, Stack,
 };
-use crate::seq2seq::Seq2SeqBackbone;
-use crate::seq2seq::private::{Seq2SeqConfig, Seq2SeqParts};
+use crate::seq2seq::Seq2SeqParts;
 use crate::weights::{Init, Source};
 
-/// The BART encoder and decoder.
-pub type BartBackbone = Seq2SeqBackbone<BartConfig>;
+/// The BART encoder and decoder. `forward` takes [`Seq2SeqInputs`](crate::Seq2SeqInputs) and gives a
+/// [`Seq2SeqOutput`](crate::Seq2SeqOutput).
+pub type BartBackbone = BackboneOf<BartConfig>;
 
 const SELF_ATTENTION: [&str; 4] =
     ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"];
@@ -71,9 +74,15 @@ const KERAS_DECODER: Names = Names {
 /// Of every norm; no configuration has another.
 const NORM: (NormKind, f32) = (NormKind::Layer, 1e-5);
 
-impl Seq2SeqConfig for BartConfig {
+impl Architecture for BartConfig {
+    type Parts = Seq2SeqParts;
+
     fn read(preset: &Preset) -> Result<BartConfig> {
         BartConfig::from_preset(preset)
+    }
+
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
     }
 
     fn build(&self, source: &Source<'_>) -> Result<Seq2SeqParts> {
@@ -125,10 +134,11 @@ impl Seq2SeqConfig for BartConfig {
             ..block
         };
         let decoder = stack(source.pick(&DECODER, &KERAS_DECODER), (config.decoder_num_layers, block))?;
-        Ok(Seq2SeqParts { encoder, decoder, head: LogitsHead::new(head, 1.0) })
-    }
-
-    fn positions(&self) -> usize {
-        self.max_sequence_length
+        Ok(Seq2SeqParts {
+            encoder,
+            decoder,
+            head: LogitsHead::new(head, 1.0),
+            positions: config.max_sequence_length,
+        })
     }
 }

@@ -5,21 +5,22 @@
 mod config;
 mod heads;
 
-use std::path::Path;
-
 use rachis_kernels::{Activation, Ctx, MatMut, MatRef};
-use rachis_loader::{Access, Preset};
+use rachis_loader::Preset;
 
 pub use config::BertConfig;
 pub use heads::BertPretrainingHeads;
 
-use crate::config::DtypePolicy;
+use crate::backbone::BackboneOf;
+use crate::backbone::private::{Architecture, Forward};
+use crate::config::Fields;
 use crate::error::{Result, request};
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
     FeedForwardNames, Linear, Norm, NormKind, Order, PositionEmbedding, Positions, Room, Scene, Stack,
 };
-use crate::session::{Model, Observer, Plan, SequenceOutput, Session, Workspace, carve};
+use crate::save::Tensors;
+use crate::session::{self, Observer, Plan, SequenceOutput, Session, Workspace, carve};
 use crate::tokens::{First, Tokens};
 use crate::weights::Source;
 
@@ -42,13 +43,17 @@ pub struct BertOutput<'s> {
     pub pooled_output: MatRef<'s, f32>,
 }
 
-/// The BERT encoder.
+/// The BERT encoder. `forward` takes [`BertInputs`] and gives a [`BertOutput`].
+pub type BertBackbone = BackboneOf<BertConfig>;
+
+/// What a BERT encoder is made of.
 #[derive(Debug)]
-pub struct BertBackbone {
-    config: BertConfig,
-    dtype: DtypePolicy,
+pub struct BertParts {
     stack: Stack,
     pooler: Linear,
+    /// The most positions of a sequence.
+    positions: usize,
+    num_segments: usize,
 }
 
 /// What weights are called.
@@ -93,37 +98,19 @@ const KERAS: Names = Names {
     pooler: "dense",
 };
 
-impl BertBackbone {
-    /// The model in a preset directory, its weights memory-mapped.
-    ///
-    /// The files must not be truncated or written in place while the model lives; see [`Access::Map`], and
-    /// [`BertBackbone::load`] for presets opened otherwise.
-    ///
-    /// # Errors
-    /// A file that is missing or malformed, another architecture, a weight that is missing or misshapen.
-    pub fn from_preset(dir: impl AsRef<Path>) -> Result<BertBackbone> {
-        BertBackbone::load(&Preset::open(dir, Access::Map)?)
+impl Architecture for BertConfig {
+    type Parts = BertParts;
+
+    fn read(preset: &Preset) -> Result<BertConfig> {
+        BertConfig::from_preset(preset)
     }
 
-    /// The model in an opened preset, which it shares rather than copies.
-    ///
-    /// # Errors
-    /// As [`BertBackbone::from_preset`].
-    pub fn load(preset: &Preset) -> Result<BertBackbone> {
-        let config = BertConfig::from_preset(preset)?;
-        BertBackbone::build(config, DtypePolicy::of(preset.config())?, &Source::Preset(preset))
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
     }
 
-    /// A model of this configuration with random weights: kernels and embeddings truncated normal with standard
-    /// deviation 0.02, biases zero. The same seed gives the same model.
-    ///
-    /// # Errors
-    /// A configuration that no model can have, or one that there is no memory for.
-    pub fn random(config: BertConfig, seed: u64) -> Result<BertBackbone> {
-        Source::randomly(seed, |source| BertBackbone::build(config.clone(), DtypePolicy::Float32, source))
-    }
-
-    fn build(config: BertConfig, dtype: DtypePolicy, source: &Source<'_>) -> Result<BertBackbone> {
+    fn build(&self, source: &Source<'_>) -> Result<BertParts> {
+        let config = self;
         config.validate()?;
         let (hidden, norm) = (config.hidden_dim, (NormKind::Layer, config.layer_norm_epsilon));
         let root = source.root(&["bert.", ""], "embeddings.word_embeddings.weight");
@@ -154,41 +141,32 @@ impl BertBackbone {
             projection: None,
         };
         let pooler = Linear::load(&root.at(names.pooler), hidden, hidden, true)?;
-        Ok(BertBackbone { config, dtype, stack, pooler })
+        let (positions, num_segments) = (config.max_sequence_length, config.num_segments);
+        Ok(BertParts { stack, pooler, positions, num_segments })
     }
+}
 
-    /// The configuration.
-    pub fn config(&self) -> &BertConfig {
-        &self.config
-    }
+impl Forward for BertParts {
+    type Inputs<'a> = BertInputs<'a>;
+    type Output<'s> = BertOutput<'s>;
+    type Observer<'o> = Observer<'o>;
 
-    /// The dtype policy that the preset states.
-    pub fn dtype(&self) -> DtypePolicy {
-        self.dtype
-    }
-
-    /// The table of token vectors.
-    pub fn token_embedding(&self) -> &Embedding {
+    fn token_embedding(&self) -> &Embedding {
         &self.stack.embeddings.tokens
     }
 
-    /// One forward pass.
-    ///
-    /// # Errors
-    /// [`crate::Error::Request`] when the inputs do not fit the model; nothing is computed then.
-    pub fn forward<'s>(
-        &self,
-        session: &'s mut Session<'_>,
-        inputs: BertInputs<'_>,
-    ) -> Result<BertOutput<'s>> {
-        self.forward_observed(session, inputs, None)
+    fn save<'m>(&'m self, like: &'m Self, tensors: &mut Tensors<'m>) {
+        self.stack.save(&like.stack, tensors);
+        self.pooler.save(&like.pooler, tensors);
     }
 
-    /// One forward pass that shows every layer's output to `observer`.
-    ///
-    /// # Errors
-    /// As [`BertBackbone::forward`].
-    pub fn forward_observed<'s>(
+    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
+        let rows = session::rows(batch, (seq, self.positions))?;
+        let scratch = self.stack.scratch_len(ctx, rows).max(self.pooler.scratch_len(ctx, batch, 0));
+        Ok(Plan { hidden: self.sizes((rows, seq), batch).iter().sum(), scratch })
+    }
+
+    fn run<'s>(
         &self,
         session: &'s mut Session<'_>,
         inputs: BertInputs<'_>,
@@ -196,7 +174,7 @@ impl BertBackbone {
     ) -> Result<BertOutput<'s>> {
         let Session { ctx, work, .. } = session;
         self.prepare(work, inputs)?;
-        let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.config.hidden_dim);
+        let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.stack.hidden_dim());
         let sizes = self.sizes((rows, work.rows.end()), batch);
         let [x, y, z, wide, positions, first, pooled] = carve(&mut work.hidden, sizes);
         let (tokens, segments, scratch) = (&work.rows, &work.segments, &mut work.scratch);
@@ -217,11 +195,14 @@ impl BertBackbone {
             pooled_output: MatRef::new(pooled, batch, hidden)?,
         })
     }
+}
 
+impl BertParts {
     /// Checks the inputs and lays out the rows to compute.
     fn prepare(&self, work: &mut Workspace, inputs: BertInputs<'_>) -> Result<()> {
-        let BertConfig { vocabulary_size, max_sequence_length, num_segments, .. } = self.config;
-        work.rows.fill(inputs.tokens, (vocabulary_size, max_sequence_length), First::Always)?;
+        let num_segments = self.num_segments;
+        let limits = (self.stack.vocabulary_size(), self.positions);
+        work.rows.fill(inputs.tokens, limits, First::Always)?;
         work.segments.clear();
         match inputs.segment_ids {
             None => work.segments.resize(work.rows.len(), 0),
@@ -243,15 +224,7 @@ impl BertBackbone {
     /// Elements of the stack's pieces, of the first tokens and of the pooled output.
     fn sizes(&self, (rows, end): (usize, usize), batch: usize) -> [usize; 7] {
         let [x, y, z, wide, positions] = self.stack.sizes(rows, end);
-        let pooled = batch * self.config.hidden_dim;
+        let pooled = batch * self.stack.hidden_dim();
         [x, y, z, wide, positions, pooled, pooled]
-    }
-}
-
-impl Model for BertBackbone {
-    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
-        let rows = crate::session::rows(batch, (seq, self.config.max_sequence_length))?;
-        let scratch = self.stack.scratch_len(ctx, rows).max(self.pooler.scratch_len(ctx, batch, 0));
-        Ok(Plan { hidden: self.sizes((rows, seq), batch).iter().sum(), scratch })
     }
 }

@@ -8,9 +8,10 @@ use crate::error::{Result, request, try_reserve};
 use crate::tokens::{Rows, Start};
 
 /// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CacheDtype {
     /// 4 bytes each.
+    #[default]
     Float32,
     /// 2 bytes each, rounded to 8 bits of precision.
     Bfloat16,
@@ -44,7 +45,7 @@ pub(crate) struct CacheLayout {
 #[derive(Debug, Default)]
 pub(crate) struct KvCache {
     layout: CacheLayout,
-    dtype: Option<CacheDtype>,
+    dtype: CacheDtype,
     capacity: usize,
     memory: Scratch,
     cross: Scratch,
@@ -96,8 +97,10 @@ pub(crate) struct CrossKeys<'a> {
     layers: usize,
 }
 
-/// A sequence's rows are a multiple of this, so that they begin at whole cache lines.
-const ROWS: usize = 16;
+/// Rows from one sequence to the next: a multiple of 16, so that each begins at a whole cache line.
+fn stride(capacity: usize) -> usize {
+    capacity.next_multiple_of(16)
+}
 
 /// The most tokens of a sequence.
 const LARGEST_CAPACITY: usize = 1 << 20;
@@ -111,7 +114,7 @@ impl CacheDtype {
         }
     }
 
-    /// Elements of f32 that take as much memory as `len` of these; none if that is no number.
+    /// Elements of f32 that take as much memory as `len` of these.
     fn room(self, len: usize) -> usize {
         match self {
             CacheDtype::Float32 => len,
@@ -196,7 +199,7 @@ impl KvCache {
             return Err(request("number of sequences", 0, "at least 1"));
         }
         let dtype = dtype.unwrap_or(CacheDtype::of(precision));
-        let rows = capacity.next_multiple_of(ROWS).checked_mul(sequences);
+        let rows = stride(capacity).checked_mul(sequences);
         let rows = rows.filter(|rows| u32::try_from(*rows).is_ok());
         let len = rows.and_then(|rows| {
             [layout.width, layout.layers, 2].iter().try_fold(rows, |len, by| len.checked_mul(*by))
@@ -211,7 +214,7 @@ impl KvCache {
         try_reserve(&mut self.sequences, sequences)?;
         self.positions.resize(rows, 0);
         self.sequences.resize(sequences, Sequence::default());
-        (self.layout, self.dtype, self.capacity) = (layout, Some(dtype), capacity);
+        (self.layout, self.dtype, self.capacity) = (layout, dtype, capacity);
         Ok(())
     }
 
@@ -240,7 +243,7 @@ impl KvCache {
         for sequence in &mut self.sequences {
             sequence.then = sequence.so_far;
         }
-        let stride = self.capacity.next_multiple_of(ROWS);
+        let stride = stride(self.capacity);
         let per_source = self.per_source();
         for (number, span) in sequences.iter().zip(&rows.spans) {
             let Some(sequence) = self.sequences.get_mut(*number) else {
@@ -276,7 +279,7 @@ impl KvCache {
     /// The cache for the call that was laid out.
     pub(crate) fn kept(&mut self) -> (KeptKeys<'_>, Option<(CrossKeys<'_>, &[Span])>) {
         let CacheLayout { layers, width, cross } = self.layout;
-        let dtype = self.dtype.unwrap_or(CacheDtype::Float32);
+        let dtype = self.dtype;
         let shape = [self.positions.len(), width];
         let room = 2 * layers * dtype.room(self.positions.len() * width);
         let store = LayerKeys { memory: self.memory.take(room), dtype, shape };
@@ -302,7 +305,7 @@ impl KvCache {
         }
         self.sources.clear();
         let rows = spans.last().map_or(0, |span| span.keys.end);
-        let (dtype, layers) = (self.dtype.unwrap_or(CacheDtype::Float32), self.layout.layers);
+        let (dtype, layers) = (self.dtype, self.layout.layers);
         let shape = [rows, 2 * self.layout.width];
         let room = layers * dtype.room(shape.iter().product());
         self.cross.try_reserve(room)?;
@@ -324,9 +327,9 @@ impl KvCache {
             return Err(request("sequence to copy to", to, format!("one with the source of {from}")));
         }
         *self.sequence(to)? = sequence;
-        let (stride, rows) = (self.capacity.next_multiple_of(ROWS), sequence.so_far.count);
+        let (stride, rows) = (stride(self.capacity), sequence.so_far.count);
         self.positions.copy_within(from * stride..from * stride + rows, to * stride);
-        let (dtype, width) = (self.dtype.unwrap_or(CacheDtype::Float32), self.layout.width);
+        let (dtype, width) = (self.dtype, self.layout.width);
         let layer = dtype.room(self.positions.len() * width);
         let memory = self.memory.take(2 * self.layout.layers * layer);
         // Strides are even, so these are whole.

@@ -2,6 +2,7 @@
 
 use rachis_kernels::{Activation, Precision};
 use rachis_loader::{Config, ConfigSource, Preset};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
@@ -60,7 +61,7 @@ impl DtypePolicy {
 /// The activation that Hugging Face calls `name`.
 pub(crate) fn activation(name: &str) -> Result<Activation> {
     match name {
-        "gelu" => Ok(Activation::GeluErf),
+        "gelu" | "gelu_python" => Ok(Activation::GeluErf),
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
         "relu" => Ok(Activation::Relu),
         "silu" | "swish" => Ok(Activation::Silu),
@@ -68,6 +69,35 @@ pub(crate) fn activation(name: &str) -> Result<Activation> {
         "tanh" => Ok(Activation::Tanh),
         _ => Err(field("activation", name, "one of gelu, gelu_new, relu, silu, quick_gelu, tanh")),
     }
+}
+
+/// What Hugging Face calls an activation.
+pub(crate) fn activation_name(activation: Activation) -> Result<&'static str> {
+    match activation {
+        Activation::GeluErf => Ok("gelu"),
+        Activation::GeluTanh => Ok("gelu_new"),
+        Activation::Relu => Ok("relu"),
+        Activation::Silu => Ok("silu"),
+        Activation::QuickGelu => Ok("quick_gelu"),
+        Activation::Tanh => Ok("tanh"),
+        other => Err(field("activation", format!("{other:?}"), "one that transformers has")),
+    }
+}
+
+/// The fields of a Hugging Face configuration.
+pub(crate) type Fields = Map<String, Value>;
+
+/// Those of an object.
+pub(crate) fn fields(object: Value) -> Fields {
+    match object {
+        Value::Object(fields) => fields,
+        _ => Fields::new(),
+    }
+}
+
+/// A number as short as `x` can be written.
+pub(crate) fn number(x: f32) -> Value {
+    x.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
 /// The activation that KerasHub calls `name`.

@@ -56,6 +56,14 @@ pub enum Error {
         /// The storage type found.
         found: String,
     },
+    /// A weight has a number that the type it was to be stored as does not reach.
+    #[error("weight {name} has the value {found}, expected numbers in the range of float16")]
+    Beyond {
+        /// The weight's name in the directory that was to be written.
+        name: String,
+        /// The number.
+        found: f32,
+    },
     /// A request does not fit the model.
     #[error("{what} is {found}, expected {expected}")]
     Request {

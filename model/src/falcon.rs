@@ -9,9 +9,10 @@ use rachis_loader::Preset;
 
 pub use config::{FalconConfig, FalconPositions};
 
-use crate::causal::CausalBackbone;
-use crate::causal::private::{CausalConfig, CausalParts};
-use crate::config::LARGEST_TABLE;
+use crate::backbone::BackboneOf;
+use crate::backbone::private::Architecture;
+use crate::causal::CausalParts;
+use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
@@ -19,8 +20,9 @@ use crate::layers::{
 };
 use crate::weights::Source;
 
-/// The Falcon decoder.
-pub type FalconBackbone = CausalBackbone<FalconConfig>;
+/// The Falcon decoder. `forward` takes [`Tokens`](crate::Tokens) and gives a
+/// [`SequenceOutput`](crate::SequenceOutput).
+pub type FalconBackbone = BackboneOf<FalconConfig>;
 
 const NAMES: BlockNames = BlockNames {
     attention: AttentionNames::Fused(["self_attention.query_key_value", "self_attention.dense"]),
@@ -49,11 +51,19 @@ const KERAS: BlockNames = BlockNames {
 /// The logits' weights, where they are not the token table.
 const HEAD: &str = "lm_head.weight";
 
-impl CausalConfig for FalconConfig {
+impl Architecture for FalconConfig {
+    type Parts = CausalParts;
+
     fn read(preset: &Preset) -> Result<FalconConfig> {
-        let config = FalconConfig::from_preset(preset)?;
-        // The file knows, whatever the configuration says.
-        Ok(FalconConfig { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..config })
+        FalconConfig::from_preset(preset)
+    }
+
+    fn adjusted(self, preset: &Preset) -> FalconConfig {
+        FalconConfig { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..self }
+    }
+
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
     }
 
     fn build(&self, source: &Source<'_>) -> Result<CausalParts> {
@@ -101,10 +111,6 @@ impl CausalConfig for FalconConfig {
             norm: Some(Norm::load(&root.at(last), hidden, norm)?),
             projection: None,
         };
-        Ok(CausalParts { stack, head: LogitsHead::new(head, 1.0) })
-    }
-
-    fn positions(&self) -> usize {
-        LARGEST_TABLE
+        Ok(CausalParts { stack, head: LogitsHead::new(head, 1.0), positions: LARGEST_TABLE })
     }
 }

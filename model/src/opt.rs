@@ -7,8 +7,10 @@ use rachis_loader::Preset;
 
 pub use config::{OptConfig, OptPositions};
 
-use crate::causal::CausalBackbone;
-use crate::causal::private::{CausalConfig, CausalParts};
+use crate::backbone::BackboneOf;
+use crate::backbone::private::Architecture;
+use crate::causal::CausalParts;
+use crate::config::Fields;
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
@@ -16,8 +18,8 @@ use crate::layers::{
 };
 use crate::weights::Source;
 
-/// The OPT decoder.
-pub type OptBackbone = CausalBackbone<OptConfig>;
+/// The OPT decoder. `forward` takes [`Tokens`](crate::Tokens) and gives a [`SequenceOutput`](crate::SequenceOutput).
+pub type OptBackbone = BackboneOf<OptConfig>;
 
 /// What weights are called.
 struct Names {
@@ -58,9 +60,15 @@ const KERAS: Names = Names {
 /// Of every norm; no configuration has another.
 const EPSILON: f32 = 1e-5;
 
-impl CausalConfig for OptConfig {
+impl Architecture for OptConfig {
+    type Parts = CausalParts;
+
     fn read(preset: &Preset) -> Result<OptConfig> {
         OptConfig::from_preset(preset)
+    }
+
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
     }
 
     fn build(&self, source: &Source<'_>) -> Result<CausalParts> {
@@ -108,10 +116,6 @@ impl CausalConfig for OptConfig {
             norm: config.norm_first.then(norm).transpose()?,
             projection: projection("project_out", hidden, width)?,
         };
-        Ok(CausalParts { stack, head })
-    }
-
-    fn positions(&self) -> usize {
-        self.max_sequence_length
+        Ok(CausalParts { stack, head, positions: config.max_sequence_length })
     }
 }

@@ -8,18 +8,20 @@ use rachis_loader::Preset;
 
 pub use config::T5Config;
 
-use crate::config::LARGEST_TABLE;
+use crate::backbone::BackboneOf;
+use crate::backbone::private::Architecture;
+use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Buckets, Embedding, Embeddings,
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, Positions, RelativeBias, Stack,
 };
-use crate::seq2seq::Seq2SeqBackbone;
-use crate::seq2seq::private::{Seq2SeqConfig, Seq2SeqParts};
+use crate::seq2seq::Seq2SeqParts;
 use crate::weights::{Init, Naming, Source};
 
-/// The T5 encoder and decoder.
-pub type T5Backbone = Seq2SeqBackbone<T5Config>;
+/// The T5 encoder and decoder. `forward` takes [`Seq2SeqInputs`](crate::Seq2SeqInputs) and gives a
+/// [`Seq2SeqOutput`](crate::Seq2SeqOutput).
+pub type T5Backbone = BackboneOf<T5Config>;
 
 /// What an encoder's or a decoder's weights are called.
 struct Names {
@@ -131,15 +133,23 @@ const KERAS_CROSS: BlockNames = BlockNames {
 /// The logits' weights, where they are not the token table.
 const HEAD: &str = "lm_head.weight";
 
-impl Seq2SeqConfig for T5Config {
+impl Architecture for T5Config {
+    type Parts = Seq2SeqParts;
+
     fn read(preset: &Preset) -> Result<T5Config> {
-        let config = T5Config::from_preset(preset)?;
-        // Hugging Face's file knows: newer configurations of untied models call themselves tied.
-        let tied = match Source::Preset(preset).naming() {
-            Naming::HuggingFace => preset.tensor(HEAD).is_none(),
-            Naming::Keras => config.tie_embedding_weights,
-        };
-        Ok(T5Config { tie_embedding_weights: tied, ..config })
+        T5Config::from_preset(preset)
+    }
+
+    /// Newer configurations of untied models call themselves tied.
+    fn adjusted(self, preset: &Preset) -> T5Config {
+        match Source::Preset(preset).naming() {
+            Naming::HuggingFace => T5Config { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..self },
+            Naming::Keras => self,
+        }
+    }
+
+    fn to_hugging_face(&self) -> Result<Fields> {
+        self.to_hugging_face()
     }
 
     fn build(&self, source: &Source<'_>) -> Result<Seq2SeqParts> {
@@ -193,10 +203,6 @@ impl Seq2SeqConfig for T5Config {
         let encoder = stack(source.pick(&ENCODER, &KERAS_ENCODER), (0, config.num_layers), false)?;
         let first = source.pick(0, config.num_layers);
         let decoder = stack(source.pick(&DECODER, &KERAS_DECODER), (first, config.decoder_num_layers), true)?;
-        Ok(Seq2SeqParts { encoder, decoder, head: LogitsHead::new(head, scale) })
-    }
-
-    fn positions(&self) -> usize {
-        LARGEST_TABLE
+        Ok(Seq2SeqParts { encoder, decoder, head: LogitsHead::new(head, scale), positions: LARGEST_TABLE })
     }
 }

@@ -6,6 +6,7 @@ use rachis_kernels::{AnyMatRef, AnySlice, MatRef};
 use rachis_loader::{ConfigSource, Data, Preset, Tensor};
 
 use crate::error::{Error, Result, try_reserve};
+use crate::random::Random;
 
 /// A float tensor of a known shape, in place in its file or owned.
 #[derive(Debug, Clone)]
@@ -29,7 +30,24 @@ impl Weight {
 
     /// The tensor as a matrix: its first dimension by all others.
     pub(crate) fn matrix(&self) -> AnyMatRef<'_> {
-        let rows = self.rows;
+        self.as_rows(self.rows)
+    }
+
+    /// Its name in its file.
+    pub(crate) fn name(&self) -> &str {
+        self.tensor.name()
+    }
+
+    /// All elements below one another.
+    pub(crate) fn as_column(&self) -> AnyMatRef<'_> {
+        match self.slice() {
+            AnySlice::F32(data) => self.as_rows(data.len()),
+            AnySlice::Bf16(data) => self.as_rows(data.len()),
+            AnySlice::F16(data) => self.as_rows(data.len()),
+        }
+    }
+
+    fn as_rows(&self, rows: usize) -> AnyMatRef<'_> {
         let cols = |len: usize| len.checked_div(rows).unwrap_or(0);
         // The loader has checked that the data has as many elements as the shape says.
         let empty = AnyMatRef::F32(MatRef::default());
@@ -112,19 +130,24 @@ impl Init {
 pub enum Source<'p> {
     Preset(&'p Preset),
     Random(RefCell<Random>),
-    /// Nowhere yet: the elements of all weights are counted, and the weights are empty.
+    /// Nowhere: the elements of all weights are counted. The weights have Hugging Face's names and no elements.
     Counted(Cell<usize>),
 }
 
 impl Source<'_> {
     /// What `build` makes of random weights, if there is memory for all of them together.
     pub(crate) fn randomly<M>(seed: u64, build: impl Fn(&Source<'_>) -> Result<M>) -> Result<M> {
-        let count = Source::Counted(Cell::new(0));
+        let count = Source::counted();
         build(&count)?;
         if let Source::Counted(count) = count {
             try_reserve(&mut Vec::<f32>::new(), count.get())?;
         }
-        build(&Source::Random(RefCell::new(Random { state: seed })))
+        build(&Source::Random(RefCell::new(Random::new(seed))))
+    }
+
+    /// Nothing counted yet.
+    pub(crate) fn counted() -> Source<'static> {
+        Source::Counted(Cell::new(0))
     }
 
     /// The scope of `prefix`.
@@ -158,7 +181,7 @@ impl Source<'_> {
 
     /// Rows at the front of a learned position table that stand for no position: transformers' OPT and BART have two.
     pub(crate) fn unused_positions(&self) -> usize {
-        if matches!(self, Source::Preset(_)) { self.pick(2, 0) } else { 0 }
+        if matches!(self, Source::Random(_)) { 0 } else { self.pick(2, 0) }
     }
 
     /// The scope of all weights: that of the first of `prefixes` under which a Hugging Face preset has a tensor called
@@ -239,7 +262,7 @@ impl<'s> Scope<'s> {
             }
             Source::Random(random) => {
                 let name = names.first().map(full).unwrap_or_default();
-                let data = random.borrow_mut().fill(shape.iter().product(), init)?;
+                let data = initial(&mut random.borrow_mut(), shape.iter().product(), init)?;
                 Weight::new(Tensor::from_f32(name, shape, data)?, shape, Naming::HuggingFace)
             }
             Source::Counted(count) => {
@@ -250,7 +273,8 @@ impl<'s> Scope<'s> {
                     found: format!("{shape:?} for weight {}", names.first().map(full).unwrap_or_default()),
                     expected: format!("at most {MOST_RANDOM_ELEMENTS} elements in all weights"),
                 })?);
-                Ok(Weight { tensor: Tensor::from_f32("", &[0], Vec::new())?, rows: 0 })
+                let name = names.first().map(full).unwrap_or_default();
+                Ok(Weight { tensor: Tensor::from_f32(name, &[0], Vec::new())?, rows: 0 })
             }
         }
     }
@@ -259,48 +283,31 @@ impl<'s> Scope<'s> {
 /// The most elements that all random weights together may have: a guard against what a typing error asks for.
 const MOST_RANDOM_ELEMENTS: usize = 1 << 36;
 
-/// SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014): small, and the same
-/// numbers for the same seed in every version of this crate.
-#[derive(Debug)]
-pub struct Random {
-    state: u64,
+/// Uniform in (0, 1].
+fn uniform(random: &mut Random) -> f32 {
+    ((random.next() >> 40) + 1) as f32 * (1.0 / (1u32 << 24) as f32)
 }
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in (0, 1].
-    fn uniform(&mut self) -> f32 {
-        ((self.next() >> 40) + 1) as f32 * (1.0 / (1u32 << 24) as f32)
-    }
-
-    /// Standard normal (Box and Muller), redrawn beyond two standard deviations.
-    fn truncated_normal(&mut self) -> f32 {
-        loop {
-            let radius = (-2.0 * self.uniform().ln()).sqrt();
-            let x = radius * (core::f32::consts::TAU * self.uniform()).cos();
-            if x.abs() <= 2.0 {
-                return x;
-            }
+/// Standard normal (Box and Muller), redrawn beyond two standard deviations.
+fn truncated_normal(random: &mut Random) -> f32 {
+    loop {
+        let radius = (-2.0 * uniform(random).ln()).sqrt();
+        let x = radius * (core::f32::consts::TAU * uniform(random)).cos();
+        if x.abs() <= 2.0 {
+            return x;
         }
     }
+}
 
-    fn fill(&mut self, len: usize, init: Init) -> Result<Vec<f32>> {
-        let mut data = Vec::new();
-        try_reserve(&mut data, len)?;
-        match init {
-            Init::Zeros => data.resize(len, 0.0),
-            Init::Ones => data.resize(len, 1.0),
-            Init::TruncatedNormal(deviation) => {
-                data.extend((0..len).map(|_| deviation * self.truncated_normal()));
-            }
+fn initial(random: &mut Random, len: usize, init: Init) -> Result<Vec<f32>> {
+    let mut data = Vec::new();
+    try_reserve(&mut data, len)?;
+    match init {
+        Init::Zeros => data.resize(len, 0.0),
+        Init::Ones => data.resize(len, 1.0),
+        Init::TruncatedNormal(deviation) => {
+            data.extend((0..len).map(|_| deviation * truncated_normal(random)));
         }
-        Ok(data)
     }
+    Ok(data)
 }

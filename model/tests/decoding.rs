@@ -2,11 +2,12 @@
 
 mod common;
 
+use common::models::Sizes;
 use rachis::falcon::FalconPositions;
 use rachis::kernels::{Ctx, Level, MatRef, Precision};
 use rachis::{
     BartBackbone, BartConfig, CacheDtype, CacheOptions, Decoder, FalconBackbone, FalconConfig, OptBackbone,
-    OptConfig, Seq2SeqInputs, Session, T5Backbone, T5Config, Tokens,
+    Seq2SeqInputs, Session, T5Backbone, T5Config, Tokens,
 };
 use rachis_testkit::{CountingAllocator, for_each_level};
 
@@ -57,59 +58,25 @@ macro_rules! seq2seq {
 
 /// All architectures, with sizes that no tile divides.
 fn subjects() -> Vec<Subject> {
-    let opt = OptConfig {
-        vocabulary_size: VOCABULARY,
-        num_layers: 2,
-        num_heads: 3,
-        hidden_dim: 51,
-        intermediate_dim: 70,
-        max_sequence_length: 200,
-        embedding_dim: 51,
-        ..OptConfig::default()
-    };
+    let sizes = Sizes { vocabulary: VOCABULARY, layers: 2, heads: 3, hidden: 51, inner: 70, positions: 200 };
+    let opt = sizes.opt();
     let bart = BartConfig {
-        vocabulary_size: VOCABULARY,
-        num_layers: 1,
-        num_heads: 2,
-        hidden_dim: 36,
-        intermediate_dim: 50,
-        max_sequence_length: 200,
         decoder_num_layers: 2,
         decoder_num_heads: 3,
         decoder_intermediate_dim: 66,
-        ..BartConfig::default()
+        ..Sizes { layers: 1, heads: 2, hidden: 36, inner: 50, ..sizes }.bart()
     };
     let t5 = T5Config {
-        vocabulary_size: VOCABULARY,
-        num_layers: 1,
-        num_heads: 3,
-        hidden_dim: 40,
-        intermediate_dim: 50,
         key_value_dim: 17,
         decoder_num_layers: 3,
         use_gated_activation: true,
-        ..T5Config::default()
+        ..Sizes { layers: 1, hidden: 40, inner: 50, ..sizes }.t5()
     };
     let alibi = FalconConfig {
-        vocabulary_size: VOCABULARY,
-        num_layers: 2,
-        num_attention_heads: 3,
-        hidden_dim: 48,
-        intermediate_dim: 50,
-        num_kv_heads: 3,
         positions: FalconPositions::Alibi { round: true },
-        ..FalconConfig::default()
+        ..Sizes { hidden: 48, inner: 50, ..sizes }.falcon()
     };
-    let rotary = FalconConfig {
-        num_attention_heads: 6,
-        hidden_dim: 60,
-        num_kv_heads: 2,
-        use_bias: false,
-        parallel: true,
-        separate_norms: true,
-        positions: FalconPositions::Rotary { theta: 10_000.0 },
-        ..alibi.clone()
-    };
+    let rotary = Sizes { heads: 6, hidden: 60, inner: 50, ..sizes }.rotary_falcon(2);
     vec![
         causal!("opt", OptBackbone, opt.clone()),
         causal!("falcon, alibi", FalconBackbone, alibi.clone()),

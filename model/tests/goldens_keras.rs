@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Batch, causal_outputs, kind, outputs, seq2seq_outputs};
+use common::{kind, run};
 use rachis::kernels::{Ctx, Level, Precision};
 use rachis::loader::{Access, Preset};
 use rachis::{Backbone, DtypePolicy};
@@ -15,26 +15,6 @@ fn load(directory: &str) -> Backbone {
     // Newer HDF5 than Keras writes packs datasets without regard to alignment.
     assert!(preset.bytes_copied() == 0 || directory.contains("keras_h5_"), "{directory}");
     Backbone::load(&preset).unwrap()
-}
-
-/// Padded outputs by the names of the golden files.
-fn run(model: &Backbone, ctx: Ctx<'_>, goldens: &Goldens, case: &str) -> Vec<(String, Vec<f32>)> {
-    match model {
-        Backbone::Bert(model) => outputs(model, None, ctx, &Batch::of(goldens, case)),
-        Backbone::Opt(model) => {
-            causal_outputs(model, ctx, &Batch::of(goldens, case), |s, t, o| model.forward_observed(s, t, o))
-        }
-        Backbone::Falcon(model) => {
-            causal_outputs(model, ctx, &Batch::of(goldens, case), |s, t, o| model.forward_observed(s, t, o))
-        }
-        Backbone::Bart(model) => {
-            seq2seq_outputs(model, ctx, (goldens, case), |s, i, o| model.forward_observed(s, i, o))
-        }
-        Backbone::T5(model) => {
-            seq2seq_outputs(model, ctx, (goldens, case), |s, i, o| model.forward_observed(s, i, o))
-        }
-        other => panic!("{}", other.name()),
-    }
 }
 
 /// Compares a directory with KerasHub's outputs, which where they equal transformers' are kept with those.

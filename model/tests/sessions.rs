@@ -4,11 +4,11 @@
 mod common;
 
 use common::Batch;
-use rachis::falcon::FalconPositions;
+use common::models::Sizes;
 use rachis::kernels::{Activation, Ctx, Level, Precision};
 use rachis::{
-    Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, BertInputs, FalconBackbone, FalconConfig,
-    Model, OptBackbone, OptConfig, Seq2SeqInputs, Session, T5Backbone, T5Config, Tokens,
+    Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, BertInputs, FalconBackbone, Model,
+    OptBackbone, OptConfig, Seq2SeqInputs, Session, T5Backbone, T5Config, Tokens,
 };
 use rachis_testkit::{CountingAllocator, for_each_level};
 
@@ -79,71 +79,26 @@ seq2seq_subject!(T5Backbone);
 
 /// Models whose sizes are no multiple of any tile, large enough for several blocks of k.
 fn subjects() -> Vec<Box<dyn Subject>> {
-    let bert = BertConfig {
-        vocabulary_size: 501,
-        num_layers: 2,
-        num_heads: 3,
-        hidden_dim: 102,
-        intermediate_dim: 290,
-        max_sequence_length: 80,
-        activation: Activation::GeluErf,
-        ..BertConfig::default()
-    };
-    let opt = OptConfig {
-        vocabulary_size: 501,
-        num_layers: 2,
-        num_heads: 3,
-        hidden_dim: 102,
-        intermediate_dim: 290,
-        max_sequence_length: 80,
-        embedding_dim: 102,
-        ..OptConfig::default()
-    };
-    let projected = OptConfig { embedding_dim: 70, norm_first: false, ..opt.clone() };
+    let sizes = Sizes { vocabulary: 501, layers: 2, heads: 3, hidden: 102, inner: 290, positions: 80 };
+    let bert = BertConfig { activation: Activation::GeluErf, ..sizes.bert() };
+    let opt = sizes.opt();
+    let projected = OptConfig { embedding_dim: 70, norm_first: false, ..sizes.opt() };
     let bart = BartConfig {
-        vocabulary_size: 501,
-        num_layers: 2,
-        num_heads: 3,
-        hidden_dim: 102,
-        intermediate_dim: 290,
-        max_sequence_length: 80,
         decoder_num_layers: 1,
         decoder_num_heads: 6,
         decoder_intermediate_dim: 330,
         scale_embedding: true,
-        ..BartConfig::default()
+        ..sizes.bart()
     };
     let t5 = T5Config {
-        vocabulary_size: 501,
-        num_layers: 2,
-        num_heads: 3,
-        hidden_dim: 102,
-        intermediate_dim: 290,
         key_value_dim: 38,
         decoder_num_layers: 3,
         use_gated_activation: true,
         tie_embedding_weights: false,
-        ..T5Config::default()
+        ..sizes.t5()
     };
-    let alibi = FalconConfig {
-        vocabulary_size: 501,
-        num_layers: 2,
-        num_attention_heads: 3,
-        hidden_dim: 102,
-        intermediate_dim: 290,
-        num_kv_heads: 3,
-        ..FalconConfig::default()
-    };
-    let rotary = FalconConfig {
-        num_attention_heads: 6,
-        hidden_dim: 108,
-        num_kv_heads: 2,
-        use_bias: false,
-        parallel: true,
-        separate_norms: true,
-        positions: FalconPositions::Rotary { theta: 10_000.0 },
-        ..alibi.clone()
-    };
+    let alibi = sizes.falcon();
+    let rotary = Sizes { heads: 6, hidden: 108, ..sizes }.rotary_falcon(2);
     vec![
         Box::new(BartBackbone::random(bart, 7).unwrap()),
         Box::new(BertBackbone::random(bert, 7).unwrap()),
@@ -228,60 +183,13 @@ fn batches_and_padding_do_not_change_a_bit() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let bert = BertConfig {
-        vocabulary_size: 501,
-        num_layers: 1,
-        num_heads: 4,
-        hidden_dim: 256,
-        intermediate_dim: 1024,
-        ..BertConfig::default()
-    };
-    let opt = OptConfig {
-        vocabulary_size: 501,
-        num_layers: 1,
-        num_heads: 4,
-        hidden_dim: 256,
-        intermediate_dim: 1024,
-        embedding_dim: 256,
-        ..OptConfig::default()
-    };
-    let bart = BartConfig {
-        vocabulary_size: 501,
-        num_layers: 1,
-        num_heads: 4,
-        hidden_dim: 256,
-        intermediate_dim: 1024,
-        decoder_num_layers: 1,
-        decoder_num_heads: 4,
-        decoder_intermediate_dim: 1024,
-        ..BartConfig::default()
-    };
-    let t5 = T5Config {
-        vocabulary_size: 501,
-        num_layers: 1,
-        num_heads: 4,
-        hidden_dim: 256,
-        intermediate_dim: 1024,
-        decoder_num_layers: 1,
-        ..T5Config::default()
-    };
-    let falcon = FalconConfig {
-        vocabulary_size: 501,
-        num_layers: 1,
-        num_attention_heads: 4,
-        hidden_dim: 256,
-        intermediate_dim: 1024,
-        num_kv_heads: 1,
-        parallel: true,
-        positions: FalconPositions::Rotary { theta: 10_000.0 },
-        ..FalconConfig::default()
-    };
+    let sizes = Sizes { vocabulary: 501, layers: 1, heads: 4, hidden: 256, inner: 1024, positions: 512 };
     let models: [Box<dyn Subject>; 5] = [
-        Box::new(FalconBackbone::random(falcon, 3).unwrap()),
-        Box::new(T5Backbone::random(t5, 3).unwrap()),
-        Box::new(BartBackbone::random(bart, 3).unwrap()),
-        Box::new(BertBackbone::random(bert, 3).unwrap()),
-        Box::new(OptBackbone::random(opt, 3).unwrap()),
+        Box::new(FalconBackbone::random(sizes.rotary_falcon(1), 3).unwrap()),
+        Box::new(T5Backbone::random(sizes.t5(), 3).unwrap()),
+        Box::new(BartBackbone::random(sizes.bart(), 3).unwrap()),
+        Box::new(BertBackbone::random(sizes.bert(), 3).unwrap()),
+        Box::new(OptBackbone::random(sizes.opt(), 3).unwrap()),
     ];
     let lengths = [80, 7, 61];
     let ids = sequences(&lengths).concat();

@@ -2,9 +2,11 @@
 
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
+use serde_json::json;
 
 use crate::config::{
-    LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, fields, number,
+    other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -103,6 +105,27 @@ impl BartConfig {
         };
         parsed.validate()?;
         Ok(parsed)
+    }
+
+    /// The fields of a Hugging Face configuration.
+    pub(crate) fn to_hugging_face(&self) -> Result<Fields> {
+        Ok(fields(json!({
+            "architectures": ["BartForConditionalGeneration"],
+            "model_type": "bart",
+            "is_encoder_decoder": true,
+            "vocab_size": self.vocabulary_size,
+            "d_model": self.hidden_dim,
+            "encoder_layers": self.num_layers,
+            "encoder_attention_heads": self.num_heads,
+            "encoder_ffn_dim": self.intermediate_dim,
+            "decoder_layers": self.decoder_num_layers,
+            "decoder_attention_heads": self.decoder_num_heads,
+            "decoder_ffn_dim": self.decoder_intermediate_dim,
+            "dropout": number(self.dropout),
+            "max_position_embeddings": self.max_sequence_length,
+            "activation_function": activation_name(self.activation)?,
+            "scale_embedding": self.scale_embedding,
+        })))
     }
 
     /// Checks every field.

@@ -2,9 +2,11 @@
 
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
+use serde_json::json;
 
 use crate::config::{
-    LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, epsilon, other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, epsilon, fields,
+    number, other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -89,6 +91,24 @@ impl BertConfig {
         };
         parsed.validate()?;
         Ok(parsed)
+    }
+
+    /// The fields of a Hugging Face configuration.
+    pub(crate) fn to_hugging_face(&self) -> Result<Fields> {
+        Ok(fields(json!({
+            "architectures": ["BertModel"],
+            "model_type": "bert",
+            "vocab_size": self.vocabulary_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "hidden_size": self.hidden_dim,
+            "intermediate_size": self.intermediate_dim,
+            "hidden_dropout_prob": number(self.dropout),
+            "max_position_embeddings": self.max_sequence_length,
+            "type_vocab_size": self.num_segments,
+            "hidden_act": activation_name(self.activation)?,
+            "layer_norm_eps": number(self.layer_norm_epsilon),
+        })))
     }
 
     /// Checks every field.

@@ -2,10 +2,11 @@
 
 use rachis_kernels::Activation;
 use rachis_loader::{Config, ConfigSource, Preset};
+use serde_json::json;
 
 use crate::config::{
-    LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, epsilon, field, other_architecture, rate,
-    within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, epsilon, field,
+    fields, number, other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -159,13 +160,51 @@ impl FalconConfig {
             parallel: parallel || new_architecture,
             separate_norms: new_architecture && norms == 2,
             positions: if flag("alibi", false)? {
-                FalconPositions::Alibi { round: true }
+                FalconPositions::Alibi { round: flag("round_alibi", true)? }
             } else {
                 FalconPositions::Rotary { theta: rotary_theta(config)? }
             },
-            block_norm_epsilon: epsilon,
+            block_norm_epsilon: config.opt_f32("block_norm_epsilon")?.unwrap_or(epsilon),
             tie_embedding_weights: flag("tie_word_embeddings", true)?,
         })
+    }
+
+    /// The fields of a Hugging Face configuration, and `round_alibi` and `block_norm_epsilon`, which transformers does not know.
+    pub(crate) fn to_hugging_face(&self) -> Result<Fields> {
+        let all = self.num_kv_heads == self.num_attention_heads;
+        let new = self.parallel && (self.separate_norms || !all && self.num_kv_heads > 1);
+        if !self.parallel && !all && self.num_kv_heads > 1 {
+            let expected = "1, or as many as heads, where blocks follow one another in transformers";
+            return Err(field("num_kv_heads", self.num_kv_heads, expected));
+        }
+        let theta = match self.positions {
+            FalconPositions::Alibi { .. } => DEFAULT_THETA,
+            FalconPositions::Rotary { theta } => theta,
+        };
+        Ok(fields(json!({
+            "architectures": ["FalconForCausalLM"],
+            "model_type": "falcon",
+            "vocab_size": self.vocabulary_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_kv_heads": self.num_kv_heads,
+            "hidden_size": self.hidden_dim,
+            "ffn_hidden_size": self.intermediate_dim,
+            "layer_norm_epsilon": number(self.layer_norm_epsilon),
+            "block_norm_epsilon": number(self.block_norm_epsilon),
+            "attention_dropout": number(self.attention_dropout_rate),
+            "hidden_dropout": number(self.feedforward_dropout_rate),
+            "activation": activation_name(self.activation)?,
+            "bias": self.use_bias,
+            "new_decoder_architecture": new,
+            "num_ln_in_parallel_attn": if self.separate_norms { 2 } else { 1 },
+            "parallel_attn": self.parallel,
+            "multi_query": !all,
+            "alibi": matches!(self.positions, FalconPositions::Alibi { .. }),
+            "round_alibi": self.positions != FalconPositions::Alibi { round: false },
+            "rope_theta": theta,
+            "tie_word_embeddings": self.tie_embedding_weights,
+        })))
     }
 
     /// Checks every field.

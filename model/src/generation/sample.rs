@@ -4,36 +4,11 @@
 //! A token of score minus infinity or NaN has none. A row without any finite sum (one with plus infinity, or nothing
 //! but minus infinity and NaN) gives its argmax, as the greedy choice does.
 //!
-//! Each sequence has random numbers of its own: SplitMix64 (Steele et al., "Fast splittable pseudorandom number
-//! generators", 2014) from the seed and the number of the sequence, one number a token.
+//! Each sequence has a stream of random numbers of its own, one number a token.
 
 use super::scores::{Best, argmax};
 use super::strategy::{Choice, Sampler};
-
-/// The random numbers of one sequence.
-#[derive(Debug, Clone)]
-pub(crate) struct Random {
-    state: u64,
-}
-
-impl Random {
-    /// The numbers of sequence `sequence` under `seed`.
-    pub(crate) fn new(seed: u64, sequence: usize) -> Random {
-        Random { state: mix(mix(seed).wrapping_add(sequence as u64)) }
-    }
-
-    /// Uniform in [0, 1), in steps of 2^-53.
-    fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        (mix(self.state) >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
-    }
-}
-
-fn mix(z: u64) -> u64 {
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
+use crate::random::Random;
 
 /// Picks tokens, in memory that all sequences reuse.
 #[derive(Debug, Default)]
@@ -157,7 +132,7 @@ impl<'l> Softmax<'l> {
 /// One of the tokens, as likely as its share of the weights; `None` when there is no weight.
 fn draw(weights: impl Iterator<Item = (f32, usize)> + Clone, random: &mut Random) -> Option<usize> {
     let total: f64 = weights.clone().map(|(weight, _)| f64::from(weight)).sum();
-    let target = random.uniform() * total;
+    let target = uniform(random) * total;
     let (mut sum, mut last) = (0.0, None);
     for (weight, token) in weights.filter(|(weight, _)| *weight > 0.0) {
         sum += f64::from(weight);
@@ -167,6 +142,11 @@ fn draw(weights: impl Iterator<Item = (f32, usize)> + Clone, random: &mut Random
         }
     }
     last
+}
+
+/// Uniform in [0, 1), in steps of 2^-53.
+fn uniform(random: &mut Random) -> f64 {
+    (random.next() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rachis_kernels::{
 use crate::cache::Kept;
 use crate::error::Result;
 use crate::layers::Linear;
+use crate::save::Tensors;
 use crate::weights::Scope;
 
 /// What the weights are called, below the layer's own name.
@@ -113,6 +114,27 @@ impl MultiHeadAttention {
         };
         let output = Linear::load(&scope.at(output), config.query_width(), hidden, bias)?;
         Ok(MultiHeadAttention { config, input, output })
+    }
+
+    /// What is to be stored, under the names of `like`, which may have the projections in one.
+    pub(crate) fn save<'m>(&'m self, like: &'m MultiHeadAttention, tensors: &mut Tensors<'m>) {
+        match (&self.input, &like.input) {
+            (Input::Apart(input), Input::Apart(like)) => {
+                input.iter().zip(like).for_each(|(layer, like)| layer.save(like, tensors));
+            }
+            (Input::Apart([query, key, value]), Input::Fused(like)) => {
+                let AttentionConfig { heads, kv_heads, head_dim, .. } = self.config;
+                let queries = heads / kv_heads * head_dim;
+                let group = move |i: usize| {
+                    let [queries, keys] = [queries, head_dim].map(|width| i * width..(i + 1) * width);
+                    [(query, queries), (key, keys.clone()), (value, keys)]
+                };
+                Linear::save_fused((0..kv_heads).flat_map(group), like, tensors);
+            }
+            // No source of names has them apart where the model has them in one.
+            (Input::Fused(input), Input::Fused(like) | Input::Apart([like, ..])) => input.save(like, tensors),
+        }
+        self.output.save(&like.output, tensors);
     }
 
     /// Elements of scratch that calls on `rows` rows need.

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::layers::attention::{Around, AttentionConfig, AttentionNames, Memory, MultiHeadAttention};
 use crate::layers::feed_forward::{FeedForward, FeedForwardNames};
 use crate::layers::{Norm, NormKind};
+use crate::save::Tensors;
 use crate::weights::Scope;
 
 /// What a layer's weights are called, below the layer's own name.
@@ -117,6 +118,20 @@ impl Block {
             feed_forward_norm: names.feed_forward_norm.map(norm).transpose()?,
             config,
         })
+    }
+
+    /// What is to be stored, under the names of `like`.
+    pub(crate) fn save<'m>(&'m self, like: &'m Block, tensors: &mut Tensors<'m>) {
+        self.attention.save(&like.attention, tensors);
+        self.attention_norm.save(&like.attention_norm, tensors);
+        if let (Some((attention, norm)), Some((like_attention, like_norm))) = (&self.cross, &like.cross) {
+            attention.save(like_attention, tensors);
+            norm.save(like_norm, tensors);
+        }
+        self.feed_forward.save(&like.feed_forward, tensors);
+        if let (Some(norm), Some(like)) = (&self.feed_forward_norm, &like.feed_forward_norm) {
+            norm.save(like, tensors);
+        }
     }
 
     /// Elements of x, y, z and the wide buffer for `rows` rows.

@@ -3,6 +3,7 @@
 use rachis_kernels::{Accumulate, AnyMatRef, Ctx, Elem, EmbedRows, MatMut, embed_rows};
 
 use crate::error::Result;
+use crate::save::{Piece, Tensors};
 use crate::weights::{Init, Role, Scope, Weight};
 
 /// An embedding table `[vocabulary, hidden]`.
@@ -36,6 +37,14 @@ impl Embedding {
         Embedding { scale, ..self }
     }
 
+    /// What is to be stored, under the name of `like` and behind as many unused rows.
+    pub(crate) fn save<'m>(&'m self, like: &'m Embedding, tensors: &mut Tensors<'m>) {
+        let table = self.table.matrix();
+        let missing = like.unused.saturating_sub(self.unused);
+        let shape = vec![missing + table.rows(), table.cols()];
+        tensors.add(like.table.name(), shape, vec![Piece::Zeros(missing), Piece::Rows(table)]);
+    }
+
     /// Width of a vector.
     pub(crate) fn width(&self) -> usize {
         self.table.matrix().cols()
@@ -43,11 +52,8 @@ impl Embedding {
 
     /// The vectors as stored.
     pub fn table(&self) -> AnyMatRef<'_> {
-        match self.table.matrix() {
-            AnyMatRef::F32(table) => AnyMatRef::F32(table.rows_range(self.unused..table.rows())),
-            AnyMatRef::Bf16(table) => AnyMatRef::Bf16(table.rows_range(self.unused..table.rows())),
-            AnyMatRef::F16(table) => AnyMatRef::F16(table.rows_range(self.unused..table.rows())),
-        }
+        let table = self.table.matrix();
+        table.rows_range(self.unused..table.rows())
     }
 
     /// `out[i] = table[ids[i]]`, scaled where the model does so.

@@ -5,6 +5,7 @@ use rachis_kernels::{Activation, Ctx, MatMut, MatRef};
 use crate::error::Result;
 use crate::layers::block::Buffers;
 use crate::layers::{Embedding, Linear, Norm};
+use crate::save::Tensors;
 use crate::tokens::Rows;
 
 /// The tables and what follows them.
@@ -38,6 +39,23 @@ impl Embeddings {
     /// The tokens alone.
     pub(crate) fn of(tokens: Embedding) -> Embeddings {
         Embeddings { tokens, projection: None, positions: None, segments: None, norm: None }
+    }
+
+    /// What is to be stored, under the names of `like`.
+    pub(crate) fn save<'m>(&'m self, like: &'m Embeddings, tensors: &mut Tensors<'m>) {
+        self.tokens.save(&like.tokens, tensors);
+        if let (Some(projection), Some(like)) = (&self.projection, &like.projection) {
+            projection.save(like, tensors);
+        }
+        if let (Some(positions), Some(like)) = (&self.positions, &like.positions) {
+            positions.table.save(&like.table, tensors);
+        }
+        if let (Some(segments), Some(like)) = (&self.segments, &like.segments) {
+            segments.save(like, tensors);
+        }
+        if let (Some(norm), Some(like)) = (&self.norm, &like.norm) {
+            norm.save(like, tensors);
+        }
     }
 
     /// Width of the token table.

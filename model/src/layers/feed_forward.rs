@@ -4,6 +4,7 @@ use rachis_kernels::{Activation, Ctx, Elem, MatMut, MatRef, Scratch};
 
 use crate::error::Result;
 use crate::layers::Linear;
+use crate::save::Tensors;
 use crate::weights::Scope;
 
 /// What the weights are called, below the layer's own name.
@@ -40,6 +41,15 @@ impl FeedForward {
             output: Linear::load(&scope.at(names.output), inner, hidden, bias)?,
             activation,
         })
+    }
+
+    /// What is to be stored, under the names of `like`.
+    pub(crate) fn save<'m>(&'m self, like: &'m FeedForward, tensors: &mut Tensors<'m>) {
+        self.input.save(&like.input, tensors);
+        if let (Some(gate), Some(like)) = (&self.gate, &like.gate) {
+            gate.save(like, tensors);
+        }
+        self.output.save(&like.output, tensors);
     }
 
     /// `out = activation(input(x)) * gate(x)`

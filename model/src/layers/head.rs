@@ -4,6 +4,7 @@ use rachis_kernels::{Activation, Ctx, MatMut, MatRef, Scratch};
 
 use crate::error::{Result, request};
 use crate::layers::Linear;
+use crate::save::Tensors;
 
 /// A language-model head, tied to the token table or not.
 #[derive(Debug)]
@@ -16,6 +17,11 @@ pub struct LogitsHead {
 impl LogitsHead {
     pub(crate) fn new(linear: Linear, scale: f32) -> LogitsHead {
         LogitsHead { linear, scale }
+    }
+
+    /// What is to be stored, under the names of `like`.
+    pub(crate) fn save<'m>(&'m self, like: &'m LogitsHead, tensors: &mut Tensors<'m>) {
+        self.linear.save(&like.linear, tensors);
     }
 
     pub(crate) fn vocabulary_size(&self) -> usize {

@@ -1,11 +1,14 @@
 //! A dense layer on weights in place.
 
+use core::ops::Range;
+
 use rachis_kernels::{
     Activation, Combine, Ctx, Dims, Elem, Gemm, Layout, MatMut, MatRef, Part, Scratch, Weights, gemm,
     gemm_scratch_len,
 };
 
 use crate::error::Result;
+use crate::save::{Piece, Tensors};
 use crate::weights::{Init, Naming, Role, Scope, Weight};
 
 /// `y = activation(x w + b)`, with `w` as the file has it.
@@ -36,6 +39,53 @@ impl Linear {
     /// A layer whose weights are those given, a row for each input.
     pub(crate) fn of_inputs(weight: Weight) -> Linear {
         Linear { weight, bias: None, layout: Layout::Kn }
+    }
+
+    /// What is to be stored, a row for each output, under the names of `like`.
+    pub(crate) fn save<'m>(&'m self, like: &'m Linear, tensors: &mut Tensors<'m>) {
+        let part = self.part(Activation::Identity);
+        let shape = vec![part.weights.n(), part.weights.k()];
+        let outputs = 0..part.weights.n();
+        tensors.add(like.weight.name(), shape, vec![self.stored(outputs)]);
+        match (&self.bias, &like.bias) {
+            (Some(bias), Some(like)) => tensors.add_vector(bias, like),
+            // A bias that only some files have, and under one name.
+            (Some(bias), None) => {
+                let row = bias.matrix();
+                tensors.add(bias.name(), vec![row.rows(), row.cols()], vec![Piece::Rows(row)]);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Layers on the same input as one, under the names of `like`: its outputs are these ranges of theirs, in order.
+    pub(crate) fn save_fused<'m>(
+        ranges: impl Iterator<Item = (&'m Linear, Range<usize>)> + Clone,
+        like: &'m Linear,
+        tensors: &mut Tensors<'m>,
+    ) {
+        let outputs = ranges.clone().map(|(_, range)| range.len()).sum();
+        let inputs = ranges.clone().map(|(layer, _)| layer.part(Activation::Identity).weights.k()).next();
+        let pieces = ranges.clone().map(|(layer, range)| layer.stored(range)).collect();
+        tensors.add(like.weight.name(), vec![outputs, inputs.unwrap_or(0)], pieces);
+        if let Some(like) = &like.bias {
+            let bias = |(layer, range): (&'m Linear, Range<usize>)| {
+                layer.bias.as_ref().map(|bias| Piece::Rows(bias.as_column().rows_range(range)))
+            };
+            tensors.add(like.name(), vec![outputs], ranges.filter_map(bias).collect());
+        }
+    }
+
+    /// The weights of some outputs, a row for each.
+    fn stored(&self, outputs: Range<usize>) -> Piece<'_> {
+        let matrix = self.weight.matrix();
+        match self.layout {
+            Layout::Nk => Piece::Rows(matrix.rows_range(outputs)),
+            // The range is inside the matrix.
+            Layout::Kn => {
+                matrix.columns(outputs.start, outputs.len()).map_or(Piece::Zeros(0), Piece::Columns)
+            }
+        }
     }
 
     fn part(&self, activation: Activation) -> Part<'_> {

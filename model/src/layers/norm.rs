@@ -3,6 +3,7 @@
 use rachis_kernels::{Ctx, Elem, MatMut, MatRef, NormRows, layer_norm_rows, rms_norm_rows};
 
 use crate::error::Result;
+use crate::save::Tensors;
 use crate::weights::{Init, Role, Scope, Weight};
 
 /// What a norm computes.
@@ -36,6 +37,15 @@ impl Norm {
             kind,
             epsilon,
         })
+    }
+
+    /// What is to be stored, under the names of `like`.
+    pub(crate) fn save<'m>(&'m self, like: &'m Norm, tensors: &mut Tensors<'m>) {
+        for (weight, like) in [(&self.gamma, &like.gamma), (&self.beta, &like.beta)] {
+            if let (Some(weight), Some(like)) = (weight, like) {
+                tensors.add_vector(weight, like);
+            }
+        }
     }
 
     /// `out = norm(x)`

@@ -3,6 +3,7 @@
 use rachis_kernels::{AnyMatRef, Bias, MatMut, MatRef, rotary_angles};
 
 use crate::error::Result;
+use crate::save::{Piece, Tensors};
 use crate::weights::{Init, Role, Scope, Weight};
 
 /// What positions do within attention.
@@ -71,7 +72,9 @@ pub(crate) struct RelativeBias {
     /// `[buckets, heads]`
     table: Weight,
     heads: usize,
-    buckets: Buckets,
+    bidirectional: bool,
+    /// The least distance of each bucket of one direction, in order.
+    starts: Vec<usize>,
 }
 
 /// How distances are put into buckets: small ones each into its own, larger ones by their logarithm.
@@ -88,19 +91,37 @@ impl RelativeBias {
     /// The table at `scope`.
     pub(crate) fn load(scope: &Scope<'_>, heads: usize, buckets: Buckets) -> Result<RelativeBias> {
         let table = scope.weight(Role::Weight, &[buckets.count, heads], Init::KERNEL)?;
-        Ok(RelativeBias { table, heads, buckets })
+        let starts = (0..buckets.of_direction()).map(|bucket| buckets.start(bucket)).collect();
+        Ok(RelativeBias { table, heads, bidirectional: buckets.bidirectional, starts })
     }
 
-    /// Each head's bias for every distance between the positions.
+    /// What is to be stored, under the name of `like`.
+    pub(crate) fn save<'m>(&'m self, like: &'m RelativeBias, tensors: &mut Tensors<'m>) {
+        let table = self.table.matrix();
+        tensors.add(like.table.name(), vec![table.rows(), table.cols()], vec![Piece::Rows(table)]);
+    }
+
+    /// Each head's bias for every distance between the positions: keys after the query first, the nearest last, then
+    /// the query's own position and keys before it.
     fn fill<'a>(&self, places: Places<'a>, room: &'a mut [f32]) -> Result<Bias<'a>> {
         let largest = |positions: &[u32]| positions.iter().max().map_or(0, |largest| *largest as usize);
         let (zero, last) = (largest(places.keys), largest(places.queries));
         let distances = zero + last + 1;
         let values = &mut room[..self.heads * distances];
-        for column in 0..distances {
-            let bucket = self.buckets.of(zero as i64 - column as i64);
-            for head in 0..self.heads {
-                values[head * distances + column] = element(self.table.matrix(), bucket, head);
+        let table = self.table.matrix();
+        for (head, values) in values.chunks_exact_mut(distances).enumerate() {
+            let (after, before) = values.split_at_mut(zero);
+            if !self.bidirectional {
+                after.fill(element(table, 0, head));
+            }
+            for (bucket, start) in self.starts.iter().copied().enumerate() {
+                let end = self.starts.get(bucket + 1).copied().unwrap_or(usize::MAX);
+                before[start.min(last + 1)..end.min(last + 1)].fill(element(table, bucket, head));
+                if self.bidirectional {
+                    // At distance 0 there is no key after the query.
+                    let columns = (zero + 1).saturating_sub(end)..(zero + 1).saturating_sub(start.max(1));
+                    after[columns].fill(element(table, self.starts.len() + bucket, head));
+                }
             }
         }
         let table = MatRef::new(values, self.heads, distances)?;
@@ -109,13 +130,32 @@ impl RelativeBias {
 }
 
 impl Buckets {
+    /// Buckets of one direction.
+    fn of_direction(self) -> usize {
+        if self.bidirectional { self.count / 2 } else { self.count }
+    }
+
+    /// The least distance whose bucket, among those of one direction, is `bucket` or a later one; `max_distance` of
+    /// the last bucket at the latest.
+    fn start(self, bucket: usize) -> usize {
+        let (mut below, mut start) = (0, bucket.max(self.max_distance));
+        while below < start {
+            let middle = below.midpoint(start);
+            if self.of(-(middle as i64)) < bucket {
+                below = middle + 1;
+            } else {
+                start = middle;
+            }
+        }
+        start
+    }
+
     /// The bucket of a key that lies `relative` positions after the query.
     fn of(self, relative: i64) -> usize {
-        let (base, count, distance) = if self.bidirectional {
-            let half = self.count / 2;
-            (if relative > 0 { half } else { 0 }, half, relative.unsigned_abs() as usize)
-        } else {
-            (0, self.count, (-relative).max(0) as usize)
+        let count = self.of_direction();
+        let (base, distance) = match self.bidirectional {
+            true => (if relative > 0 { count } else { 0 }, relative.unsigned_abs() as usize),
+            false => (0, (-relative).max(0) as usize),
         };
         let exact = count / 2;
         if distance < exact {
@@ -185,6 +225,21 @@ mod tests {
                 for distance in [0, 1, 2, 3, 100, 1 << 19, 1 << 20, 1 << 24, 1 << 32] {
                     let (before, after) = (buckets.of(-distance), buckets.of(distance));
                     assert!(before < count && after < count, "{buckets:?}: {before} and {after}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_bucket_starts_where_distances_enter_it() {
+        for (count, max_distance) in [(4, 3), (32, 128), (32, 17), (16, 1 << 20), (64, 40)] {
+            for bidirectional in [true, false] {
+                let buckets = Buckets { count, max_distance, bidirectional };
+                let starts: Vec<usize> = (0..buckets.of_direction()).map(|b| buckets.start(b)).collect();
+                assert!(starts.is_sorted() && starts.first() == Some(&0), "{buckets:?}: {starts:?}");
+                for distance in (0..300).chain([1 << 19, 1 << 20, 1 << 24]) {
+                    let found = starts.partition_point(|start| *start <= distance) - 1;
+                    assert_eq!(found, buckets.of(-(distance as i64)), "{buckets:?}, distance {distance}");
                 }
             }
         }

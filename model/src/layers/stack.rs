@@ -9,6 +9,7 @@ use crate::layers::block::{Block, BlockConfig, BlockNames, Buffers};
 use crate::layers::embeddings::Embeddings;
 use crate::layers::positions::{Places, Positions};
 use crate::layers::{Linear, Norm};
+use crate::save::Tensors;
 use crate::session::{Observer, SequenceOutput};
 use crate::tokens::Rows;
 use crate::weights::Scope;
@@ -66,6 +67,21 @@ impl Stack {
         config: BlockConfig,
     ) -> Result<Vec<Block>> {
         (first..first + layers).map(|i| Block::load(&scope.layer(name, i), names, config)).collect()
+    }
+
+    /// What is to be stored, under the names of `like`.
+    pub(crate) fn save<'m>(&'m self, like: &'m Stack, tensors: &mut Tensors<'m>) {
+        self.embeddings.save(&like.embeddings, tensors);
+        if let (Positions::Relative(bias), Positions::Relative(like)) = (&self.positions, &like.positions) {
+            bias.save(like, tensors);
+        }
+        self.blocks.iter().zip(&like.blocks).for_each(|(block, like)| block.save(like, tensors));
+        if let (Some(norm), Some(like)) = (&self.norm, &like.norm) {
+            norm.save(like, tensors);
+        }
+        if let (Some(projection), Some(like)) = (&self.projection, &like.projection) {
+            projection.save(like, tensors);
+        }
     }
 
     /// Rows of the token table.

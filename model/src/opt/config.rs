@@ -2,9 +2,11 @@
 
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
+use serde_json::json;
 
 use crate::config::{
-    LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, field, other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, field, fields,
+    number, other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -97,7 +99,10 @@ impl OptConfig {
                     norm_first: config.opt_bool("do_layer_norm_before")?.unwrap_or(true),
                     use_bias: config.opt_bool("enable_bias")?.unwrap_or(true),
                     norm_affine: config.opt_bool("layer_norm_elementwise_affine")?.unwrap_or(true),
-                    positions: OptPositions::Counted,
+                    positions: match config.opt_bool("absolute_positions")? {
+                        Some(true) => OptPositions::Absolute,
+                        Some(false) | None => OptPositions::Counted,
+                    },
                 }
             }
             ConfigSource::Keras { class_name } if class_name == "OPTBackbone" => {
@@ -120,6 +125,27 @@ impl OptConfig {
         };
         parsed.validate()?;
         Ok(parsed)
+    }
+
+    /// The fields of a Hugging Face configuration, and `absolute_positions`, which transformers does not know.
+    pub(crate) fn to_hugging_face(&self) -> Result<Fields> {
+        Ok(fields(json!({
+            "architectures": ["OPTForCausalLM"],
+            "model_type": "opt",
+            "vocab_size": self.vocabulary_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "hidden_size": self.hidden_dim,
+            "ffn_dim": self.intermediate_dim,
+            "dropout": number(self.dropout),
+            "max_position_embeddings": self.max_sequence_length,
+            "word_embed_proj_dim": self.embedding_dim,
+            "activation_function": activation_name(self.activation)?,
+            "do_layer_norm_before": self.norm_first,
+            "enable_bias": self.use_bias,
+            "layer_norm_elementwise_affine": self.norm_affine,
+            "absolute_positions": self.positions == OptPositions::Absolute,
+        })))
     }
 
     /// Checks every field.

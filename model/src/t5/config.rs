@@ -2,10 +2,11 @@
 
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
+use serde_json::json;
 
 use crate::config::{
-    LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, epsilon, field, keras_activation,
-    other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, epsilon, field, fields,
+    keras_activation, number, other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -133,6 +134,36 @@ impl T5Config {
         };
         parsed.validate()?;
         Ok(parsed)
+    }
+
+    /// The fields of a Hugging Face configuration.
+    pub(crate) fn to_hugging_face(&self) -> Result<Fields> {
+        let name = match (self.use_gated_activation, self.activation) {
+            (false, activation) => activation_name(activation)?.to_owned(),
+            // By the short name transformers means the approximation.
+            (true, Activation::GeluTanh) => "gated-gelu".to_owned(),
+            (true, Activation::GeluErf) => "gated-gelu_python".to_owned(),
+            (true, activation) => format!("gated-{}", activation_name(activation)?),
+        };
+        Ok(fields(json!({
+            "architectures": ["T5ForConditionalGeneration"],
+            "model_type": "t5",
+            "is_encoder_decoder": true,
+            "vocab_size": self.vocabulary_size,
+            "num_layers": self.num_layers,
+            "num_decoder_layers": self.decoder_num_layers,
+            "num_heads": self.num_heads,
+            "d_model": self.hidden_dim,
+            "d_ff": self.intermediate_dim,
+            "d_kv": self.key_value_dim,
+            "dropout_rate": number(self.dropout),
+            "feed_forward_proj": name,
+            "layer_norm_epsilon": number(self.layer_norm_epsilon),
+            "tie_word_embeddings": self.tie_embedding_weights,
+            "scale_decoder_outputs": self.scale_logits,
+            "relative_attention_num_buckets": self.num_buckets,
+            "relative_attention_max_distance": self.max_distance,
+        })))
     }
 
     /// Checks every field.

@@ -1,12 +1,14 @@
 //! What the model's tests share: fixtures as batches, and the comparison with golden files.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod models;
+
 use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::{Ctx, Level, MatRef, Precision};
 use rachis::loader::{Access, Preset};
 use rachis::{
-    BertBackbone, BertInputs, Decoder, Observer, Seq2SeqInputs, Seq2SeqOutput, SequenceOutput, Session,
-    Tokens, Tower, TowerObserver,
+    Backbone, BertBackbone, BertInputs, Decoder, Observer, Seq2SeqInputs, Seq2SeqOutput, SequenceOutput,
+    Session, Tokens, Tower, TowerObserver,
 };
 use rachis_testkit::for_each_level;
 use rachis_testkit::goldens::{Goldens, Limits, fixture, relative_error};
@@ -72,7 +74,7 @@ pub fn outputs(
     let mut all = Vec::new();
     let mut observe =
         |layer: usize, states: SequenceOutput<'_>| all.push((format!("hs.{layer}"), padded(batch, states)));
-    let output = model.forward_observed(&mut session, batch.inputs(), Some(&mut observe)).unwrap();
+    let output = model.forward_observed(&mut session, batch.inputs(), &mut observe).unwrap();
     let sequence = padded(batch, output.sequence_output);
     let pooled: Vec<f32> = (0..count).flat_map(|i| output.pooled_output.row(i).to_vec()).collect();
     if let Some(heads) = heads {
@@ -138,6 +140,26 @@ pub fn seq2seq_outputs(
     all.push(("encoder_sequence_output".to_owned(), encoded));
     all.push(("decoder_sequence_output".to_owned(), decoded));
     all
+}
+
+/// Padded outputs by the names of the golden files.
+pub fn run(model: &Backbone, ctx: Ctx<'_>, goldens: &Goldens, case: &str) -> Vec<(String, Vec<f32>)> {
+    match model {
+        Backbone::Bert(model) => outputs(model, None, ctx, &Batch::of(goldens, case)),
+        Backbone::Opt(model) => {
+            causal_outputs(model, ctx, &Batch::of(goldens, case), |s, t, o| model.forward_observed(s, t, o))
+        }
+        Backbone::Falcon(model) => {
+            causal_outputs(model, ctx, &Batch::of(goldens, case), |s, t, o| model.forward_observed(s, t, o))
+        }
+        Backbone::Bart(model) => {
+            seq2seq_outputs(model, ctx, (goldens, case), |s, i, o| model.forward_observed(s, i, o))
+        }
+        Backbone::T5(model) => {
+            seq2seq_outputs(model, ctx, (goldens, case), |s, i, o| model.forward_observed(s, i, o))
+        }
+        other => panic!("{}", other.name()),
+    }
 }
 
 fn padded(batch: &Batch, output: SequenceOutput<'_>) -> Vec<f32> {

@@ -55,12 +55,9 @@ fn bert(
     let inputs = BertInputs { tokens: batch.tokens(), segment_ids: segments.as_deref() };
     let (count, hidden) = (batch.shape.0, model.config().hidden_dim);
 
-    let layers = Layers::default();
-    let mut observe = |layer: usize, states: SequenceOutput<'_>| {
-        layers.put(format!("hidden_states.{layer}"), batch.shape, states);
-    };
-    let observer: Option<Observer<'_>> = if args.layers { Some(&mut observe) } else { None };
-    let output = model.forward_observed(session, inputs, observer)?;
+    let layers = Layers::new(args);
+    let mut observe = |layer: usize, states: SequenceOutput<'_>| layers.put("", layer, batch.shape, states);
+    let output = model.forward_observed(session, inputs, &mut observe)?;
     let sequence = batch.padded(output.sequence_output)?;
     let pooled: Vec<f32> = (0..count).flat_map(|i| output.pooled_output.row(i).to_vec()).collect();
     let mut outputs = layers.finish()?;
@@ -95,12 +92,8 @@ fn causal<M: Decoder>(
 ) -> Result<Outputs> {
     inputs.only(&["token_ids", "padding_mask"])?;
     let batch = Batch::read(inputs, "")?;
-    let layers = Layers::default();
-    let mut observe = |layer: usize, states: SequenceOutput<'_>| {
-        if args.layers {
-            layers.put(format!("hidden_states.{layer}"), batch.shape, states);
-        }
-    };
+    let layers = Layers::new(args);
+    let mut observe = |layer: usize, states: SequenceOutput<'_>| layers.put("", layer, batch.shape, states);
     let sequence = batch.padded(forward(model, session, batch.tokens(), &mut observe)?)?;
     let mut outputs = layers.finish()?;
     if args.logits {
@@ -130,11 +123,10 @@ fn seq2seq<M: Decoder>(
         "decoder_padding_mask",
     ])?;
     let (encoder, decoder) = (Batch::read(inputs, "encoder_")?, Batch::read(inputs, "decoder_")?);
-    let layers = Layers::default();
+    let layers = Layers::new(args);
     let mut observe = |tower: Tower, layer: usize, states: SequenceOutput<'_>| match tower {
-        _ if !args.layers => {}
-        Tower::Encoder => layers.put(format!("encoder_hidden_states.{layer}"), encoder.shape, states),
-        Tower::Decoder => layers.put(format!("decoder_hidden_states.{layer}"), decoder.shape, states),
+        Tower::Encoder => layers.put("encoder_", layer, encoder.shape, states),
+        Tower::Decoder => layers.put("decoder_", layer, decoder.shape, states),
     };
     let tokens = Seq2SeqInputs { encoder: encoder.tokens(), decoder: decoder.tokens() };
     let output = forward(model, session, tokens, &mut observe)?;
@@ -215,21 +207,25 @@ fn padded((batch, seq): (usize, usize), output: SequenceOutput<'_>) -> Result<Ou
     Ok((vec![batch, seq, width], values))
 }
 
-/// What an observer has seen: every layer's states, or why there are none.
-struct Layers(Mutex<Result<Outputs>>);
-
-impl Default for Layers {
-    fn default() -> Layers {
-        Layers(Mutex::new(Ok(Outputs::new())))
-    }
+/// What an observer has seen, if it was asked for: every layer's states, or why there are none.
+struct Layers {
+    asked: bool,
+    seen: Mutex<Result<Outputs>>,
 }
 
 impl Layers {
-    fn put(&self, name: String, shape: (usize, usize), states: SequenceOutput<'_>) {
-        let mut outputs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn new(args: &RunArgs) -> Layers {
+        Layers { asked: args.layers, seen: Mutex::new(Ok(Outputs::new())) }
+    }
+
+    fn put(&self, prefix: &str, layer: usize, shape: (usize, usize), states: SequenceOutput<'_>) {
+        if !self.asked {
+            return;
+        }
+        let mut outputs = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *outputs, padded(shape, states)) {
             (Ok(outputs), Ok(states)) => {
-                outputs.insert(name, states);
+                outputs.insert(format!("{prefix}hidden_states.{layer}"), states);
             }
             (outputs, Err(error)) => *outputs = Err(error),
             (Err(_), Ok(_)) => {}
@@ -237,7 +233,7 @@ impl Layers {
     }
 
     fn finish(self) -> Result<Outputs> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.seen.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,8 +3,9 @@
 use super::{Generated, Generation, Progress};
 use crate::decoder::Decoder;
 use crate::error::Result;
-use crate::generation::sample::{Picker, Random};
+use crate::generation::sample::Picker;
 use crate::generation::strategy::Sampler;
+use crate::random::Random;
 use crate::tokens::Tokens;
 
 impl<M: Decoder + ?Sized> Generation<'_, '_, M> {
@@ -19,7 +20,7 @@ impl<M: Decoder + ?Sized> Generation<'_, '_, M> {
         let prompts = &self.prompts;
         let mut ids: Vec<Vec<u32>> = slots.clone().map(|slot| prompts[slot / width].clone()).collect();
         let mut randoms: Vec<Random> =
-            slots.clone().map(|slot| Random::new(sampler.seed, slot % width)).collect();
+            slots.clone().map(|slot| Random::stream(sampler.seed, slot % width)).collect();
         let (mut picker, mut row) = (Picker::default(), vec![0.0; vocabulary]);
         // Running sequences with the row of their logits.
         let mut running: Vec<(usize, usize)> = slots.map(|slot| (slot, slot / width)).collect();
