@@ -1,5 +1,6 @@
 //! Which files make up a preset, for those who must know without opening it: caches and downloads.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ pub(crate) struct Weights {
     pub(crate) single: &'static str,
     /// The index of shards.
     pub(crate) index: &'static str,
-    names: fn(&'static str, &[u8]) -> Result<std::collections::BTreeSet<String>>,
+    names: fn(&'static str, &[u8]) -> Result<BTreeSet<String>>,
 }
 
 impl Weights {
@@ -38,7 +39,7 @@ impl Weights {
     }
 
     /// The names of the shards, as an index has them: unchecked.
-    pub(crate) fn shards(&self, index: &[u8]) -> Result<std::collections::BTreeSet<String>> {
+    pub(crate) fn shards(&self, index: &[u8]) -> Result<BTreeSet<String>> {
         (self.names)(self.index, index)
     }
 }

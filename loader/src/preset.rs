@@ -1,7 +1,7 @@
 //! A preset: the directory as a whole.
 //!
-//! Which files make up a preset is decided here; what is in one is for the module of its format, which turns
-//! it into tensors. Another format is another such module and another arm of [`open_weights`].
+//! Which files make up a preset is decided here and in `files`; what is in one is for the module of its format, which
+//! turns it into tensors. Another format is another such module and another arm of [`open_weights`].
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::config::{Config, ConfigSource};
 use crate::dir::{Dir, Name, read_limited};
 use crate::error::{Error, Result, clip};
-use crate::files::{CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, is_pickle};
+use crate::files::{self, CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, is_pickle};
 use crate::handle;
 use crate::json::{self, MAX_JSON};
 use crate::keras;
@@ -207,9 +207,10 @@ impl Preset {
 fn open_weights(dir: &Dir, source: &ConfigSource, access: Access) -> Result<Vec<Weights>> {
     type Parse = fn(&Arc<Region>) -> Result<Vec<Tensor>>;
     type Open = fn(&Dir, &'static str, &Path, Access) -> Result<Vec<Weights>>;
-    let (single, parse, index, open): (_, Parse, _, Open) = match source {
-        ConfigSource::HuggingFace { .. } => (SAFETENSORS, safetensors::parse, INDEX, shards::open),
-        ConfigSource::Keras { .. } => (KERAS, keras::parse, KERAS_INDEX, keras::open),
+    let files::Weights { single, index, .. } = files::Weights::of(source);
+    let (parse, open): (Parse, Open) = match source {
+        ConfigSource::HuggingFace { .. } => (safetensors::parse, shards::open),
+        ConfigSource::Keras { .. } => (keras::parse, keras::open),
     };
     if let Some(path) = dir.fixed(single)? {
         let region = Arc::new(Region::open(&path, single, access)?);
