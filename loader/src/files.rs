@@ -49,24 +49,36 @@ pub(crate) fn is_pickle(name: &str) -> bool {
     [".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"].iter().any(|ending| name.ends_with(ending))
 }
 
+/// What is wanted of a preset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The configuration alone.
+    Config,
+    /// Weights, too.
+    All,
+}
+
 /// How much of a preset is there.
 #[derive(Debug)]
 pub(crate) enum Extent {
-    /// All that opening it needs: these files. Or there is nothing to wait for: whoever opens it learns what is wrong.
+    /// All that is wanted: these files. Or there is nothing to wait for: whoever opens it learns what is wrong.
     Complete(Vec<String>),
     /// This file is missing.
     Missing(String),
 }
 
-/// Looks for the files that a preset needs. Other than for a directory that the user chose, every one of them must
+/// Looks for the files that are wanted of a preset. Other than for a directory that the user chose, every one of them must
 /// lie in it, or in the hub cache's `blobs`: see [`Dir::contained`].
-pub(crate) fn extent(dir: &Dir) -> Result<Extent> {
+pub(crate) fn extent(dir: &Dir, wanted: Wanted) -> Result<Extent> {
     let fixed = [CONFIG, SAFETENSORS, INDEX, KERAS, KERAS_INDEX];
     let [config, safetensors, index, keras, keras_index] = fixed.map(|name| find(dir, name));
     let (weights, other) = ([safetensors?, index?], [keras?, keras_index?]);
     let missing = |name: &str| Ok(Extent::Missing(name.to_owned()));
     let Some(config) = config? else { return missing(CONFIG) };
     let mut files = vec![CONFIG.to_owned()];
+    if wanted == Wanted::Config {
+        return Ok(Extent::Complete(files));
+    }
 
     let Ok(source) = read_limited(&config, MAX_JSON).and_then(|text| Config::parse(CONFIG, &text)) else {
         return Ok(Extent::Complete(files));

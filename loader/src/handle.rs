@@ -33,6 +33,7 @@ use std::str::FromStr;
 
 use crate::dir::Dir;
 use crate::error::{Error, Result, clip, io};
+use crate::files::Wanted;
 
 mod caches;
 mod huggingface;
@@ -95,6 +96,10 @@ impl Handle {
     /// [`Error::Malformed`] for a ref that names no snapshot; [`Error::Handle`] for a path where nothing is;
     /// [`Error::Io`].
     pub fn resolve(&self, caches: &Caches) -> Result<PathBuf> {
+        self.locate(caches, Wanted::All)
+    }
+
+    fn locate(&self, caches: &Caches, wanted: Wanted) -> Result<PathBuf> {
         match self {
             Handle::Path(path) => match path.symlink_metadata() {
                 Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -104,10 +109,10 @@ impl Handle {
                 Err(e) => Err(io(path)(e)),
                 Ok(_) => Ok(path.clone()),
             },
-            Handle::HuggingFace(repo) => repo.locate(caches),
-            Handle::Kaggle(model) => model.locate(caches, &self.to_string()),
+            Handle::HuggingFace(repo) => repo.locate(caches, wanted),
+            Handle::Kaggle(model) => model.locate(caches, &self.to_string(), wanted),
             Handle::Keras(preset) => {
-                let found = preset.kaggle().locate(caches, preset.name());
+                let found = preset.kaggle().locate(caches, preset.name(), wanted);
                 found.map_err(|error| mention_directory(error, Path::new(preset.name())))
             }
         }
@@ -135,13 +140,13 @@ impl fmt::Display for Handle {
 }
 
 /// The directory of a preset by name, in the caches of the environment or, with the feature `hub`, from the hub.
-pub(crate) fn find(name: &OsStr) -> Result<PathBuf> {
+pub(crate) fn find(name: &OsStr, wanted: Wanted) -> Result<PathBuf> {
     let (handle, caches) = (Handle::parse(name)?, Caches::from_env());
     #[cfg(feature = "hub")]
     if let Handle::HuggingFace(repo) = &handle {
-        return crate::hub::Hub::from_env()?.fetch(repo, &caches);
+        return crate::hub::Hub::from_env()?.bring(repo, &caches, wanted);
     }
-    handle.resolve(&caches)
+    handle.locate(&caches, wanted)
 }
 
 /// The entry `path` of a cache, which must be a directory that lies in it with all symlinks followed; `None` when

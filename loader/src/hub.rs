@@ -20,6 +20,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result, clip};
+use crate::files::Wanted;
 use crate::handle::{Caches, HubRepo, Vars};
 
 mod download;
@@ -135,10 +136,15 @@ impl Hub {
     /// [`Error::Download`]; [`Error::Pickle`] for a repository with no other weights; and what is wrong with its
     /// configuration or its index of shards.
     pub fn fetch(&self, repo: &HubRepo, caches: &Caches) -> Result<PathBuf> {
-        match (repo.locate(caches), caches.hub()) {
+        self.bring(repo, caches, Wanted::All)
+    }
+
+    /// The snapshot, after bringing all of it unless what is wanted is there.
+    pub(crate) fn bring(&self, repo: &HubRepo, caches: &Caches, wanted: Wanted) -> Result<PathBuf> {
+        match (repo.locate(caches, wanted), caches.hub()) {
             (Err(Error::NotCached { .. }), Some(cache)) if self.network == Network::Online => {
                 Download::new(self, repo, cache)?.run()?;
-                repo.locate(caches)
+                repo.locate(caches, wanted)
             }
             (found, _) => found,
         }

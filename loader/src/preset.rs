@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::config::{Config, ConfigSource};
 use crate::dir::{Dir, Name, read_limited};
 use crate::error::{Error, Result, clip};
-use crate::files::{self, CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, is_pickle};
+use crate::files::{self, CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, Wanted, is_pickle};
 use crate::handle;
 use crate::json::{self, MAX_JSON};
 use crate::keras;
@@ -89,7 +89,15 @@ impl Preset {
     /// Those of [`Handle::parse`](crate::Handle::parse) and [`Handle::resolve`](crate::Handle::resolve), and those
     /// of [`Preset::open`].
     pub fn named(name: impl AsRef<OsStr>, access: Access) -> Result<Preset> {
-        Preset::open(handle::find(name.as_ref())?, access)
+        Preset::open(handle::find(name.as_ref(), Wanted::All)?, access)
+    }
+
+    /// Opens the preset of this name without its weights, as [`Preset::open_config`] does.
+    ///
+    /// # Errors
+    /// As for [`Preset::named`], but for those about weights.
+    pub fn named_config(name: impl AsRef<OsStr>) -> Result<Preset> {
+        Preset::open_config(handle::find(name.as_ref(), Wanted::Config)?)
     }
 
     /// A preset out of memory: the text of a `config.json` and a whole weight file (safetensors, or HDF5 when the

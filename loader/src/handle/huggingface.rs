@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use super::{Caches, describe, inside, is_name, refuse};
 use crate::dir::read_limited;
 use crate::error::{Error, Result, clip, io};
-use crate::files::{Extent, extent};
+use crate::files::{Extent, Wanted, extent};
 
 /// A model repository of the Hugging Face hub, at a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,7 +59,7 @@ impl HubRepo {
     }
 
     /// The snapshot in the cache.
-    pub(crate) fn locate(&self, caches: &Caches) -> Result<PathBuf> {
+    pub(crate) fn locate(&self, caches: &Caches, wanted: Wanted) -> Result<PathBuf> {
         let name = self.to_string();
         let variables = "HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME";
         let cache = caches.hub().ok_or_else(|| Error::NoCache { name: name.clone(), variables })?;
@@ -82,7 +82,7 @@ impl HubRepo {
             };
             return not_cached(format!("revision {}", self.revision()), repo, found);
         };
-        match extent(&dir)? {
+        match extent(&dir, wanted)? {
             Extent::Complete(_) => Ok(path),
             Extent::Missing(file) => not_cached(clip(file), path, "no such file".to_owned()),
         }

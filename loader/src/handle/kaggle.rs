@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use super::{Caches, describe, inside, is_name, quote, refuse};
 use crate::dir::{Dir, MOST_ENTRIES};
 use crate::error::{Error, Result, clip, io};
-use crate::files::{Extent, extent};
+use crate::files::{Extent, Wanted, extent};
 
 /// A model on Kaggle: a variation for a framework, and perhaps a version of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -57,7 +57,7 @@ impl KaggleModel {
     }
 
     /// The directory of the version in the cache. `name` is what the user called it.
-    pub(super) fn locate(&self, caches: &Caches, name: &str) -> Result<PathBuf> {
+    pub(super) fn locate(&self, caches: &Caches, name: &str, wanted: Wanted) -> Result<PathBuf> {
         let no_cache = || Error::NoCache { name: name.to_owned(), variables: "KAGGLEHUB_CACHE and HOME" };
         let cache = caches.kaggle().ok_or_else(no_cache)?;
         let base = self.id.split('/').fold(cache.join("models"), |path, part| path.join(part));
@@ -77,7 +77,7 @@ impl KaggleModel {
         let mut first = None;
         for version in candidates {
             let path = base.join(version.to_string());
-            match lacks(cache, &base, version)? {
+            match lacks(cache, (&base, version), wanted)? {
                 None => return Ok(path),
                 Some((expected, found)) => {
                     first.get_or_insert_with(|| not_cached(expected, path, found.to_owned()));
@@ -131,11 +131,15 @@ fn versions(dir: &Dir) -> Result<Vec<u32>> {
 }
 
 /// What a version lacks, and what is there instead; `None` when it is complete.
-fn lacks(cache: &Path, base: &Path, version: u32) -> Result<Option<(String, &'static str)>> {
+fn lacks(
+    cache: &Path,
+    (base, version): (&Path, u32),
+    wanted: Wanted,
+) -> Result<Option<(String, &'static str)>> {
     let Some(dir) = inside(cache, &base.join(version.to_string()))? else {
         return Ok(Some((format!("version {version}"), "none")));
     };
-    let files = match extent(&dir)? {
+    let files = match extent(&dir, wanted)? {
         Extent::Complete(files) => files,
         Extent::Missing(file) => return Ok(Some((clip(file), "no such file"))),
     };

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use crate::Result;
-use crate::args::{BadUsage, GenerateArgs, open};
+use crate::args::{BadUsage, GenerateArgs};
 use crate::tokenizer;
 
 pub fn run(args: &GenerateArgs) -> Result<()> {
-    let (preset, backbone) = open(args.common.model()?)?;
+    let (preset, backbone) = args.common.open(args.common.model()?)?;
     let model = backbone
         .decoder()
         .ok_or_else(|| BadUsage(format!("generate needs a model that writes, found {}", backbone.name())))?;
