@@ -20,11 +20,11 @@ use rachis::kernels::{Ctx, Level};
 use rachis::{BertBackbone, BertConfig, BertInputs, Pooling, Session, Tokens, normalize};
 
 /// The most tokens of a batch: enough to use the processor well, few enough that nobody waits long.
-const BUDGET: usize = 512;
+const BUDGET: usize = 256;
 /// The longest request.
 const LONGEST: usize = 128;
 const CALLERS: usize = 16;
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 struct Request {
     ids: Vec<u32>,
