@@ -266,11 +266,14 @@ impl KvCache {
             let position = rows.positions[end - 1] as usize + 1;
             sequence.then = Start { position, count };
             self.spans.push(Span { queries: start..end, keys: first..first + count });
-            if let Some(source) = self.sources.get(number / per_source) {
-                self.cross_spans.push(Span { queries: start..end, keys: source.clone() });
+            let Some(source) = self.sources.get(number / per_source) else { continue };
+            match self.cross_spans.last_mut() {
+                // Sequences that attend to the same source do so together: its keys are read once.
+                Some(last) if last.keys == *source && last.queries.end == start => last.queries.end = end,
+                _ => self.cross_spans.push(Span { queries: start..end, keys: source.clone() }),
             }
         }
-        if self.layout.cross && self.cross_spans.len() != sequences.len() {
+        if self.layout.cross && self.sources.is_empty() {
             return Err(request("sources", 0, "Decoder::encode before decoding"));
         }
         Ok(())
