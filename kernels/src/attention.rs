@@ -26,6 +26,7 @@
 
 mod bias;
 mod head;
+mod one;
 mod softmax;
 
 pub use bias::Bias;

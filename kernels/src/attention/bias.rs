@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use crate::elem::bf16;
 use crate::error::{Error, Result, check};
 use crate::isa::{LANES, Simd};
 use crate::mem;
@@ -85,6 +86,21 @@ impl<'a> HeadBias<'a> {
                 queries: &of_queries[queries.clone()],
                 keys: &of_keys[keys.clone()],
             },
+        }
+    }
+
+    /// What is added to the score of the only query with `key`.
+    pub(super) fn one(self, key: usize) -> f32 {
+        match self {
+            HeadBias::None => 0.0,
+            HeadBias::Linear { slope, round: false } => slope * key as f32,
+            HeadBias::Linear { slope, round: true } => {
+                let rounded = |x: f32| bf16::from_f32(x).to_f32();
+                rounded(slope * rounded(key as f32))
+            }
+            HeadBias::Distance { table, zero, queries, keys } => {
+                table[zero + queries[0] as usize - keys[key] as usize]
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::KEYS;
 use super::bias::HeadBias;
+use super::one::{self, One};
 use super::softmax::{Scores, Softmax};
 use crate::ctx::Precision;
 use crate::gemm::epilogue::{Orientation, StoreTurned, Sums};
@@ -64,7 +65,7 @@ impl<W: Copy> Run<'_, W> {
     where
         W: Word<S>,
     {
-        let Run { word, head: Head { q, k, v, scale, bias, before, precision, out }, scratch } = self;
+        let Run { word, head: Head { q, k, v, scale, bias, before, precision, mut out }, scratch } = self;
         let (depth, lanes) = (q.cols(), S::TILE_VECTORS * LANES);
         let width = padded::<S>(depth);
         let (packed, scratch) = scratch.split_at_mut(depth * lanes);
@@ -75,6 +76,13 @@ impl<W: Copy> Run<'_, W> {
         let queries_of = Operand::of(q, true, precision);
         let keys_of = Operand::of(k, true, precision);
         let round = precision == Precision::Bf16;
+        // Of a lone query that later keys are hidden from, none are there.
+        if one::takes::<S, W>(q.rows(), depth) && before.is_none_or(|before| before + 1 == k.rows()) {
+            let v = Operand::of(v, false, precision);
+            let one = One { word, q: queries_of, k: keys_of, v, scale, bias, round, out: &mut out };
+            one.run(s, packed, scores, mixed);
+            return;
+        }
         for start in (0..q.rows()).step_by(lanes) {
             let queries = start..q.rows().min(start + lanes);
             let stride = queries.len().next_multiple_of(LANES);

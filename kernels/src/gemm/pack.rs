@@ -32,7 +32,7 @@ impl<'a> Operand<'a> {
 /// Copies the columns `k` of the rows `rows` of X into `stage` as words, one row every `stride` words. Values up
 /// to the next multiple of 16 words become zero.
 #[inline(always)]
-pub(super) fn stage_rows<S: Simd, W: Word<S>>(
+pub(crate) fn stage_rows<S: Simd, W: Word<S>>(
     s: S,
     word: W,
     x: Operand<'_>,
@@ -169,6 +169,6 @@ fn pack_turned_from<S: Simd, W: Word<S>, T: Elem>(
 
 /// 16 rows; those past the last are empty, which load as zeros.
 #[inline(always)]
-pub(super) fn rows_from<'a, T>(from: MatRef<'a, T>, first: usize) -> [&'a [T]; LANES] {
+pub(crate) fn rows_from<'a, T>(from: MatRef<'a, T>, first: usize) -> [&'a [T]; LANES] {
     core::array::from_fn(|i| if first + i < from.rows() { from.row(first + i) } else { &[] })
 }
