@@ -8,10 +8,17 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use rachis_loader::{Data, Region, hdf5};
+use rachis_testkit::CountingAllocator;
 
 #[path = "files/parts.rs"]
 #[allow(dead_code, reason = "the input is one file")]
 mod parts;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// What a file of a few KiB may make the reader allocate in all.
+const MOST_BYTES: u64 = 16 << 20;
 
 fuzz_target!(|bytes: &[u8]| {
     check(bytes);
@@ -20,7 +27,9 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn check(bytes: &[u8]) {
     let region = Arc::new(Region::from_vec("fuzz", bytes.to_vec()));
-    let tensors = match hdf5::parse(&region) {
+    let (parsed, counts) = CountingAllocator::measure(|| hdf5::parse(&region));
+    assert!(counts.bytes < MOST_BYTES, "{counts:?}");
+    let tensors = match parsed {
         Ok(tensors) => tensors,
         Err(error) => {
             let message = error.to_string();

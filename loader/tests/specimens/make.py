@@ -390,6 +390,20 @@ def make_hdf5():
     save("continued_by_itself", continued_by_itself)
     nested = (struct.pack("<BBBBI", 0x19, 0, 0, 0, 16)) * 500
     one("types_nested", [2], eight, kind=nested + hdf5.F32)
+    # 300 compounds in one another, each of 65535 members, of which one is there.
+    inner = struct.pack("<BHBI", 0x36, 65535, 0, 8) + b"\0\0"
+    one("compounds_nested", [1], eight, kind=inner * 300 + hdf5.F32)
+    of_bf16 = (12, struct.pack("<BxHHH", 1, 2, 3008, 8) + b"x" + bytes(7) + inner * 300 + bytes(8) + hdf5.dataspace([]))
+    one("compounds_nested_in_attribute", [4], eight, kind=hdf5.OPAQUE16, more=[of_bf16])
+    one("compound_of_many", [1], eight, kind=struct.pack("<BHBI", 0x36, 65535, 0, 8) + bytes(16))
+    one("enumeration_of_many", [8], eight, kind=struct.pack("<BHBI", 0x38, 65535, 0, 1) + hdf5.U8)
+
+    def header_of_many(file):
+        dataset = file.dataset([2], eight)
+        struct.pack_into("<HII", file.bytes, dataset + 2, 65535, 1, 2**32 - 8)
+        return file.group({"a": dataset})
+
+    save("header_of_many", header_of_many)
     one("header_long", [2], eight, more=[(5, bytes(5000))])
 
     def records_of_no_length(file):
