@@ -9,7 +9,7 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use rachis::GenerationConfig;
 use rachis_loader::{Access, Config, Data, Error, Preset};
-use rachis_testkit::alloc::CountingAllocator;
+use rachis_testkit::CountingAllocator;
 
 #[path = "preset_dir/directory.rs"]
 mod directory;
@@ -26,7 +26,7 @@ use directory::Directory;
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// What opening may allocate in all. Inputs are of a few KiB.
-const MOST_BYTES: u64 = 64 << 20;
+const MOST_BYTES: u64 = 16 << 20;
 
 thread_local! {
     static DIRECTORY: Directory = Directory::new();
@@ -62,7 +62,7 @@ fn check(directory: &Directory, dir: &Path, names: &[String]) {
         }
     }
     if let (Ok(mapped), Ok(read)) = (&mapped, &read) {
-        same_files(dir, mapped, read);
+        same_files(directory, dir, mapped, read);
         tensors(directory, dir, mapped, read);
         models::loaded(directory, mapped, read);
     }
@@ -82,9 +82,12 @@ fn checked(directory: &Directory, message: &str) -> String {
     message.to_owned()
 }
 
-fn same_files(dir: &Path, mapped: &Preset, read: &Preset) {
+fn same_files(directory: &Directory, dir: &Path, mapped: &Preset, read: &Preset) {
     assert_eq!(mapped.files().len(), read.files().len());
     for (mapped, read) in mapped.files().iter().zip(read.files()) {
+        if !directory::FIXED.contains(&&*mapped.name) {
+            directory.check_inside(dir, &mapped.name);
+        }
         assert_eq!((&mapped.name, mapped.len), (&read.name, read.len));
         assert_eq!((mapped.mapped, read.mapped), (mapped.len > 0, false));
         assert_eq!(fs::metadata(dir.join(&mapped.name)).unwrap().len(), mapped.len as u64);
@@ -130,6 +133,9 @@ fn beside(directory: &Directory, preset: &Preset, name: &str) {
     errors.into_iter().flatten().for_each(|error| drop(checked(directory, &error.to_string())));
     let outside = errors.map(|error| matches!(error, Some(Error::OutsideDirectory { .. })));
     assert!(outside == [outside[0]; 3], "{name:?}: one rule for all");
+    if matches!(text, Ok(Some(_))) || matches!(json, Ok(Some(_))) || matches!(config, Ok(Some(_))) {
+        directory.check_inside(preset.dir(), name);
+    }
     if let Ok(Some(text)) = &text {
         assert!(text.len() as u64 <= LIMIT);
         directory.check_text(text);

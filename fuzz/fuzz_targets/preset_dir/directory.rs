@@ -17,7 +17,7 @@ use crate::parts;
 use crate::scratch::{Scratch, clear};
 
 /// The names that the loader spells itself.
-const FIXED: [&str; 5] = [
+pub const FIXED: [&str; 5] = [
     "config.json",
     "model.safetensors",
     "model.safetensors.index.json",
@@ -177,6 +177,15 @@ impl Directory {
                 File::open(self.secret(name)).unwrap().set_times(never()).unwrap();
             }
         }
+    }
+
+    /// Checks that what was opened by a name that the loader does not spell lies in the directory, or is a blob of its snapshot.
+    pub fn check_inside(&self, dir: &Path, name: &str) {
+        let blobs = self.scratch.path().join("hub/blobs");
+        let (real, snapshot) =
+            (fs::canonicalize(dir.join(name)).unwrap(), dir.ends_with("hub/snapshots/rev"));
+        let inside = real.starts_with(dir) || snapshot && real.starts_with(blobs);
+        assert!(inside, "{name:?} leads to {real:?}");
     }
 
     /// Checks that the marker is nowhere.
