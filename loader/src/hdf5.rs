@@ -24,6 +24,7 @@ use crate::map::Region;
 use crate::tensor::{Dtype, Tensor};
 
 mod guard;
+mod types;
 
 use guard::{Guard, Refusal};
 

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{CONFIG, fixture, one_tensor, preset};
+use common::{CONFIG, KERAS, fixture, one_tensor, preset};
 use rachis_loader::{Access, ConfigSource, Data, Dtype, Error, Preset, Region};
 
 fn open(dir: impl AsRef<Path>) -> Result<Preset, Error> {
@@ -112,6 +112,28 @@ fn pickles_are_refused() {
         assert!(matches!(&found, Error::Pickle { path } if path.ends_with(name)), "{found}");
         assert!(found.to_string().contains("save_pretrained"), "{found}");
     }
+}
+
+/// What a configuration says of code is read as the text that it is, and the files with code in them not at all.
+#[test]
+fn code_is_never_looked_at() {
+    let transformers = br#"{"model_type": "bert", "auto_map": {"AutoModel": "modeling_bert.BertModel"}}"#;
+    let lambda = r#"{"class_name": "Lambda", "config": {"function": {"class_name": "__lambda__", "config": {
+        "code": "4wEAAAAAAAAAAAAAAAMAAAAD", "defaults": null, "closure": null}}}}"#;
+    let keras = format!(r#"{{"registered_name": "Sequential", "config": {{"layers": [{lambda}]}}}}"#);
+    let dir = preset(&[
+        ("config.json", transformers),
+        ("model.safetensors", &one_tensor("a", &[1.0])),
+        ("modeling_bert.py", b"raise SystemExit"),
+        ("pytorch_model.bin", b"\x80\x02cos\nsystem\n"),
+    ]);
+    assert_eq!(open(dir.path()).unwrap().tensors().len(), 1);
+
+    let weights = include_bytes!("specimens/hdf5_good/scalar.h5");
+    let dir = preset(&[("config.json", keras.as_bytes()), ("model.weights.h5", weights)]);
+    let found = open(dir.path()).unwrap();
+    // No model is of this class.
+    assert_eq!(found.config().source(), &ConfigSource::Keras { class_name: "Sequential".to_owned() });
 }
 
 #[test]
@@ -241,6 +263,29 @@ mod links {
         for name in ["vocab.txt", "1_Pooling/secret"] {
             let found = preset.read_text(name, 1 << 20).unwrap_err();
             assert!(matches!(found, Error::OutsideDirectory { .. }), "{name}: {found}");
+        }
+    }
+
+    /// And so must the shards of a Keras preset.
+    #[test]
+    fn links_out_of_keras_presets_are_refused() {
+        let outside = tempfile::tempdir().unwrap();
+        let secret = outside.path().join("secret");
+        fs::write(&secret, include_bytes!("specimens/hdf5_good/scalar.h5")).unwrap();
+        for index in [r#"{"weight_map": {"": "m.weights.h5"}}"#, r#"{"weight_map": {"": ["m.weights.h5"]}}"#]
+        {
+            let dir = preset(&[("config.json", KERAS.as_bytes()), ("model.weights.json", index.as_bytes())]);
+            symlink(&secret, dir.path().join("m.weights.h5")).unwrap();
+            for access in [Access::Map, Access::Read] {
+                let found = Preset::open(dir.path(), access).unwrap_err();
+                assert!(
+                    matches!(&found, Error::OutsideDirectory { name, .. } if name == "m.weights.h5"),
+                    "{found}"
+                );
+            }
+            fs::rename(dir.path().join("m.weights.h5"), dir.path().join("link")).unwrap();
+            fs::copy(&secret, dir.path().join("m.weights.h5")).unwrap();
+            assert_eq!(open(dir.path()).unwrap().tensors().len(), 1);
         }
     }
 

@@ -9,6 +9,8 @@
 //! - one read is at most [`MAX_READ`] bytes, which bounds what a structure can hold, how deep types can nest
 //!   in a header message, and the memory that counts in a structure can ask for. Only the names of a group's
 //!   links may be longer, and copies of them cost, too;
+//! - types are looked at as they pass by, in the messages of headers, so that the numbers of parts that they claim
+//!   fit in them (`types.rs`); messages that are kept elsewhere than in headers are refused;
 //! - links are looked at as they pass by: in the headers of groups and in symbol tables;
 //! - the first read of a group's listing is its header, which tells two groups from one linked twice.
 //!
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hdf5_pure::{FormatError, Source};
 
+use super::types;
 use crate::map::Region;
 
 /// The longest structure in bytes: the step in which the reader takes heaps. Groups as Keras writes them stay
@@ -187,9 +190,9 @@ impl State {
                 let times = if flags & 0x20 != 0 { 16 } else { 0 };
                 let phases = if flags & 0x10 != 0 { 4 } else { 0 };
                 let start = 2 + times + phases + (1 << (flags & 3));
-                check_links(body.get(start..).unwrap_or_default(), self.numbered)?;
+                check_messages(body.get(start..).unwrap_or_default(), self.numbered)?;
             }
-            b"OCHK" => check_links(body, self.numbered)?,
+            b"OCHK" => check_messages(body, self.numbered)?,
             // Version, type, length of nodes, length of records, depth, when to split and merge, root, records
             // in the root, records in all.
             b"BTHD" => {
@@ -197,15 +200,26 @@ impl State {
                 if number(body, 6, 2).is_some_and(|len| len < 8) {
                     return Err(Refusal::Structure("a tree with records of no length"));
                 }
-                if number(body, 1, 1) == Some(5) {
-                    self.links = number(body, 22, 8);
+                match number(body, 1, 1) {
+                    Some(5) => self.links = number(body, 22, 8),
+                    Some(8 | 9) => return Err(Refusal::Structure("attributes outside of a header")),
+                    _ => {}
                 }
             }
+            b"SMTB" | b"SMLI" => return Err(Refusal::Structure("messages outside of a header")),
             // Version, length of references, length of the description of filters.
             b"FRHP" if number(body, 3, 2) != Some(0) => {
                 return Err(Refusal::Structure("a compressed heap"));
             }
-            _ => {}
+            // An older header has no signature, but a start of its own, which is read by itself: the version, how many
+            // messages there are, how often it is referred to, and their length. The reader makes room for them
+            // before it reads them.
+            [1, ..] if bytes.len() == 16 && number(body, 4, 4).is_some_and(|len| len > MAX_READ as u64) => {
+                return Err(TOO_LONG);
+            }
+            // Nor have its messages. None begin with a signature: it would say that the first of them is longer than
+            // any read.
+            _ => check_older_messages(bytes)?,
         }
         Ok(())
     }
@@ -224,16 +238,17 @@ impl State {
     }
 }
 
-/// Checks that every Link message among the messages of a header is a hard link.
-fn check_links(mut messages: &[u8], numbered: bool) -> Result<(), Refusal> {
+/// Checks the messages of a header: that every Link message is a hard link, and the types.
+fn check_messages(mut messages: &[u8], numbered: bool) -> Result<(), Refusal> {
     const LINK: u8 = 6;
     const HAS_KIND: u8 = 8;
-    while let [kind, low, high, _, rest @ ..] = messages {
+    while let [kind, low, high, flags, rest @ ..] = messages {
         let Some(rest) = rest.get(if numbered { 2 } else { 0 }..) else { break };
         let Some((body, rest)) = rest.split_at_checked(usize::from(u16::from_le_bytes([*low, *high]))) else {
             break;
         };
         messages = rest;
+        check_types(u16::from(*kind), *flags, body)?;
         if *kind != LINK || body.get(1).is_none_or(|flags| flags & HAS_KIND == 0) {
             continue;
         }
@@ -245,6 +260,37 @@ fn check_links(mut messages: &[u8], numbered: bool) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Checks the types among the messages of an older header, whose links are not messages.
+fn check_older_messages(mut messages: &[u8]) -> Result<(), Refusal> {
+    while let [k0, k1, low, high, flags, _, _, _, rest @ ..] = messages {
+        let Some((body, rest)) = rest.split_at_checked(usize::from(u16::from_le_bytes([*low, *high]))) else {
+            break;
+        };
+        messages = rest;
+        check_types(u16::from_le_bytes([*k0, *k1]), *flags, body)?;
+    }
+    Ok(())
+}
+
+/// Checks that the type of a dataset or an attribute has room for its parts.
+fn check_types(kind: u16, flags: u8, body: &[u8]) -> Result<(), Refusal> {
+    const DATATYPE: u16 = 3;
+    const ATTRIBUTE: u16 = 12;
+    const SHARED: u8 = 2;
+    let message = match kind {
+        // What is shared is in another header.
+        DATATYPE if flags & SHARED == 0 => Some(body),
+        ATTRIBUTE => types::of_attribute(body),
+        _ => None,
+    };
+    match message {
+        Some(message) if !types::has_room(message) => {
+            Err(Refusal::Structure("a type of more parts than there is room for"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A little-endian number of `len` bytes, at most eight.

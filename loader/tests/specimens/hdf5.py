@@ -20,6 +20,34 @@ U8 = struct.pack("<BBBBIHH", 0x10, 0, 0, 0, 1, 0, 8)
 OPAQUE16 = struct.pack("<BBBBI", 0x15, 0, 0, 0, 2)
 
 
+# IV.A.2.d again, of types that are not read.
+VAX = struct.pack("<BBBBIHHBBBBI", 0x11, 0x61, 31, 0, 4, 0, 32, 23, 8, 0, 23, 127)
+TIME = struct.pack("<BBBBIH", 0x12, 0, 0, 0, 4, 32)
+BIT_FIELD = struct.pack("<BBBBIHH", 0x14, 0, 0, 0, 4, 0, 32)
+REFERENCE = struct.pack("<BBBBI", 0x17, 0, 0, 0, 8)
+
+
+def compound(kind):
+    """Of one member."""
+    size = struct.unpack_from("<I", kind, 4)[0]
+    return struct.pack("<BHBI", 0x36, 1, 0, size) + b"x\0\0" + kind
+
+
+def enumeration(kind):
+    size = struct.unpack_from("<I", kind, 4)[0]
+    return struct.pack("<BHBI", 0x38, 1, 0, size) + kind + b"x\0" + bytes(size)
+
+
+def array(kind, dim):
+    size = struct.unpack_from("<I", kind, 4)[0]
+    return struct.pack("<BBBBIBI", 0x3A, 0, 0, 0, size * dim, 1, dim) + kind
+
+
+def committed(address):
+    """IV.B: a message that is in another header."""
+    return struct.pack("<BBQ", 3, 2, address)
+
+
 def text_type(length):
     return struct.pack("<BBBBI", 0x13, 0, 0, 0, length)
 
@@ -51,11 +79,11 @@ class File:
         return len(self.bytes) - len(content)
 
     def header(self, *messages):
-        """IV.A.1.a, with pairs of a type and a body."""
+        """IV.A.1.a, with pairs of a type and a body, or triples with flags."""
         body = b""
-        for kind, message in messages:
+        for kind, message, *flags in messages:
             message += bytes(-len(message) % 8)
-            body += struct.pack("<HHB3x", kind, len(message), 0) + message
+            body += struct.pack("<HHB3x", kind, len(message), *(flags or [0])) + message
         return self.put(struct.pack("<BxHII4x", 1, len(messages), 1, len(body)) + body)
 
     def dataset(self, shape, data, kind=F32, layout=None, more=()):

@@ -70,6 +70,10 @@ def make_safetensors():
     raw("header_length_2_63", struct.pack("<Q", 2**63) + whole[8:])
     raw("header_length_2_64", struct.pack("<Q", 2**64 - 1) + whole[8:])
 
+    # Files of another kind under this name; neither is looked into.
+    raw("pickle", b"\x80\x02cos\nsystem\n(S'exit'\ntR.")
+    raw("zip", b"PK\x03\x04\x14\0\0\0\0\0" + bytes(16) + b"archive/data.pkl")
+
     # Headers that are not one JSON object.
     bad("header_empty", b"")
     bad("header_not_utf8", b'{"\xff":' + text(0, 4, [1]).encode() + b"}", bytes(4))
@@ -266,11 +270,10 @@ def make_hdf5():
     save("soft_link", new((6, hdf5.link("a", 1, b"/etc"))), version=2)
     save("external_link", new((6, hdf5.link("a", 64, b"\0/etc/passwd\0/a\0"))), version=2)
     save("link_of_unknown_kind", new((6, hdf5.link("a", 99, b"x"))), version=2)
-    mixed = lambda file: [
-        hdf5.hard("a", file.dataset([2], eight)),
-        hdf5.link("b", 1, b"/etc"),
-    ]
-    save("soft_link_dense", lambda file: file.dense_group(mixed(file)), version=2)
+    mixed = lambda file, *link: [hdf5.hard("a", file.dataset([2], eight)), hdf5.link("b", *link)]
+    save("soft_link_dense", lambda file: file.dense_group(mixed(file, 1, b"/etc")), version=2)
+    outside = (64, b"\0/etc/passwd\0/a\0")
+    save("external_link_dense", lambda file: file.dense_group(mixed(file, *outside)), version=2)
     save("link_to_type_old", lambda file: file.group({"a": file.header((3, hdf5.F32))}))
     save("link_to_type", lambda file: file.dense_group([hdf5.hard("a", file.header((3, hdf5.F32)))]), version=2)
 
@@ -284,6 +287,26 @@ def make_hdf5():
         return group
 
     save("cycle", cycle)
+
+    def cycle_to_ancestor(file):
+        """/a/b is /a: one address in a file that Keras could have written."""
+        inner = file.group({"b": 0})
+        struct.pack_into("<Q", file.bytes, file.bytes.index(b"SNOD") + 16, inner)
+        return file.group({"a": inner})
+
+    save("cycle_to_ancestor", cycle_to_ancestor)
+
+    def cycle_newer(file):
+        return file.new_group((6, hdf5.hard("a", len(file.bytes))))
+
+    save("cycle_newer", cycle_newer, version=2)
+
+    def cycle_dense(file):
+        # The group's header is behind its heap and its index, which have the same size whatever they lead to.
+        root = hdf5.File(2).dense_group([hdf5.hard("a", 0)])
+        return file.dense_group([hdf5.hard("a", root)])
+
+    save("cycle_dense", cycle_dense, version=2)
 
     def twice(file):
         group = file.group({"w": file.dataset([2], eight)})
@@ -367,6 +390,20 @@ def make_hdf5():
     save("continued_by_itself", continued_by_itself)
     nested = (struct.pack("<BBBBI", 0x19, 0, 0, 0, 16)) * 500
     one("types_nested", [2], eight, kind=nested + hdf5.F32)
+    # 300 compounds in one another, each of 65535 members, of which one is there.
+    inner = struct.pack("<BHBI", 0x36, 65535, 0, 8) + b"\0\0"
+    one("compounds_nested", [1], eight, kind=inner * 300 + hdf5.F32)
+    of_bf16 = (12, struct.pack("<BxHHH", 1, 2, 3008, 8) + b"x" + bytes(7) + inner * 300 + bytes(8) + hdf5.dataspace([]))
+    one("compounds_nested_in_attribute", [4], eight, kind=hdf5.OPAQUE16, more=[of_bf16])
+    one("compound_of_many", [1], eight, kind=struct.pack("<BHBI", 0x36, 65535, 0, 8) + bytes(16))
+    one("enumeration_of_many", [8], eight, kind=struct.pack("<BHBI", 0x38, 65535, 0, 1) + hdf5.U8)
+
+    def header_of_many(file):
+        dataset = file.dataset([2], eight)
+        struct.pack_into("<HII", file.bytes, dataset + 2, 65535, 1, 2**32 - 8)
+        return file.group({"a": dataset})
+
+    save("header_of_many", header_of_many)
     one("header_long", [2], eight, more=[(5, bytes(5000))])
 
     def records_of_no_length(file):
@@ -394,6 +431,8 @@ def make_hdf5():
     one("compact", [2], b"", layout=struct.pack("<BBH", 3, 0, 8) + eight)
     chunks = struct.pack("<BBBQIII", 3, 2, 2, hdf5.UNDEFINED, 2, 4, 0)
     one("chunked", [2], b"", layout=chunks)
+    single = struct.pack("<BBBBBBBBQ", 4, 2, 0, 2, 1, 2, 4, 1, hdf5.UNDEFINED)
+    one("chunked_newer", [2], b"", layout=single)
     deflate = (11, struct.pack("<BB6xHHHHI4x", 1, 1, 1, 0, 1, 1, 6))
     one("compressed", [2], b"", layout=chunks, more=[deflate])
     one("layout_unknown", [2], b"", layout=struct.pack("<BBQQ", 9, 1, 96, 8))
@@ -408,6 +447,21 @@ def make_hdf5():
     explain = lambda value: [(12, hdf5.attribute("dtype", value))]
     one("opaque_of_another_type", [4], eight, kind=hdf5.OPAQUE16, more=explain("float8_e4m3fn"))
     one("strings", [2], eight, kind=hdf5.text_type(4))
+    one("vax_floats", [2], eight, kind=hdf5.VAX)
+    one("times", [2], eight, kind=hdf5.TIME)
+    one("bit_fields", [2], eight, kind=hdf5.BIT_FIELD)
+    one("references", [1], eight, kind=hdf5.REFERENCE)
+    one("compounds", [2], eight, kind=hdf5.compound(hdf5.F32))
+    one("enumerations", [8], eight, kind=hdf5.enumeration(hdf5.U8))
+    one("arrays", [1], eight, kind=hdf5.array(hdf5.F32, 2))
+
+    def type_elsewhere(file, at):
+        layout = hdf5.contiguous(file.put(eight), 8)
+        messages = (1, hdf5.dataspace([2])), (3, hdf5.committed(at(file)), 2), (8, layout)
+        return file.group({"a": file.header(*messages)})
+
+    save("type_of_itself", lambda file: type_elsewhere(file, lambda file: len(file.bytes)))
+    save("type_beyond_file", lambda file: type_elsewhere(file, lambda file: 2**40))
 
     def good(name, links, version=0):
         file = hdf5.File(version)
@@ -415,6 +469,7 @@ def make_hdf5():
 
     good("no_tensors", lambda file: file.group({}))
     good("scalar", lambda file: file.group({"a": file.dataset([], bytes([0, 0, 0xC0, 0x3F]))}))
+    good("rank_of_255", lambda file: file.group({"a": file.dataset([1] * 255, eight[:4])}))
     good(
         "no_elements",
         lambda file: file.group({"a": file.dataset([0, 3], b"", layout=hdf5.contiguous(hdf5.UNDEFINED, 0))}),
@@ -475,7 +530,14 @@ def make_keras_index():
     index("name_parent", {layer: "../layer_missing/m.weights.h5"})
     index("name_parent_in_list", {layer: ["m.weights.h5", "../layer_missing/m.weights.h5"]}, m=both)
     index("name_absolute", {layer: "/etc/passwd"})
+    index("name_through_itself", {layer: "../name_through_itself/m.weights.h5"}, m=both)
+    index("name_drive", {layer: "C:m.weights.h5"})
+    index("name_backslash", {layer: "..\\m.weights.h5"})
+    index("name_dot", {layer: "."})
+    index("name_dot_dot", {layer: ".."})
     index("name_empty", {layer: ""})
+    index("name_nul", {layer: "m.weights.h5\0"}, m=both)
+    index("name_long", {layer: "x" * 5000})
     index("name_in_subdirectory", {layer: "sub/m.weights.h5"}, **{"sub/m": both})
     index("shard_missing", {layer: ["m.weights.h5", "n.weights.h5"]}, m=zero)
     index("shard_is_index", {layer: "model.weights.json"})

@@ -1,0 +1,89 @@
+//! The model of a preset, if it is tiny: loaded by both accesses, and random.
+
+use rachis::kernels::{Ctx, Level};
+use rachis::{
+    Backbone, BertInputs, DtypePolicy, Error, PresetOptions, PresetWeights, Result, Seq2SeqInputs,
+    SequenceOutput, Session, Tokens,
+};
+use rachis_loader::{Config, Preset};
+use serde_json::Value;
+
+use crate::checked;
+use crate::directory::Directory;
+
+/// Loads the same model from both.
+pub fn loaded(directory: &Directory, mapped: &Preset, read: &Preset) {
+    let options = PresetOptions { dtype: Some(DtypePolicy::Bfloat16), ..PresetOptions::default() };
+    let models = [Backbone::load(mapped), Backbone::load(read)];
+    let other = Backbone::load_with(mapped, options);
+    let messages = models.each_ref().map(|model| error(directory, model));
+    assert_eq!(messages[0], messages[1]);
+    if let Ok(other) = &other {
+        assert_eq!(other.dtype(), DtypePolicy::Bfloat16);
+    }
+    error(directory, &other);
+    if let [Ok(mapped), Ok(read)] = models {
+        assert!(other.is_ok(), "the preset has a right dtype, which the option replaces");
+        assert_eq!(forward(directory, &mapped), forward(directory, &read));
+    }
+}
+
+/// A model of the same configuration, without the weights.
+pub fn random(directory: &Directory, preset: &Preset) {
+    if is_tiny(preset.config()) {
+        let weights = PresetWeights::Random { seed: 1 };
+        let model =
+            Backbone::from_preset_with(preset.dir(), PresetOptions { weights, ..PresetOptions::default() });
+        error(directory, &model);
+        model.iter().for_each(|model| drop(forward(directory, model)));
+    }
+}
+
+/// Whether no number in a configuration is large, whatever it is for.
+fn is_tiny(config: &Config) -> bool {
+    let small = |value: &Value| match value {
+        Value::Number(number) => number.as_u64().is_none_or(|number| number <= 32),
+        Value::Array(_) | Value::Object(_) => false,
+        _ => true,
+    };
+    config.fields().all(|(_, value)| small(value))
+}
+
+/// The message of an error. Only those of the loader are held to be short lines: the model's own show names and shapes
+/// out of files as they are.
+fn error<T>(directory: &Directory, result: &Result<T>) -> Option<String> {
+    result.as_ref().err().map(|error| match error {
+        Error::Load(error) => checked(directory, &error.to_string()),
+        error => {
+            directory.check_text(&error.to_string());
+            error.to_string()
+        }
+    })
+}
+
+/// The bits of the first two tokens' vectors, or what is wrong with them.
+fn forward(directory: &Directory, model: &Backbone) -> Result<Vec<u32>, String> {
+    let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+    let tokens = Tokens::padded(&[0, 1], 1, 2);
+    let inputs = Seq2SeqInputs { encoder: tokens, decoder: tokens };
+    let output = match model {
+        Backbone::Bert(bert) => bert
+            .forward(&mut session, BertInputs { tokens, segment_ids: None })
+            .map(|output| output.sequence_output),
+        Backbone::Opt(model) => model.forward(&mut session, tokens),
+        Backbone::Falcon(model) => model.forward(&mut session, tokens),
+        Backbone::Bart(model) => {
+            model.forward(&mut session, inputs).map(|output| output.decoder_sequence_output)
+        }
+        Backbone::T5(model) => {
+            model.forward(&mut session, inputs).map(|output| output.decoder_sequence_output)
+        }
+        _ => unreachable!("all are above"),
+    };
+    error(directory, &output).map_or_else(|| Ok(output.map_or_else(|_| Vec::new(), bits)), Err)
+}
+
+fn bits(output: SequenceOutput<'_>) -> Vec<u32> {
+    let rows = output.sequence(0);
+    (0..rows.rows()).flat_map(|row| rows.row(row).iter().map(|x| x.to_bits())).collect()
+}
