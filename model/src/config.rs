@@ -4,7 +4,7 @@ use rachis_kernels::{Activation, Precision};
 use rachis_loader::{Config, ConfigSource, Preset};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, clip};
 
 /// The precision that a preset asks for or a caller chooses: KerasHub's dtype policy of computation. Weights
 /// stay stored as they are, and softmax and layer normalisation stay in float32, under every policy.
@@ -113,7 +113,7 @@ pub(crate) fn keras_activation(name: &str) -> Result<Activation> {
 
 /// [`Error::Config`] from anything printable.
 pub(crate) fn field(field: &'static str, found: impl ToString, expected: impl ToString) -> Error {
-    Error::Config { field, found: found.to_string(), expected: expected.to_string() }
+    Error::Config { field, found: clip(found), expected: expected.to_string() }
 }
 
 /// What a preset calls its architecture: transformers' model type or Keras's class.
@@ -126,7 +126,7 @@ pub(crate) fn architecture(preset: &Preset) -> &str {
 
 /// The error of a preset of another architecture than `expected`.
 pub(crate) fn other_architecture(preset: &Preset, expected: &'static str) -> Error {
-    Error::Architecture { path: preset.dir().to_owned(), found: architecture(preset).to_owned(), expected }
+    Error::Architecture { path: preset.dir().to_owned(), found: clip(architecture(preset)), expected }
 }
 
 /// What configurations accept at most: far beyond any model, far below any overflow.

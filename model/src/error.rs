@@ -39,7 +39,7 @@ pub enum Error {
         name: String,
     },
     /// A weight has another shape than the configuration says.
-    #[error("weight {name} has shape {found:?}, expected {expected:?}")]
+    #[error("weight {name} has shape {}, expected {expected:?}", clip(format!("{found:?}")))]
     WeightShape {
         /// The weight's name in the preset.
         name: String,
@@ -81,6 +81,17 @@ pub enum Error {
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// What a file holds, on one line of bounded length: for messages.
+pub(crate) fn clip(text: impl ToString) -> String {
+    const MOST: usize = 200;
+    let text = text.to_string();
+    let mut line: String = text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(MOST).is_some() {
+        line.push_str("...");
+    }
+    line
+}
 
 /// [`Error::Request`] from anything printable.
 pub(crate) fn request(what: impl ToString, found: impl ToString, expected: impl ToString) -> Error {

@@ -2,8 +2,10 @@
 
 use rachis::falcon::FalconPositions;
 use rachis::kernels::{Ctx, Level};
+use rachis::loader::{Preset, Region};
 use rachis::{
-    BertBackbone, BertConfig, BertInputs, Error, FalconBackbone, FalconConfig, Model, Session, Tokens,
+    Backbone, BertBackbone, BertConfig, BertInputs, Error, FalconBackbone, FalconConfig, Model, Session,
+    Tokens,
 };
 
 fn tiny() -> BertConfig {
@@ -149,4 +151,60 @@ fn angles_are_finite() {
     for theta in [f64::NAN, f64::INFINITY, -1.0, 0.0, f64::MIN_POSITIVE, 0.5] {
         assert!(refused(theta).contains("expected a finite number, at least 1"), "{theta}");
     }
+}
+
+/// Names and shapes out of files are shown on one line of bounded length.
+#[test]
+fn messages_are_short_lines() {
+    let preset = |config: &str, weights: &[u8]| {
+        let weights = Region::from_vec("weights", weights.to_vec());
+        Backbone::load(&Preset::from_bytes(config.as_bytes(), weights).unwrap()).unwrap_err().to_string()
+    };
+    let long = "x".repeat(9000);
+    let sizes = r#""vocab_size": 1, "num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 1,
+        "intermediate_size": 1, "max_position_embeddings": 1"#;
+    let header = format!(
+        r#"{{"embeddings.LayerNorm.weight":{{"dtype":"U8","shape":[{}1],"data_offsets":[0,1]}}}}"#,
+        "1,".repeat(9000)
+    );
+    let weights = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), b"x"].concat();
+    let empty = [&2u64.to_le_bytes()[..], b"{}"].concat();
+    for (config, weights) in [
+        (r#"{"model_type": "a\nb"}"#.to_owned(), &empty),
+        (format!(r#"{{"model_type": "{long}"}}"#), &empty),
+        (format!(r#"{{"model_type": "bert", "hidden_act": "a\nb{long}", {sizes}}}"#), &empty),
+        (format!(r#"{{"model_type": "bert", "dtype": "a\nb{long}", {sizes}}}"#), &empty),
+        (format!(r#"{{"model_type": "bert", {sizes}}}"#), &weights),
+    ] {
+        let message = preset(&config, weights);
+        assert!(!message.contains('\n') && message.len() < 1000, "{message:?}");
+    }
+}
+
+/// Weights that are not those of the configuration.
+#[test]
+fn weights_that_are_missing_or_misshapen_are_named() {
+    let dir = rachis_testkit::goldens::fixture("bert_gelu/hf");
+    let config = std::fs::read_to_string(dir.join("config.json")).unwrap();
+    let weights = std::fs::read(dir.join("model.safetensors")).unwrap();
+    let load = |config: &str, from: &str, to: &str| {
+        assert_eq!(from.len(), to.len());
+        let mut weights = weights.clone();
+        let at = weights.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        weights[at..at + to.len()].copy_from_slice(to.as_bytes());
+        let preset = Preset::from_bytes(config.as_bytes(), Region::from_vec("weights", weights)).unwrap();
+        Backbone::load(&preset)
+    };
+    assert!(load(&config, "pooler", "pooler").is_ok());
+    let error = load(&config, "pooler.dense.bias", "pooler.dense.bios").unwrap_err();
+    assert!(
+        matches!(&error, Error::MissingWeight { name } if name.ends_with("pooler.dense.bias")),
+        "{error}"
+    );
+    let error = load(&config, "\"dtype\":\"F32\"", "\"dtype\":\"I32\"").unwrap_err();
+    assert!(matches!(&error, Error::WeightDtype { found, .. } if found == "I32"), "{error}");
+    let mut wider: serde_json::Value = serde_json::from_str(&config).unwrap();
+    wider["intermediate_size"] = (wider["intermediate_size"].as_u64().unwrap() + 1).into();
+    let error = load(&wider.to_string(), "pooler", "pooler").unwrap_err();
+    assert!(matches!(&error, Error::WeightShape { .. }), "{error}");
 }

@@ -2,8 +2,8 @@
 
 use rachis::kernels::{Ctx, Level};
 use rachis::{
-    Backbone, BertInputs, DtypePolicy, Error, PresetOptions, PresetWeights, Result, Seq2SeqInputs,
-    SequenceOutput, Session, Tokens,
+    Backbone, BertInputs, DtypePolicy, PresetOptions, PresetWeights, Result, Seq2SeqInputs, SequenceOutput,
+    Session, Tokens,
 };
 use rachis_loader::{Config, Preset};
 use serde_json::Value;
@@ -49,16 +49,8 @@ fn is_tiny(config: &Config) -> bool {
     config.fields().all(|(_, value)| small(value))
 }
 
-/// The message of an error. Only those of the loader are held to be short lines: the model's own show names and shapes
-/// out of files as they are.
 fn error<T>(directory: &Directory, result: &Result<T>) -> Option<String> {
-    result.as_ref().err().map(|error| match error {
-        Error::Load(error) => checked(directory, &error.to_string()),
-        error => {
-            directory.check_text(&error.to_string());
-            error.to_string()
-        }
-    })
+    result.as_ref().err().map(|error| checked(directory, &error.to_string()))
 }
 
 /// The bits of the first two tokens' vectors, or what is wrong with them.
