@@ -12,6 +12,7 @@
 mod byte_level;
 mod charsmap;
 mod keras;
+mod piece_file;
 mod sentence_piece;
 mod settings;
 mod word_piece;
@@ -41,10 +42,10 @@ pub struct Tokenizer {
     pub prompting: Prompting,
 }
 
-/// What comes before, and for decoding instead of, the library.
+/// What comes before the library, or does its work.
 enum Dialect {
     None,
-    Words(word_piece::Words),
+    Words(Box<word_piece::Words>),
     Pieces(sentence_piece::Pieces),
 }
 
@@ -65,7 +66,7 @@ impl Tokenizer {
         let input: InputSequence = match &self.dialect {
             Dialect::None => text.into(),
             Dialect::Words(words) => words.split(text).into(),
-            Dialect::Pieces(pieces) => pieces.normalize(text).into(),
+            Dialect::Pieces(pieces) => return self.library.post_process(pieces.encode(text), None, true),
         };
         contained("tokenizer", || self.library.encode(input, true))
     }

@@ -42,7 +42,7 @@ impl CharsMap {
         longest.filter(|(len, _)| text.is_char_boundary(*len))
     }
 
-    /// Whether no text can lead out of the map.
+    /// Whether no text can lead out of the map, nor to a replacement that is not there.
     pub fn is_sound(&self) -> bool {
         let Some(root) = self.trie.first().map(|unit| offset(*unit)) else { return false };
         let mut seen = vec![false; self.trie.len()];

@@ -78,6 +78,11 @@ impl Settings {
         Ok(())
     }
 
+    /// Whether there are special tokens without a name.
+    pub fn lists_extra(&self) -> bool {
+        self.extra().next().is_some()
+    }
+
     /// What is put around a text: what `add_bos_token` and `add_eos_token` ask for where there is either of them,
     /// else the tokens of these names.
     pub fn frame(

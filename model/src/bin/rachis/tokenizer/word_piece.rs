@@ -2,8 +2,8 @@
 //!
 //! transformers cleans and lowers the text, then cuts it into words; the library does it all. KerasHub cuts first, at
 //! whitespace, control characters, punctuation and CJK characters, and then folds case (NFKC_Casefold), which is done
-//! here: the library gets the words. Of Unicode, KerasHub takes the version of its Python and this the one of its
-//! libraries, so characters younger than either may be cut or folded otherwise.
+//! here: the library gets the words. Folding is KerasHub's for every character of Unicode 14, its Python's version, but
+//! for 58 whose compatibility form is younger than the library's tables, from U+32FF on.
 
 use rachis::loader::Preset;
 use serde_json::{Map, Value, json};
@@ -77,7 +77,7 @@ pub fn keras(layer: &Layer, vocabulary: &str) -> Result<super::Tokenizer> {
     let mut library: Tokenizer = serde_json::from_value(description).map_err(|error| named(KERAS, error))?;
     library.with_post_processor(Some(frame(Some(("[CLS]", special[0])), Some(("[SEP]", special[1])))?));
     let prompting = keras::prompting(special[1], None, &special);
-    Ok(super::Tokenizer { dialect: Dialect::Words(words), prompting, ..library.into() })
+    Ok(super::Tokenizer { dialect: Dialect::Words(Box::new(words)), prompting, ..library.into() })
 }
 
 /// How KerasHub cuts a text into words.
