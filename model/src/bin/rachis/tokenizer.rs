@@ -46,7 +46,7 @@ pub struct Tokenizer {
 enum Dialect {
     None,
     Words(Box<word_piece::Words>),
-    Pieces(sentence_piece::Pieces),
+    Pieces(Box<sentence_piece::Pieces>),
 }
 
 /// What KerasHub's generation takes from its tokenizer.

@@ -3,11 +3,13 @@
     pip install transformers==5.23 keras-hub==0.32 sentencepiece==0.2.3 protobuf torch
     python make.py
 
-Writes vocab.txt, vocab.json, merges.txt and spiece.model, trained on the sentences below, and expected.json: for
-each directory that a user may have, its configuration, which of the vocabularies lie in it under which names, and
-for each text the ids of a prompt and the text that they decode to.
+Writes vocab.txt, vocab.json, merges.txt and spiece.model, trained on the sentences below, unless they are there:
+training does not repeat itself to the last token. Then writes expected.json: for each directory that a user may
+have, its configuration, which of the vocabularies lie in it under which names, and for each text the ids of a
+prompt and the text that they decode to.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -102,14 +104,15 @@ def vocabularies():
     with open(f"{HERE}/vocab.txt", "w", encoding="utf-8") as file:
         file.write("".join(f"{token}\n" for token, _ in vocab))
 
-    with tempfile.TemporaryDirectory() as dir:
-        with open(f"{dir}/rules.tsv", "w", encoding="utf-8") as file:
+    # The model remembers the name of the file of rules.
+    with tempfile.TemporaryDirectory() as dir, contextlib.chdir(dir):
+        with open("rules.tsv", "w", encoding="utf-8") as file:
             codes = lambda text: " ".join(f"{ord(c):x}" for c in text)
             file.write("".join(f"{codes(a)}\t{codes(b)}\n" for a, b in RULES.items()))
         spm = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(SENTENCES * 3), model_writer=spm, model_type="unigram", vocab_size=260,
-            pad_id=0, eos_id=1, unk_id=2, bos_id=-1, normalization_rule_tsv=f"{dir}/rules.tsv",
+            pad_id=0, eos_id=1, unk_id=2, bos_id=-1, normalization_rule_tsv="rules.tsv",
             num_threads=1, minloglevel=2,
         )
     with open(f"{HERE}/spiece.model", "wb") as file:
@@ -238,6 +241,8 @@ def by_keras_hub():
             tokenizer.save_to_preset(dir)
             with open(f"{dir}/tokenizer.json", encoding="utf-8") as file:
                 config = json.load(file)
+        if whole := config["config"].get("unsplittable_tokens"):
+            whole.sort()
         print(name)
         backbone = {"registered_name": f"keras_hub>{family}Backbone", "config": {}}
         row = {"name": name, "files": files, "json": {"config.json": backbone, "tokenizer.json": config}}
@@ -271,7 +276,8 @@ def by_keras_hub():
 
 
 if __name__ == "__main__":
-    vocabularies()
+    if not all(os.path.exists(f"{HERE}/{name}") for name in ("vocab.txt", "vocab.json", "merges.txt", "spiece.model")):
+        vocabularies()
     rows = [*by_transformers(), *by_keras_hub()]
     with open(f"{HERE}/expected.json", "w", encoding="utf-8") as file:
         line = lambda value: json.dumps(value, ensure_ascii=False)

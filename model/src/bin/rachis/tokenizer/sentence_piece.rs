@@ -82,7 +82,7 @@ pub fn keras(file: &[u8]) -> Result<super::Tokenizer> {
     let mut library = Tokenizer::new(Unigram::default());
     library.with_post_processor(Some(frame(None, Some(("</s>", end)))?));
     let prompting = keras::prompting(end, Some(vec![pad]), &[end, pad]);
-    Ok(super::Tokenizer { dialect: Dialect::Pieces(pieces), prompting, ..library.into() })
+    Ok(super::Tokenizer { dialect: Dialect::Pieces(Box::new(pieces)), prompting, ..library.into() })
 }
 
 /// SentencePiece itself.
