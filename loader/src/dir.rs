@@ -112,8 +112,8 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
     if read as u64 > limit { Err(too_large(read as u64)) } else { Ok(text) }
 }
 
-/// Entries looked at when naming what was found instead of weights.
-const MOST_ENTRIES: usize = 10_000;
+/// Entries of a directory that are looked at, where all are listed.
+pub(crate) const MOST_ENTRIES: usize = 10_000;
 
 /// `None` instead of the error of a path that does not exist.
 fn found<T>(result: std::io::Result<T>, path: &Path) -> Result<Option<T>> {
@@ -129,7 +129,7 @@ const LONGEST_NAME: usize = 255;
 const LONGEST_PATH: usize = 1024;
 
 /// Whether a path component is plain on every system: not empty, not `.` or `..`, no separator, no drive.
-fn is_plain(name: &str) -> bool {
+pub(crate) fn is_plain(name: &str) -> bool {
     let special = |c: char| matches!(c, '/' | '\\' | ':') || c.is_control();
     !matches!(name, "" | "." | "..") && name.len() <= LONGEST_NAME && !name.contains(special)
 }

@@ -301,6 +301,81 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
+    /// The name of a preset is not well-formed, or leads nowhere.
+    #[error("preset {name:?}: expected {expected}, found {found}")]
+    Handle {
+        /// The name given.
+        name: String,
+        /// What it must be, or the part of it that is wrong.
+        expected: &'static str,
+        /// What is wrong.
+        found: String,
+    },
+    /// A preset, or a file that it needs, is not in the cache.
+    #[error("preset {name:?}: expected {expected} in {dir:?}, found {found}: {hint}")]
+    NotCached {
+        /// The name given.
+        name: String,
+        /// What was looked for.
+        expected: String,
+        /// Where.
+        dir: PathBuf,
+        /// What is there.
+        found: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Nothing says where the cache is: no home directory is known, and no variable names another.
+    #[error("preset {name:?}: expected a cache directory, found none of {variables} set")]
+    NoCache {
+        /// The name given.
+        name: String,
+        /// The environment variables that would say.
+        variables: &'static str,
+    },
+    /// The address of a hub is not one (feature `hub`).
+    #[error("hub endpoint {found:?}: expected http:// or https:// and a host")]
+    Endpoint {
+        /// The address given.
+        found: String,
+    },
+    /// The hub does not let us have a repository, or does not say whether it exists (feature `hub`).
+    #[error(
+        "preset {name:?}: expected {endpoint} to allow {file}, found HTTP status {status}: check the name; if it is \
+         private or gated, run hf auth login or set HF_TOKEN, and accept its terms on its page"
+    )]
+    Denied {
+        /// The name given.
+        name: String,
+        /// The hub.
+        endpoint: String,
+        /// What was asked for.
+        file: String,
+        /// 401 or 403.
+        status: u16,
+    },
+    /// The hub has no such repository, revision or file (feature `hub`).
+    #[error("preset {name:?}: expected {file} at {endpoint}, found none")]
+    NotOnHub {
+        /// The name given.
+        name: String,
+        /// The hub.
+        endpoint: String,
+        /// What was asked for.
+        file: String,
+    },
+    /// A download failed, or the hub answered what it must not (feature `hub`).
+    #[error("preset {name:?}: {file}: expected {expected}, found {found}")]
+    Download {
+        /// The name given.
+        name: String,
+        /// What was asked for.
+        file: String,
+        /// What should have come.
+        expected: String,
+        /// What came.
+        found: String,
+    },
     /// The preset has no tensor of this name.
     #[error("{dir:?}: expected tensor {tensor:?}, found none of this name")]
     MissingTensor {

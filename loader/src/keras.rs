@@ -68,6 +68,13 @@ pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) 
     Ok(opened)
 }
 
+/// The names of the shards in an index: as they stand there, unchecked.
+pub(crate) fn names(index: &'static str, text: &[u8]) -> Result<BTreeSet<String>> {
+    let Object(Index { weight_map: UniqueMap(places) }) =
+        json::parse(index, "an object with a weight_map", text)?;
+    Ok(places.values().flat_map(|shards| shards.names().iter().cloned()).collect())
+}
+
 #[derive(Deserialize)]
 struct Index {
     weight_map: UniqueMap<Shards>,

@@ -9,6 +9,10 @@
 //! names) and the presets of KerasHub (`model.weights.h5`, or the shards that `model.weights.json` names). Which
 //! of the two a directory is, its `config.json` says.
 //!
+//! A preset can be named instead: `hf://owner/name`, `kaggle://...` and the names of KerasHub's presets are found in
+//! the caches that Python's tools keep, without a network. See [`Handle`], [`Preset::named`], and, with the feature
+//! `hub`, `hub::Hub`, which downloads what is missing.
+//!
 //! # Contract
 //! - Every file is untrusted. Whatever it holds, the result is a value or one typed [`Error`] whose one-line
 //!   message names the file or tensor, what was expected and what was found: no panic, no unbounded
@@ -32,7 +36,11 @@ mod cast;
 mod config;
 mod dir;
 mod error;
+mod files;
+pub mod handle;
 pub mod hdf5;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod json;
 mod keras;
 mod map;
@@ -44,6 +52,7 @@ mod tensor;
 
 pub use config::{Config, ConfigSource};
 pub use error::{Error, Result};
+pub use handle::{Caches, Handle};
 pub use map::{Access, Region};
 pub use preset::{FileInfo, Preset};
 pub use save::{NewTensor, TensorSink, save_preset};

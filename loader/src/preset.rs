@@ -1,8 +1,9 @@
 //! A preset: the directory as a whole.
 //!
-//! Which files make up a preset is decided here; what is in one is for the module of its format, which turns
-//! it into tensors. Another format is another such module and another arm of [`open_weights`].
+//! Which files make up a preset is decided here and in `files`; what is in one is for the module of its format, which
+//! turns it into tensors. Another format is another such module and another arm of [`open_weights`].
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,18 +12,14 @@ use serde_json::Value;
 use crate::config::{Config, ConfigSource};
 use crate::dir::{Dir, Name, read_limited};
 use crate::error::{Error, Result, clip};
+use crate::files::{self, CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, Wanted, is_pickle};
+use crate::handle;
 use crate::json::{self, MAX_JSON};
 use crate::keras;
 use crate::map::{Access, Region};
 use crate::safetensors;
 use crate::shards::{self, Weights};
 use crate::tensor::Tensor;
-
-pub(crate) const CONFIG: &str = "config.json";
-pub(crate) const SAFETENSORS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-const KERAS: &str = "model.weights.h5";
-const KERAS_INDEX: &str = "model.weights.json";
 
 /// A model's configuration and weights, opened and checked.
 ///
@@ -80,6 +77,27 @@ impl Preset {
             None => return Err(missing(&dir, CONFIG)?),
         };
         Ok(Preset::new(Some(dir), config, Vec::new()))
+    }
+
+    /// Opens the preset of this name: a path, `hf://owner/name`, `kaggle://...`, or a KerasHub preset. See
+    /// [`Handle`](crate::Handle) for what is a name, and where it is looked for.
+    ///
+    /// The caches are those of the environment ([`Caches::from_env`](crate::Caches::from_env)). With the feature
+    /// `hub`, what is missing of an `hf://` preset is downloaded, unless `HF_HUB_OFFLINE` is set.
+    ///
+    /// # Errors
+    /// Those of [`Handle::parse`](crate::Handle::parse) and [`Handle::resolve`](crate::Handle::resolve), and those
+    /// of [`Preset::open`].
+    pub fn named(name: impl AsRef<OsStr>, access: Access) -> Result<Preset> {
+        Preset::open(handle::find(name.as_ref(), Wanted::All)?, access)
+    }
+
+    /// Opens the preset of this name without its weights, as [`Preset::open_config`] does.
+    ///
+    /// # Errors
+    /// As for [`Preset::named`], but for those about weights.
+    pub fn named_config(name: impl AsRef<OsStr>) -> Result<Preset> {
+        Preset::open_config(handle::find(name.as_ref(), Wanted::Config)?)
     }
 
     /// A preset out of memory: the text of a `config.json` and a whole weight file (safetensors, or HDF5 when the
@@ -206,9 +224,10 @@ impl Preset {
 fn open_weights(dir: &Dir, source: &ConfigSource, access: Access) -> Result<Vec<Weights>> {
     type Parse = fn(&Arc<Region>) -> Result<Vec<Tensor>>;
     type Open = fn(&Dir, &'static str, &Path, Access) -> Result<Vec<Weights>>;
-    let (single, parse, index, open): (_, Parse, _, Open) = match source {
-        ConfigSource::HuggingFace { .. } => (SAFETENSORS, safetensors::parse, INDEX, shards::open),
-        ConfigSource::Keras { .. } => (KERAS, keras::parse, KERAS_INDEX, keras::open),
+    let files::Weights { single, index, .. } = files::Weights::of(source);
+    let (parse, open): (Parse, Open) = match source {
+        ConfigSource::HuggingFace { .. } => (safetensors::parse, shards::open),
+        ConfigSource::Keras { .. } => (keras::parse, keras::open),
     };
     if let Some(path) = dir.fixed(single)? {
         let region = Arc::new(Region::open(&path, single, access)?);
@@ -236,10 +255,7 @@ fn missing(dir: &Dir, expected: &str) -> Result<Error> {
         }
     }
     let names = dir.names()?;
-    let pickle = names
-        .iter()
-        .find(|name| [".bin", ".pt", ".pth", ".pkl", ".ckpt"].iter().any(|ending| name.ends_with(ending)));
-    Ok(match pickle {
+    Ok(match names.iter().find(|name| is_pickle(name)) {
         Some(pickle) => Error::Pickle { path: dir.path().join(pickle) },
         None => missing(),
     })

@@ -17,7 +17,7 @@ use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, clip, io};
-use crate::preset::{CONFIG, SAFETENSORS};
+use crate::files::{CONFIG, SAFETENSORS};
 use crate::tensor::Dtype;
 
 /// A tensor that is to be written.

@@ -3,7 +3,7 @@
 //! The index is believed in nothing. Shard names are plain file names of the preset directory (see `dir`); the
 //! index and the shards must agree on every tensor, in both directions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::tensor::Tensor;
 pub(crate) const MAX_INDEX: u64 = 16 << 20;
 
 /// The most shards. The same model has 163.
-const MAX_SHARDS: usize = 4096;
+pub(crate) const MAX_SHARDS: usize = 4096;
 
 /// A weight file and its tensors.
 pub(crate) type Weights = (Arc<Region>, Vec<Tensor>);
@@ -68,6 +68,13 @@ pub(crate) fn resolve<'a>(
         dir.contained(shard, Name::File)?.ok_or_else(missing)
     };
     shards.map(path).collect()
+}
+
+/// The names of the shards in an index: as they stand there, unchecked.
+pub(crate) fn names(index: &'static str, text: &[u8]) -> Result<BTreeSet<String>> {
+    let Object(Index { weight_map: UniqueMap(places) }) =
+        json::parse(index, "an object with a weight_map", text)?;
+    Ok(places.into_values().collect())
 }
 
 #[derive(Deserialize)]

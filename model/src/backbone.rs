@@ -2,6 +2,7 @@
 
 mod any;
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use rachis_kernels::Ctx;
@@ -95,23 +96,25 @@ pub struct BackboneOf<C: Architecture> {
 }
 
 impl<C: Architecture> BackboneOf<C> {
-    /// The model in a preset directory, its weights memory-mapped.
+    /// The model of the preset of this name, its weights memory-mapped: a directory of Hugging Face's or KerasHub's, or a
+    /// handle that is looked for in the caches of both libraries: `hf://owner/name`, `kaggle://...`, or a name of
+    /// KerasHub's such as `bert_base_en` (see [`Handle`](rachis_loader::Handle)).
     ///
     /// The files must not be truncated or written in place while the model lives; see [`Access::Map`], and
     /// [`BackboneOf::load`] for presets opened otherwise.
     ///
     /// # Errors
-    /// A file that is missing or malformed, another architecture, a weight that is missing or misshapen.
-    pub fn from_preset(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::from_preset_with(dir, PresetOptions::default())
+    /// A name that leads nowhere, a file that is missing or malformed, another architecture, a weight that is missing or misshapen.
+    pub fn from_preset(name: impl AsRef<OsStr>) -> Result<Self> {
+        Self::from_preset_with(name, PresetOptions::default())
     }
 
-    /// The model in a preset directory, opened as `options` say.
+    /// The model of the preset of this name, opened as `options` say.
     ///
     /// # Errors
     /// As [`BackboneOf::from_preset`]; without weights, also a configuration that there is no memory for.
-    pub fn from_preset_with(dir: impl AsRef<Path>, options: PresetOptions) -> Result<Self> {
-        Self::load_with(&options.open(dir)?, options)
+    pub fn from_preset_with(name: impl AsRef<OsStr>, options: PresetOptions) -> Result<Self> {
+        Self::load_with(&options.open(name)?, options)
     }
 
     /// The model in an opened preset, which it shares rather than copies.
@@ -264,15 +267,15 @@ pub enum PresetWeights {
 }
 
 impl PresetOptions {
-    /// Opens what a model needs of a preset directory.
+    /// Opens what a model needs of the preset of this name.
     ///
     /// # Errors
-    /// A file that is missing or malformed.
-    pub fn open(self, dir: impl AsRef<Path>) -> Result<Preset> {
+    /// A name that leads nowhere; a file that is missing or malformed.
+    pub fn open(self, name: impl AsRef<OsStr>) -> Result<Preset> {
         Ok(match self.weights {
-            PresetWeights::Mapped => Preset::open(dir, Access::Map)?,
-            PresetWeights::Read => Preset::open(dir, Access::Read)?,
-            PresetWeights::Random { .. } => Preset::open_config(dir)?,
+            PresetWeights::Mapped => Preset::named(name, Access::Map)?,
+            PresetWeights::Read => Preset::named(name, Access::Read)?,
+            PresetWeights::Random { .. } => Preset::named_config(name)?,
         })
     }
 }

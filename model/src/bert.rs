@@ -172,14 +172,14 @@ impl Forward for BertParts {
         inputs: BertInputs<'_>,
         observer: Option<Observer<'_>>,
     ) -> Result<BertOutput<'s>> {
-        let Session { ctx, work, .. } = session;
+        let Session { ctx, work, stop, .. } = session;
         self.prepare(work, inputs)?;
         let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.stack.hidden_dim());
         let sizes = self.sizes((rows, work.rows.end()), batch);
         let [x, y, z, wide, positions, first, pooled] = carve(&mut work.hidden, sizes);
         let (tokens, segments, scratch) = (&work.rows, &work.segments, &mut work.scratch);
         ctx.enter(|| -> Result<()> {
-            let room = Room { pieces: [&mut *x, y, z, wide, positions], scratch };
+            let room = Room { pieces: [&mut *x, y, z, wide, positions], scratch, stop };
             self.stack.run(ctx, Scene { segments, ..Scene::of(tokens) }, room, observer)?;
             for (span, to) in tokens.spans.iter().zip(first.chunks_exact_mut(hidden)) {
                 let at = span.queries.start * hidden;

@@ -266,11 +266,14 @@ impl KvCache {
             let position = rows.positions[end - 1] as usize + 1;
             sequence.then = Start { position, count };
             self.spans.push(Span { queries: start..end, keys: first..first + count });
-            if let Some(source) = self.sources.get(number / per_source) {
-                self.cross_spans.push(Span { queries: start..end, keys: source.clone() });
+            let Some(source) = self.sources.get(number / per_source) else { continue };
+            match self.cross_spans.last_mut() {
+                // Sequences that attend to the same source do so together: its keys are read once.
+                Some(last) if last.keys == *source && last.queries.end == start => last.queries.end = end,
+                _ => self.cross_spans.push(Span { queries: start..end, keys: source.clone() }),
             }
         }
-        if self.layout.cross && self.cross_spans.len() != sequences.len() {
+        if self.layout.cross && self.sources.is_empty() {
             return Err(request("sources", 0, "Decoder::encode before decoding"));
         }
         Ok(())
@@ -297,7 +300,7 @@ impl KvCache {
         }
     }
 
-    /// Room for the keys and values of sources, whose rows are these.
+    /// Room for the keys and values of sources, whose rows are these, in the place of earlier ones.
     pub(crate) fn sources(&mut self, spans: &[Span]) -> Result<CrossKeys<'_>> {
         let (sequences, sources) = (self.sequences.len(), spans.len());
         if sources == 0 || !sequences.is_multiple_of(sources) {
@@ -309,8 +312,13 @@ impl KvCache {
         let shape = [rows, 2 * self.layout.width];
         let room = layers * dtype.room(shape.iter().product());
         self.cross.try_reserve(room)?;
-        self.sources.extend(spans.iter().map(|span| span.keys.clone()));
+        try_reserve(&mut self.sources, sources)?;
         Ok(CrossKeys { memory: self.cross.take(room), dtype, shape, layers })
+    }
+
+    /// Counts the sources whose keys and values are there by now.
+    pub(crate) fn commit_sources(&mut self, spans: &[Span]) {
+        self.sources.extend(spans.iter().map(|span| span.keys.clone()));
     }
 
     /// Forgets the tokens of a sequence.

@@ -53,13 +53,13 @@ pub trait Decoder: Model + private::Stacks {
     ///
     /// # Errors
     /// [`crate::Error::Request`] when the model has no encoder, the session was not started for it, or the sources
-    /// do not fit.
+    /// do not fit. The sources before are forgotten, if the call was cancelled.
     fn encode<'s>(&self, session: &'s mut Session<'_>, sources: Tokens<'_>) -> Result<SequenceOutput<'s>> {
         let Some(encoder) = self.encoder() else {
             return Err(request("source", "given", "none: the model has no encoder"));
         };
         let decoder = self.decoder();
-        let Session { ctx, work, cache } = session;
+        let Session { ctx, work, cache, stop } = session;
         cache.expect(layout(decoder, true))?;
         work.source.fill(sources, (encoder.vocabulary_size(), self.positions()), First::IfReal)?;
         let mut keys = cache.sources(&work.source.spans)?;
@@ -69,14 +69,16 @@ pub trait Decoder: Model + private::Stacks {
         let (scratch, source) = (&mut work.scratch, &work.source);
         ctx.enter(|| -> Result<()> {
             let scene = Scene::of(source);
-            let room = Room { pieces: pieces.each_mut().map(|piece| &mut **piece), scratch };
+            let room = Room { pieces: pieces.each_mut().map(|piece| &mut **piece), scratch, stop };
             encoder.run(ctx, scene, room, None)?;
             let states = MatRef::new(&pieces[0][..rows * width], rows, width)?;
             for (i, block) in decoder.blocks.iter().enumerate() {
+                stop.check()?;
                 block.project_memory(ctx, scratch, states, &mut keys.layer(i))?;
             }
             Ok(())
         })?;
+        cache.commit_sources(&work.source.spans);
         let [x, ..] = pieces;
         Ok(SequenceOutput { data: MatRef::new(&x[..rows * width], rows, width)?, rows: &work.source })
     }
@@ -94,7 +96,7 @@ pub trait Decoder: Model + private::Stacks {
         tokens: Tokens<'_>,
     ) -> Result<SequenceOutput<'s>> {
         let stack = self.decoder();
-        let Session { ctx, work, cache } = session;
+        let Session { ctx, work, cache, stop } = session;
         cache.expect(layout(stack, self.has_encoder()))?;
         if sequences.len() != tokens.batch() {
             return Err(request("number of sequences", sequences.len(), tokens.batch()));
@@ -111,7 +113,7 @@ pub trait Decoder: Model + private::Stacks {
             let (kept, cross) = cache.kept();
             let memory = cross.map(|(kept, spans)| SceneMemory { states: None, spans, kept });
             let scene = Scene { kept: Some(kept), memory, ..Scene::of(new) };
-            stack.run(ctx, scene, Room { pieces, scratch }, None)
+            stack.run(ctx, scene, Room { pieces, scratch, stop }, None)
         })?;
         cache.commit();
         let width = stack.output_dim();

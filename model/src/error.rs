@@ -64,6 +64,9 @@ pub enum Error {
         /// The number.
         found: f32,
     },
+    /// The session's deadline has passed, or its caller has cancelled the call.
+    #[error("the call was cancelled")]
+    Cancelled,
     /// A request does not fit the model.
     #[error("{what} is {found}, expected {expected}")]
     Request {

@@ -17,8 +17,10 @@ mod random;
 mod save;
 mod seq2seq;
 mod session;
+mod stop;
 pub mod t5;
 mod tokens;
+mod trace;
 mod weights;
 
 pub use backbone::{Backbone, BackboneOf, PresetOptions, PresetWeights};

@@ -68,7 +68,7 @@ impl Forward for Seq2SeqParts {
         mut observer: Option<TowerObserver<'_>>,
     ) -> Result<Seq2SeqOutput<'s>> {
         let Seq2SeqParts { encoder, decoder, .. } = self;
-        let Session { ctx, work, .. } = session;
+        let Session { ctx, work, stop, .. } = session;
         let (from, to) = (inputs.encoder.batch(), inputs.decoder.batch());
         if from != to {
             return Err(request("sequences of the decoder", to, format!("{from}, as in the encoder")));
@@ -93,7 +93,7 @@ impl Forward for Seq2SeqParts {
                 }
             };
             let pieces = [&mut *states, &mut *y, &mut *z, &mut *wide, &mut *positions];
-            encoder.run(ctx, Scene::of(source), Room { pieces, scratch }, Some(&mut observe))?;
+            encoder.run(ctx, Scene::of(source), Room { pieces, scratch, stop }, Some(&mut observe))?;
             let mut observe = |layer: usize, output: SequenceOutput<'_>| {
                 if let Some(observe) = observer.as_mut() {
                     observe(Tower::Decoder, layer, output);
@@ -102,7 +102,7 @@ impl Forward for Seq2SeqParts {
             let kept = CrossKeys::shared(keys, ctx.precision(), [from, decoder.config.attention.key_width()]);
             let states = Some(MatRef::new(&states[..from * width], from, width)?);
             let memory = Some(SceneMemory { states, spans, kept });
-            let room = Room { pieces: [x, y, z, wide, positions], scratch };
+            let room = Room { pieces: [x, y, z, wide, positions], scratch, stop };
             decoder.run(ctx, Scene { memory, ..Scene::of(rows) }, room, Some(&mut observe))
         })?;
         let [states, x, ..] = carve(&mut work.hidden, sizes);

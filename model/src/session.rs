@@ -1,10 +1,15 @@
 //! The working memory of one stream of requests.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
 use rachis_kernels::{Ctx, MatRef, Scratch, Span};
 
 use crate::cache::KvCache;
 use crate::error::{Result, request, try_reserve};
 use crate::layers::Stack;
+use crate::stop::Stop;
 use crate::tokens::Rows;
 
 /// What a forward pass keeps between calls: the context it runs in, its working memory, and the KV cache of the
@@ -18,6 +23,7 @@ pub struct Session<'p> {
     pub(crate) ctx: Ctx<'p>,
     pub(crate) work: Workspace,
     pub(crate) cache: KvCache,
+    pub(crate) stop: Stop,
 }
 
 /// The buffers of a session.
@@ -69,12 +75,23 @@ pub trait Model {
 impl<'p> Session<'p> {
     /// A session without working memory yet.
     pub fn new(ctx: Ctx<'p>) -> Session<'p> {
-        Session { ctx, work: Workspace::default(), cache: KvCache::default() }
+        Session { ctx, work: Workspace::default(), cache: KvCache::default(), stop: Stop::default() }
     }
 
     /// The context that requests run in.
     pub fn ctx(&self) -> &Ctx<'p> {
         &self.ctx
+    }
+
+    /// Lets every call from now on return [`Error::Cancelled`](crate::Error::Cancelled) once the time has come. It is looked
+    /// at before each layer: a call ends at most one layer later. What sequences had before the call they have still.
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.stop.deadline = deadline;
+    }
+
+    /// The same once the flag is set, by whichever thread.
+    pub fn set_cancel(&mut self, cancel: Option<Arc<AtomicBool>>) {
+        self.stop.cancel = cancel;
     }
 
     /// Allocates what requests of up to `batch` sequences of up to `seq` tokens need.

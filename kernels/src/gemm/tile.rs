@@ -1,35 +1,33 @@
 //! The register tile of multiply-adds: [`Engine`] of every level, for every storage type, in every kind of word.
 //!
 //! `tile[r][lane] += x[r][k] * v[k][lane]`, with `x` broadcast and `v` in lanes, and with all values of a word at a
-//! time. X is read where it lies when it has the form of words already, and from a stage in the first-level cache
-//! otherwise.
+//! time. How words of `x` are found is said in `rows`, how those of `v` are in `lanes`; here is what multiplies them,
+//! and the loops over the tiles of a strip.
 
-use core::marker::PhantomData;
+mod lanes;
+mod rows;
+
+pub(crate) use rows::{Columns, stage_len};
+
 use core::ops::Range;
 
 use super::K_BLOCK;
 use super::ahead::Ahead;
 use super::blocking::{Unit, panels, steps};
-use super::pack::{Operand, pack_rows_from, pack_turned, stage_rows};
+use super::pack::{Operand, pack_rows_from, pack_turned};
 use super::task::{Engine, Strip, Task};
 use super::word::{Single, Word};
-use crate::elem::Elem;
 use crate::isa::{Kernel, KernelAt, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{avx512::Avx512, avx512_bf16::Bf16Pairs};
-use crate::view::{AnyMatRef, MatRef, any};
+use crate::view::any;
+
+use lanes::{Fresh, Lanes, Packed};
+use rows::{Factors, Rows, WordsOf};
 
 /// Multiply-adds of words with the instructions of a level.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<W>(pub(crate) W);
-
-/// Words between staged rows: a block and a cache line, so that the rows do not fall into the same sets.
-const STAGE_STRIDE: usize = K_BLOCK + LANES;
-
-/// Words that a tile's rows are staged in.
-pub(crate) const fn stage_len<S: Simd>() -> usize {
-    S::TILE_ROWS * STAGE_STRIDE
-}
 
 /// The unit of the level whose vocabulary runs this.
 pub(super) struct TileUnit {
@@ -155,117 +153,6 @@ fn next_rows<S: Simd>(
     Ahead::block(x.matrix, at, (S::TILE_ROWS, k.len()), turns)
 }
 
-/// The broadcast operand of a register tile.
-trait Factors {
-    /// Its words in R rows, those that are not there repeating others.
-    fn rows<const R: usize>(&self) -> impl WordsOf<R>;
-}
-
-/// The words of R rows of the broadcast operand.
-trait WordsOf<const R: usize>: Copy {
-    /// Word `k` of row `r`, as the bits of an f32.
-    ///
-    /// # Safety
-    /// There must be one.
-    unsafe fn word(&self, r: usize, k: usize) -> f32;
-}
-
-/// The rows of a register tile: where each starts, and how many words of it are readable.
-struct Rows<'a> {
-    first: *const u8,
-    /// Bytes between rows.
-    stride: usize,
-    /// Rows that there are; the others repeat the last.
-    count: usize,
-    lifetime: PhantomData<&'a f32>,
-}
-
-impl<'a> Rows<'a> {
-    /// The columns `k` of `rows`, of which there is at least one: in place, or copied into `stage`.
-    #[inline(always)]
-    fn at<'b: 'a, S: Simd, W: Word<S>>(
-        s: S,
-        word: W,
-        x: Operand<'b>,
-        rows: Range<usize>,
-        k: Range<usize>,
-        stage: &'a mut [f32],
-    ) -> Rows<'a> {
-        match x.matrix {
-            AnyMatRef::F32(matrix) if W::VALUES == 1 && !x.round => Rows::of(matrix.block(rows, k)),
-            AnyMatRef::Bf16(matrix) if W::VALUES == 2 && k.len().is_multiple_of(2) => {
-                Rows::of(matrix.block(rows, k))
-            }
-            _ => {
-                let count = rows.len();
-                stage_rows(s, word, x, rows, k, (&mut *stage, STAGE_STRIDE));
-                let stride = STAGE_STRIDE * size_of::<f32>();
-                Rows { first: stage.as_ptr().cast(), stride, count, lifetime: PhantomData }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn of<T>(block: MatRef<'a, T>) -> Rows<'a> {
-        let stride = block.row_stride().wrapping_mul(size_of::<T>());
-        Rows { first: block.as_ptr().cast(), stride, count: block.rows(), lifetime: PhantomData }
-    }
-}
-
-impl Factors for Rows<'_> {
-    #[inline(always)]
-    fn rows<const R: usize>(&self) -> impl WordsOf<R> {
-        let row = |r: usize| self.first.wrapping_add(r.min(self.count - 1).wrapping_mul(self.stride));
-        let rows: [*const f32; R] = core::array::from_fn(|r| row(r).cast());
-        rows
-    }
-}
-
-impl<const R: usize> WordsOf<R> for [*const f32; R] {
-    #[inline(always)]
-    unsafe fn word(&self, r: usize, k: usize) -> f32 {
-        // SAFETY: the caller's contract; words need not be aligned.
-        unsafe { self[r].add(k).read_unaligned() }
-    }
-}
-
-/// The rows of a register tile that are columns in memory: the words of one k side by side, those of the next
-/// some bytes on.
-#[derive(Clone, Copy)]
-pub(crate) struct Columns<'a> {
-    first: *const f32,
-    step: usize,
-    rows: usize,
-    depth: usize,
-    lifetime: PhantomData<&'a f32>,
-}
-
-impl<'a> Columns<'a> {
-    /// The columns of a matrix of words, from column `at` on.
-    #[inline(always)]
-    pub(crate) fn of(matrix: MatRef<'a, f32>, at: usize) -> Columns<'a> {
-        let (depth, rows) = (matrix.rows(), matrix.cols() - at);
-        let step = matrix.row_stride();
-        Columns { first: matrix.as_ptr().wrapping_add(at), step, rows, depth, lifetime: PhantomData }
-    }
-}
-
-impl Factors for Columns<'_> {
-    #[inline(always)]
-    fn rows<const R: usize>(&self) -> impl WordsOf<R> {
-        assert!(R <= self.rows);
-        *self
-    }
-}
-
-impl<const R: usize> WordsOf<R> for Columns<'_> {
-    #[inline(always)]
-    unsafe fn word(&self, r: usize, k: usize) -> f32 {
-        // SAFETY: the caller's contract.
-        unsafe { *self.first.wrapping_add(k * self.step).add(r) }
-    }
-}
-
 impl<W: Copy> Tile<W> {
     /// `sums[r][j] (+)= sum over k of x[k][r] * v[k][j]` for as many rows as the register tile has, and for all of
     /// k, which is a block at most. `v` has `width` lanes, a multiple of 16 and at most the tile's.
@@ -383,134 +270,5 @@ unsafe fn step<S: Simd, W: Word<S>, const R: usize, const V: usize>(
         for (acc, v) in acc.iter_mut().zip(v) {
             *acc = word.mul_add(s, x, v, *acc);
         }
-    }
-}
-
-/// Where a register tile finds its lanes.
-trait Lanes<S: Simd> {
-    /// Words of k in one turn of the inner loop.
-    const UNROLL: usize;
-
-    /// Vectors for a word of k.
-    fn vectors(&self) -> usize;
-
-    /// Steps that are left.
-    fn depth(&self) -> usize;
-
-    /// The V vectors of the next step.
-    ///
-    /// # Safety
-    /// There must be one, and V must be `vectors()`.
-    unsafe fn take<const V: usize>(&mut self, s: S) -> [S::F32; V];
-}
-
-/// Lanes that are packed.
-struct Packed<'a> {
-    at: *const f32,
-    vectors: usize,
-    depth: usize,
-    lifetime: PhantomData<&'a f32>,
-}
-
-impl<'a> Packed<'a> {
-    #[inline(always)]
-    fn of(packed: &'a [f32], width: usize) -> Packed<'a> {
-        let depth = packed.len() / width;
-        Packed { at: packed.as_ptr(), vectors: width / LANES, depth, lifetime: PhantomData }
-    }
-}
-
-impl<S: Simd> Lanes<S> for Packed<'_> {
-    /// Spares the counting, which costs where the front end is shared with another hardware thread.
-    const UNROLL: usize = TURN;
-
-    #[inline(always)]
-    fn vectors(&self) -> usize {
-        self.vectors
-    }
-
-    #[inline(always)]
-    fn depth(&self) -> usize {
-        self.depth
-    }
-
-    #[inline(always)]
-    unsafe fn take<const V: usize>(&mut self, s: S) -> [S::F32; V] {
-        let mut v = [s.splat(0.0); V];
-        for (j, v) in v.iter_mut().enumerate() {
-            // SAFETY: the caller's contract; `of` counted the vectors.
-            *v = unsafe { s.load(self.at.add(j * LANES)) };
-        }
-        self.at = self.at.wrapping_add(V * LANES);
-        v
-    }
-}
-
-/// How many rows of weights ahead of those in use a piece is brought into the first-level cache: the hardware
-/// does not see where it lies. A third-level cache answers within about as many multiply-adds of vectors.
-const fn words_ahead<S: Simd>() -> usize {
-    192 / (S::TILE_ROWS * S::TILE_VECTORS)
-}
-
-/// Lanes where they lie, packed as they are used, and rounded to bf16 before if they are to be.
-struct Fresh<'a, W, T, const ROUND: bool> {
-    word: W,
-    from: *const T,
-    stride: usize,
-    to: *mut f32,
-    vectors: usize,
-    rows: usize,
-    lifetime: PhantomData<(&'a T, &'a mut f32)>,
-}
-
-impl<'a, W, T, const ROUND: bool> Fresh<'a, W, T, ROUND> {
-    /// The rows of `from`, whole words and whole vectors each, which go to `to`.
-    #[inline(always)]
-    fn of<S: Simd>(word: W, from: MatRef<'a, T>, to: &'a mut [f32]) -> Self
-    where
-        W: Word<S>,
-    {
-        let (rows, width) = (from.rows(), from.cols());
-        assert!(rows.is_multiple_of(W::VALUES) && width.is_multiple_of(LANES));
-        assert!(to.len() >= rows / W::VALUES * width);
-        let stride = from.row_stride();
-        let (from, to, vectors) = (from.as_ptr(), to.as_mut_ptr(), width / LANES);
-        Fresh { word, from, stride, to, vectors, rows, lifetime: PhantomData }
-    }
-}
-
-impl<S: Simd, W: Word<S>, T: Elem, const ROUND: bool> Lanes<S> for Fresh<'_, W, T, ROUND> {
-    /// More would not leave the registers for the addresses.
-    const UNROLL: usize = 1;
-
-    #[inline(always)]
-    fn vectors(&self) -> usize {
-        self.vectors
-    }
-
-    #[inline(always)]
-    fn depth(&self) -> usize {
-        self.rows / W::VALUES
-    }
-
-    #[inline(always)]
-    unsafe fn take<const V: usize>(&mut self, s: S) -> [S::F32; V] {
-        let mut v = [s.splat(0.0); V];
-        for row in 0..W::VALUES {
-            let ahead = self.stride.wrapping_mul(words_ahead::<S>() * W::VALUES + row);
-            for j in 0..V {
-                s.prefetch(self.from.wrapping_add(ahead).wrapping_add(j * LANES).cast());
-            }
-        }
-        for (j, v) in v.iter_mut().enumerate() {
-            // SAFETY: the caller's contract; `of` saw whole vectors in each row, and as much room.
-            unsafe {
-                *v = self.word.across(s, self.from.add(j * LANES), self.stride, ROUND);
-                s.store(self.to.add(j * LANES), *v);
-            }
-        }
-        self.from = self.from.wrapping_add(self.stride.wrapping_mul(W::VALUES));
-        self.to = self.to.wrapping_add(V * LANES);
-        v
     }
 }

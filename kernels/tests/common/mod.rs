@@ -1,6 +1,7 @@
 //! What the kernel tests share: storage types with their views, and contexts for every level.
 #![allow(dead_code, unused_macros, unused_imports, reason = "each test file uses its own part")]
 
+pub mod attention_case;
 pub mod gemm_case;
 
 use rachis_kernels::{AnyMatRef, AnySlice, Ctx, Elem, Level, MatMut, MatRef, bf16, f16};

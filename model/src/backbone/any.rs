@@ -1,5 +1,6 @@
 //! Any of the backbones, as a preset's configuration names it.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use rachis_loader::Preset;
@@ -47,24 +48,26 @@ macro_rules! each {
 }
 
 impl Backbone {
-    /// The model in a preset directory, its weights memory-mapped.
+    /// The model of the preset of this name, its weights memory-mapped: a directory of Hugging Face's or KerasHub's, or a
+    /// handle that is looked for in the caches of both libraries: `hf://owner/name`, `kaggle://...`, or a name of
+    /// KerasHub's such as `bert_base_en` (see [`Handle`](rachis_loader::Handle)).
     ///
     /// The files must not be truncated or written in place while the model lives; see
     /// [`Access::Map`](rachis_loader::Access::Map), and [`Backbone::load`] for presets opened otherwise.
     ///
     /// # Errors
-    /// A file that is missing or malformed, an architecture this crate does not have, a weight that is missing
+    /// A name that leads nowhere, a file that is missing or malformed, an architecture this crate does not have, a weight that is missing
     /// or misshapen.
-    pub fn from_preset(dir: impl AsRef<Path>) -> Result<Backbone> {
-        Backbone::from_preset_with(dir, PresetOptions::default())
+    pub fn from_preset(name: impl AsRef<OsStr>) -> Result<Backbone> {
+        Backbone::from_preset_with(name, PresetOptions::default())
     }
 
-    /// The model in a preset directory, opened as `options` say.
+    /// The model of the preset of this name, opened as `options` say.
     ///
     /// # Errors
     /// As [`Backbone::from_preset`]; without weights, also a configuration that there is no memory for.
-    pub fn from_preset_with(dir: impl AsRef<Path>, options: PresetOptions) -> Result<Backbone> {
-        Backbone::load_with(&options.open(dir)?, options)
+    pub fn from_preset_with(name: impl AsRef<OsStr>, options: PresetOptions) -> Result<Backbone> {
+        Backbone::load_with(&options.open(name)?, options)
     }
 
     /// The model in an opened preset, which it shares rather than copies.

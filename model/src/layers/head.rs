@@ -5,6 +5,7 @@ use rachis_kernels::{Activation, Ctx, MatMut, MatRef, Scratch};
 use crate::error::{Result, request};
 use crate::layers::Linear;
 use crate::save::Tensors;
+use crate::trace;
 
 /// A language-model head, tied to the token table or not.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl LogitsHead {
         logits: &mut [f32],
     ) -> Result<()> {
         let (count, outputs) = (x.rows(), self.linear.outputs());
+        let _span = trace::logits(count);
         let (found, expected) = (logits.len(), count.saturating_mul(outputs));
         if found != expected {
             return Err(request("length of the logits", found, expected));

@@ -11,7 +11,9 @@ use crate::layers::positions::{Places, Positions};
 use crate::layers::{Linear, Norm};
 use crate::save::Tensors;
 use crate::session::{Observer, SequenceOutput};
+use crate::stop::Stop;
 use crate::tokens::Rows;
+use crate::trace;
 use crate::weights::Scope;
 
 /// An encoder or a decoder.
@@ -52,10 +54,12 @@ pub(crate) struct SceneMemory<'a> {
     pub(crate) kept: CrossKeys<'a>,
 }
 
-/// A stack's pieces of the workspace, of the lengths that [`Stack::sizes`] gives. The output comes to lie in the first.
+/// What a stack works with: pieces of the workspace, of the lengths that [`Stack::sizes`] gives. The output comes to lie in the first,
+/// unless it is time to stop.
 pub(crate) struct Room<'w> {
     pub(crate) pieces: [&'w mut [f32]; 5],
     pub(crate) scratch: &'w mut Scratch,
+    pub(crate) stop: &'w Stop,
 }
 
 impl Stack {
@@ -122,8 +126,9 @@ impl Stack {
         mut observer: Option<Observer<'_>>,
     ) -> Result<()> {
         let Scene { rows, segments, mut kept, mut memory } = scene;
-        let Room { pieces: [table_x, y, z, wide, positions], scratch } = room;
+        let Room { pieces: [table_x, y, z, wide, positions], scratch, stop } = room;
         let (count, hidden) = (rows.len(), self.hidden_dim());
+        let _span = trace::stack(count);
         let (x, z) = (&mut table_x[..count * hidden], &mut z[..count * hidden]);
 
         self.embeddings.apply(ctx, rows, segments, &mut Buffers { x, y, z, wide, scratch })?;
@@ -132,10 +137,12 @@ impl Stack {
         let (bias, rotary) = self.positions.prepare(places, positions)?;
 
         for i in 0..=self.blocks.len() {
+            stop.check()?;
             if let Some(observe) = observer.as_mut() {
                 observe(i, SequenceOutput { data: MatRef::new(x, count, hidden)?, rows });
             }
             let Some(block) = self.blocks.get(i) else { break };
+            let _span = trace::layer(i);
             let spans = kept.as_ref().map_or(&rows.spans[..], |kept| kept.spans);
             let keys = kept.as_mut().map(|kept| kept.store.layer(i));
             let around = Around { spans, causal: self.config.causal, bias, rotary, kept: keys };

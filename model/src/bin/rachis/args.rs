@@ -1,12 +1,13 @@
 //! Flags, and what several subcommands make of them.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use rachis::kernels::{Ctx, Level};
-use rachis::loader::{Access, Preset};
-use rachis::{Backbone, DtypePolicy};
+use rachis::loader::Preset;
+use rachis::{Backbone, DtypePolicy, PresetOptions};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Result;
@@ -47,9 +48,9 @@ pub enum Command {
 /// How to run a model.
 #[derive(Debug, clap::Args)]
 pub struct Common {
-    /// Model directory
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    /// Model: a directory, hf://owner/name, kaggle://owner/model/framework/variation, or a KerasHub preset
+    #[arg(long, value_name = "DIR|HANDLE")]
+    pub model: Option<OsString>,
     /// Precision of computation; the file's own by default
     #[arg(long)]
     pub dtype: Option<Dtype>,
@@ -193,9 +194,9 @@ pub struct BenchArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
-    /// Model directory
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// Model: a directory, hf://owner/name, kaggle://owner/model/framework/variation, or a KerasHub preset
+    #[arg(long, value_name = "DIR|HANDLE")]
+    pub model: OsString,
     /// One JSON object on standard output, nothing else there
     #[arg(long)]
     pub json: bool,
@@ -220,7 +221,7 @@ impl Common {
         Ok(if self.threads > 1 { Some(build()?) } else { None })
     }
 
-    /// The context of these flags for a model whose own policy is `dtype`.
+    /// The context of these flags for a model whose policy is `dtype`.
     pub fn ctx<'p>(&self, pool: Option<&'p ThreadPool>, dtype: DtypePolicy) -> Result<Ctx<'p>> {
         let level = match &self.isa {
             Some(name) => name
@@ -229,26 +230,29 @@ impl Common {
                 .map_err(|error| BadUsage(format!("--isa: {error}")))?,
             None => Level::from_env()?,
         };
-        Ok(Ctx::new(level)?.with_pool(pool).with_precision(self.policy(dtype).precision()))
+        Ok(Ctx::new(level)?.with_pool(pool).with_precision(dtype.precision()))
     }
 
-    /// The policy asked for, or the model's own.
-    pub fn policy(&self, own: DtypePolicy) -> DtypePolicy {
-        match self.dtype {
-            None => own,
-            Some(Dtype::Float32) => DtypePolicy::Float32,
-            Some(Dtype::Bfloat16) => DtypePolicy::Bfloat16,
-            Some(Dtype::Float16) => DtypePolicy::Float16,
-        }
+    /// The preset of this name, and the model in it under the policy asked for.
+    pub fn open(&self, model: &OsStr) -> Result<(Preset, Backbone)> {
+        let dtype = self.dtype.map(|dtype| match dtype {
+            Dtype::Float32 => DtypePolicy::Float32,
+            Dtype::Bfloat16 => DtypePolicy::Bfloat16,
+            Dtype::Float16 => DtypePolicy::Float16,
+        });
+        let options = PresetOptions { dtype, ..PresetOptions::default() };
+        let preset = options.open(model)?;
+        let model = Backbone::load_with(&preset, options)?;
+        Ok((preset, model))
     }
 
-    /// The model directory asked for.
-    pub fn model(&self) -> Result<&Path> {
+    /// The model asked for.
+    pub fn model(&self) -> Result<&OsStr> {
         Ok(self.model.as_deref().ok_or_else(|| BadUsage("--model is missing".to_owned()))?)
     }
 
-    /// The model directory asked for, or the one that `scripts/minilm` brings.
-    pub fn model_or_default(&self) -> Result<PathBuf> {
+    /// The model asked for, or the one that `scripts/minilm` brings.
+    pub fn model_or_default(&self) -> Result<OsString> {
         if let Some(model) = &self.model {
             return Ok(model.clone());
         }
@@ -256,18 +260,13 @@ impl Common {
         let package =
             std::env::var_os("CARGO_MANIFEST_DIR").map(|dir| Path::new(&dir).join("..").join(DEFAULT_MODEL));
         let places = [Some(PathBuf::from(DEFAULT_MODEL)), package];
-        places.into_iter().flatten().find(|place| place.is_dir()).ok_or_else(|| {
-            format!(
+        places.into_iter().flatten().find(|place| place.is_dir()).map(PathBuf::into_os_string).ok_or_else(
+            || {
+                format!(
                 "{DEFAULT_MODEL} is not there: run scripts/minilm to bring it, or name a model with --model"
             )
             .into()
-        })
+            },
+        )
     }
-}
-
-/// A preset and the model in it.
-pub fn open(dir: &Path) -> Result<(Preset, Backbone)> {
-    let preset = Preset::open(dir, Access::Map)?;
-    let model = Backbone::load(&preset)?;
-    Ok((preset, model))
 }

@@ -1,5 +1,6 @@
 //! `bench`: latency, cold start and memory of one model on one work.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rachis::generation::{BeamSearch, GenerationConfig, GenerationInputs, Sampler, generate};
@@ -8,7 +9,7 @@ use rachis::{Backbone, BertInputs, CacheOptions, Session, Tokens};
 use serde_json::json;
 
 use crate::Result;
-use crate::args::{BadUsage, BenchArgs, open};
+use crate::args::{BadUsage, BenchArgs};
 
 /// Calls are repeated for this long, and at least [`FEWEST`] times.
 const DURATION: Duration = Duration::from_secs(3);
@@ -28,12 +29,11 @@ enum Work {
 
 pub fn bench(args: &BenchArgs) -> Result<()> {
     let work = Work::parse(&args.work)?;
-    let dir = args.common.model()?;
+    let name = args.common.model()?;
     let pool = args.common.pool()?;
 
     let start = Instant::now();
-    let (preset, model) = open(dir)?;
-    let policy = args.common.policy(model.dtype());
+    let (preset, model) = args.common.open(name)?;
     let mut session = Session::new(args.common.ctx(pool.as_ref(), model.dtype())?);
     let mut run = work.prepare(&preset, &model)?;
     let mut call = || -> Result<Duration> {
@@ -53,13 +53,13 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let level = session.ctx().level().name();
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let at = |part: f64| ms(times[((times.len() - 1) as f64 * part).round() as usize]);
-    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = Path::new(name).file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let report = json!({
         "engine": "rachis",
         "model": name,
         "work": args.work,
         "threads": args.common.threads,
-        "dtype": policy.name(),
+        "dtype": model.dtype().name(),
         "isa": level,
         "cold_ms": ms(cold),
         "p50": at(0.5),

@@ -7,7 +7,7 @@ use rachis::{Backbone, BertInputs, Pooling, Session, Tokens, normalize};
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::args::{EmbedArgs, PoolingName, open};
+use crate::args::{EmbedArgs, PoolingName};
 use crate::tokenizer;
 
 /// Texts that run in one forward pass.
@@ -15,7 +15,7 @@ const BATCH: usize = 32;
 
 pub fn embed(args: &EmbedArgs) -> Result<()> {
     let texts = texts(args)?;
-    let (preset, Backbone::Bert(model)) = open(&args.common.model_or_default()?)? else {
+    let (preset, Backbone::Bert(model)) = args.common.open(&args.common.model_or_default()?)? else {
         return Err("embed needs an encoder with a vector for each token, such as BERT".into());
     };
     let recipe = Recipe::of(&preset, args.pooling)?;

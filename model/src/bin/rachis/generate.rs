@@ -12,11 +12,11 @@ use rachis::{Decoder, Session, Tokens};
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::args::{BadUsage, GenerateArgs, open};
+use crate::args::{BadUsage, GenerateArgs};
 use crate::tokenizer::{self, Prompting, Tokenizer};
 
 pub fn run(args: &GenerateArgs) -> Result<()> {
-    let (preset, backbone) = open(args.common.model()?)?;
+    let (preset, backbone) = args.common.open(args.common.model()?)?;
     let model = backbone
         .decoder()
         .ok_or_else(|| BadUsage(format!("generate needs a model that writes, found {}", backbone.name())))?;

@@ -16,7 +16,7 @@ pub fn verify(args: &InspectArgs) -> Result<()> {
 }
 
 fn report(args: &InspectArgs, verify: bool) -> Result<()> {
-    let preset = Preset::open(&args.model, Access::Map)?;
+    let preset = Preset::named(&args.model, Access::Map)?;
     // Building the model checks the configuration and every weight's name and shape; it reads no weights.
     let model = Backbone::load(&preset)?;
     let parameters: usize =

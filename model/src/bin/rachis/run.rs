@@ -14,7 +14,7 @@ use rachis::{
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::Result;
-use crate::args::{RunArgs, open};
+use crate::args::RunArgs;
 
 /// An output: shape and values.
 type Output = (Vec<usize>, Vec<f32>);
@@ -23,7 +23,7 @@ type Output = (Vec<usize>, Vec<f32>);
 type Outputs = BTreeMap<String, Output>;
 
 pub fn run(args: &RunArgs) -> Result<()> {
-    let (preset, model) = open(args.common.model()?)?;
+    let (preset, model) = args.common.open(args.common.model()?)?;
     let pool = args.common.pool()?;
     let mut session = Session::new(args.common.ctx(pool.as_ref(), model.dtype())?);
     let bytes = std::fs::read(&args.input).map_err(|error| format!("{}: {error}", args.input.display()))?;

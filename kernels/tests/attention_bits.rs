@@ -1,0 +1,157 @@
+//! What attention promises bit for bit: a row depends on its query and on its sequence's keys and values, and not on the
+//! batch, the threads, the other queries, or where heads lie and how they are stored.
+
+mod common;
+
+use common::attention_case::{Added, Case, PRECISIONS};
+use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
+use rachis_kernels::{Attention, Ctx, Heads, Level, MatRef, Precision, Scratch, Span, attention, bf16, f16};
+use rachis_testkit::{Grid, Kind, Rng};
+
+#[test]
+fn a_sequence_does_not_depend_on_batch_or_threads() {
+    let mut rng = Rng::new(32);
+    let case = Case::<f32>::random(&mut rng, (3, 20), &[40, 1, 70, 129]);
+    let pools = [2, 3].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+    for precision in PRECISIONS {
+        let mut fused = None;
+        at_every_level(|ctx| {
+            let ctx = &ctx.with_precision(precision);
+            let together = case.run(ctx);
+            for pool in &pools {
+                assert_eq!(bits(&case.run(&ctx.with_pool(Some(pool))).values()), bits(&together.values()));
+            }
+            // Alone, and its last queries alone: where they start does not show.
+            for span in &case.spans {
+                let late = Span {
+                    queries: span.queries.start + span.queries.len() / 2..span.queries.end,
+                    ..span.clone()
+                };
+                for span in [span.clone(), late] {
+                    let (q, k, v) = (case.q.clone(), case.k.clone(), case.v.clone());
+                    let (bias, positions) = (case.bias.clone(), case.positions.clone());
+                    let alone = Case { q, k, v, bias, positions, spans: vec![span.clone()], ..case }.run(ctx);
+                    for query in span.queries {
+                        let (alone, together) = (bits(alone.row(query)), bits(together.row(query)));
+                        assert_eq!(alone, together, "{} {precision:?} query {query}", ctx.level());
+                    }
+                }
+            }
+            let pairs = (ctx.level(), precision) == (Level::Avx512Bf16, Precision::Bf16);
+            if ctx.level() != Level::Scalar && !pairs {
+                let expected = fused.get_or_insert_with(|| bits(&together.values())).clone();
+                assert_eq!(
+                    bits(&together.values()),
+                    expected,
+                    "{} against the first fused level",
+                    ctx.level()
+                );
+            }
+        });
+    }
+}
+
+/// The last queries alone, as a step on cached keys has them, have the bits that they have among all.
+#[test]
+fn a_causal_step_has_the_bits_of_the_whole() {
+    let mut rng = Rng::new(39);
+    let mut case = Case::<f32, bf16>::sharing(&mut rng, (4, 2, 24), &[200]);
+    case.causal = true;
+    // With holes, so that distances are not in a row.
+    case.positions = [0, 1].map(|_| (0..200).map(|i| i + i / 7).collect());
+    let table = Grid::random(&mut rng, Kind::Uniform, (4, 2 * 240), 0);
+    for bias in [
+        Added::Nothing,
+        Added::Linear { slopes: vec![0.5; 4], round: true },
+        Added::Distance { table, zero: 240 },
+    ] {
+        case.bias = bias;
+        for precision in PRECISIONS {
+            at_every_level(|ctx| {
+                let ctx = &ctx.with_precision(precision);
+                case.spans = vec![Span { queries: 0..200, keys: 0..200 }];
+                let all = case.run(ctx);
+                case.check(ctx, &all);
+                for (first, count) in [(199, 1), (0, 1), (100, 3), (57, 64), (128, 1)] {
+                    let queries = first..first + count;
+                    case.spans = vec![Span { queries: queries.clone(), keys: 0..queries.end }];
+                    let some = case.run(ctx);
+                    for query in queries {
+                        assert_eq!(
+                            bits(some.row(query)),
+                            bits(all.row(query)),
+                            "{} query {query}",
+                            ctx.level()
+                        );
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Where the heads of queries, keys and values lie does not show: in one matrix, group by group, as apart.
+#[test]
+fn fused_projections_give_the_bits_of_separate_ones() {
+    fn check<T: Element>(ctx: &Ctx) {
+        let mut rng = Rng::new(40);
+        for (count, groups, dim) in [(3, 3, 20), (4, 1, 16), (6, 2, 9), (1, 1, 64)] {
+            let mut case = Case::<T>::sharing(&mut rng, (count, groups, dim), &[33, 1, 5]);
+            case.causal = true;
+            let shared = count / groups;
+            let mut fused = Vec::new();
+            for row in 0..case.q.rows() {
+                for group in 0..groups {
+                    let (queries, keys) = (group * shared * dim, group * dim..(group + 1) * dim);
+                    fused.extend_from_slice(&case.q.row(row)[queries..queries + shared * dim]);
+                    fused.extend_from_slice(&case.k.row(row)[keys.clone()]);
+                    fused.extend_from_slice(&case.v.row(row)[keys]);
+                }
+            }
+            let width = (count + 2 * groups) * dim;
+            let fused = Grid::new(&fused, (case.q.rows(), width), 3);
+            let from = |columns: usize| view(&fused).columns(columns, width - columns).unwrap();
+            let mut out = Grid::new(&vec![T::from_f32(7.0); case.q.values().len()], (39, count * dim), 1);
+            let op = Attention {
+                q: from(0),
+                k: from(shared * dim).into(),
+                v: from((shared + 1) * dim).into(),
+                heads: Heads::fused(count, groups, dim),
+                ..case.op(view_mut(&mut out))
+            };
+            attention(ctx, &mut Scratch::new(), op).unwrap();
+            out.assert_guards();
+            let expected = case.run(ctx);
+            assert_eq!(bits(&out.values()), bits(&expected.values()), "{} {count} {groups}", ctx.level());
+        }
+    }
+    at_every_level(|ctx| {
+        for precision in PRECISIONS {
+            for_each_type!(check(&ctx.with_precision(precision)));
+        }
+    });
+}
+
+#[test]
+fn keys_and_values_may_be_stored_apart() {
+    let mut rng = Rng::new(41);
+    let case = Case::<f32>::random(&mut rng, (2, 16), &[40]);
+    let keys: Vec<bf16> = case.k.values().into_iter().map(bf16::from_f32).collect();
+    let values: Vec<f16> = case.v.values().into_iter().map(f16::from_f32).collect();
+    let (keys, values) = (Grid::new(&keys, (40, 32), 1), Grid::new(&values, (40, 32), 2));
+    let widened = |exact: Vec<f64>| exact.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+    at_every_level(|ctx| {
+        let (mut stored, mut wide) = (case.q.clone(), case.q.clone());
+        let op =
+            Attention { k: view(&keys).into(), v: view(&values).into(), ..case.op(view_mut(&mut stored)) };
+        attention(ctx, &mut Scratch::new(), op).unwrap();
+        let (k, v) = (widened(keys.exact()), widened(values.exact()));
+        let op = Attention {
+            k: MatRef::new(&k, 40, 32).unwrap().into(),
+            v: MatRef::new(&v, 40, 32).unwrap().into(),
+            ..case.op(view_mut(&mut wide))
+        };
+        attention(ctx, &mut Scratch::new(), op).unwrap();
+        assert_eq!(bits(&stored.values()), bits(&wide.values()), "{}", ctx.level());
+    });
+}
