@@ -193,6 +193,15 @@ impl Preset {
         String::from_utf8(text).map(Some).map_err(wrong)
     }
 
+    /// A file beside the weights, such as `spiece.model`, of at most `max_len` bytes; `None` when there is none. For
+    /// `name` see [`Preset::read_json`].
+    ///
+    /// # Errors
+    /// As for [`Preset::read_json`].
+    pub fn read_bytes(&self, name: &str, max_len: u64) -> Result<Option<Vec<u8>>> {
+        self.read(name, max_len)
+    }
+
     fn new(dir: Option<Dir>, config: Config, weights: Vec<Weights>) -> Preset {
         let (mut files, mut tensors) = (Vec::new(), Vec::new());
         for (region, of_file) in weights {

@@ -29,7 +29,7 @@ pub fn embed(args: &EmbedArgs) -> Result<()> {
     for (texts, to) in texts.chunks(BATCH).zip(embeddings.chunks_mut(BATCH * width)) {
         let (mut ids, mut segments, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
         for text in texts {
-            let encoding = tokenizer.encode(text.as_str(), true)?;
+            let encoding = tokenizer.encode(text)?;
             ids.extend_from_slice(encoding.get_ids());
             segments.extend_from_slice(encoding.get_type_ids());
             lengths.push(encoding.len());

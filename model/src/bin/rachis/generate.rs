@@ -10,11 +10,10 @@ use rachis::generation::{
 use rachis::loader::Preset;
 use rachis::{Decoder, Session, Tokens};
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
 
 use crate::Result;
 use crate::args::{BadUsage, GenerateArgs};
-use crate::tokenizer;
+use crate::tokenizer::{self, Prompting, Tokenizer};
 
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let (preset, backbone) = args.common.open(args.common.model()?)?;
@@ -28,11 +27,13 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         (Err(error), false) => return Err(error),
     };
     let prompts = prompts(args, tokenizer.as_ref())?;
-    let config = args.config(&preset)?;
+    let prompting = tokenizer.as_ref().map(|tokenizer| tokenizer.prompting.clone()).unwrap_or_default();
+    let config = args.config(&preset, &prompting)?;
     let pool = args.common.pool()?;
     let mut session = Session::new(args.common.ctx(pool.as_ref(), backbone.dtype())?);
     let (ids, lengths) = (prompts.concat(), prompts.iter().map(Vec::len).collect::<Vec<_>>());
-    let inputs = GenerationInputs { tokens: Tokens::ragged(&ids, &lengths), decoder_prompt: None };
+    let decoder_prompt = prompting.decoder.as_deref().filter(|_| config.decoder_start_token_id.is_none());
+    let inputs = GenerationInputs { tokens: Tokens::ragged(&ids, &lengths), decoder_prompt };
 
     let single = prompts.len() == 1 && config.num_return_sequences == 1;
     let mut stream = (single && !args.common.json).then(|| Stream::new(tokenizer.as_ref()));
@@ -73,7 +74,7 @@ fn prompts(args: &GenerateArgs, tokenizer: Option<&Tokenizer>) -> Result<Vec<Vec
     let mut prompts = Vec::new();
     for text in &args.prompts {
         let tokenizer = tokenizer.ok_or("the model has no tokenizer")?;
-        prompts.push(tokenizer.encode(text.as_str(), true)?.get_ids().to_vec());
+        prompts.push(tokenizer.encode(text)?.get_ids().to_vec());
     }
     for ids in &args.prompt_ids {
         prompts.push(parse_ids("--prompt-ids", ids)?);
@@ -98,7 +99,7 @@ fn sequences(
 }
 
 fn text(ids: &[u32], tokenizer: Option<&Tokenizer>) -> Result<Option<String>> {
-    tokenizer.map(|tokenizer| tokenizer.decode(ids, true)).transpose()
+    tokenizer.map(|tokenizer| tokenizer.decode(ids)).transpose()
 }
 
 fn list(ids: &[u32]) -> String {
@@ -144,10 +145,11 @@ impl<'t> Stream<'t> {
 }
 
 impl GenerateArgs {
-    /// The preset's defaults with what the flags say.
-    fn config(&self, preset: &Preset) -> Result<GenerationConfig> {
+    /// The preset's defaults, its tokenizer's among them, with what the flags say.
+    fn config(&self, preset: &Preset, prompting: &Prompting) -> Result<GenerationConfig> {
         let defaults = GenerationConfig::from_preset(preset)?;
         let eos_token_ids = match self.eos_ids.as_deref() {
+            None if defaults.eos_token_ids.is_empty() => prompting.end.into_iter().collect(),
             None => defaults.eos_token_ids.clone(),
             Some("none") => Vec::new(),
             Some(ids) => parse_ids("--eos-ids", ids)?,

@@ -1,68 +1,182 @@
-//! Text to token ids, by the preset's own files.
+//! Text to token ids and back, by the preset's own files.
+//!
+//! Which files those are is decided here; a module each knows one algorithm and what the two libraries make of it.
+//! A Hugging Face directory does as transformers, by `tokenizer.json`, else `vocab.txt`, else `vocab.json` with
+//! `merges.txt`, else `spiece.model`. A Keras one does as KerasHub, by the layer that its `tokenizer.json` describes
+//! and the files under `assets/tokenizer`. The algorithms are the `tokenizers` crate's; what it does otherwise than
+//! KerasHub is done here, before it sees the text.
+//!
+//! The files are untrusted, and that crate panics on some that are malformed. So the modules check what they
+//! hand it; `tokenizer.json`, its own format, cannot be checked from outside, and its panics become errors here.
 
-use rachis::loader::Preset;
+mod byte_level;
+mod charsmap;
+mod keras;
+mod piece_file;
+mod sentence_piece;
+mod settings;
+mod word_piece;
+
+#[cfg(test)]
+mod tests;
+
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rachis::loader::{ConfigSource, Preset};
 use serde_json::{Map, Value, json};
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{Encoding, InputSequence, PostProcessorWrapper, TruncationParams};
 
 use crate::Result;
 
-/// Most bytes of a tokenizer file that are read.
+/// Most bytes of a vocabulary that are read.
 const LARGEST_FILE: u64 = 256 << 20;
 
-/// The tokenizer of a preset: `tokenizer.json`, or WordPiece from `vocab.txt`. It cuts texts at `longest`
-/// tokens and pads nothing.
+/// What a preset's text is cut into.
+pub struct Tokenizer {
+    /// Never dropped: there is one in a process, which takes longer to free than the process to end, and its unigram
+    /// model frees itself by a recursion as deep as its longest piece.
+    library: ManuallyDrop<tokenizers::Tokenizer>,
+    dialect: Dialect,
+    /// What generation needs to know, where no configuration of the preset says it.
+    pub prompting: Prompting,
+}
+
+/// What comes before the library, or does its work.
+enum Dialect {
+    None,
+    Words(Box<word_piece::Words>),
+    Pieces(Box<sentence_piece::Pieces>),
+}
+
+/// What KerasHub's generation takes from its tokenizer.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Prompting {
+    /// The token that ends a sequence.
+    pub end: Option<u32>,
+    /// What a decoder with an encoder begins with.
+    pub decoder: Option<Vec<u32>>,
+    /// Tokens that do not show in a text, beyond those that the library knows of.
+    hidden: Vec<u32>,
+}
+
+impl Tokenizer {
+    /// The tokens of a prompt, with the special ones around it.
+    pub fn encode(&self, text: &str) -> Result<Encoding> {
+        let input: InputSequence = match &self.dialect {
+            Dialect::None => text.into(),
+            Dialect::Words(words) => words.split(text).into(),
+            Dialect::Pieces(pieces) => return self.library.post_process(pieces.encode(text), None, true),
+        };
+        contained("tokenizer", || self.library.encode(input, true))
+    }
+
+    /// The text of tokens, without the special ones.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let ids: Vec<u32> = ids.iter().copied().filter(|id| !self.prompting.hidden.contains(id)).collect();
+        match &self.dialect {
+            Dialect::Pieces(pieces) => Ok(pieces.decode(&ids)),
+            Dialect::None | Dialect::Words(_) => contained("tokenizer", || self.library.decode(&ids, true)),
+        }
+    }
+}
+
+/// The tokenizer of a preset. It cuts texts at `longest` tokens and pads nothing.
 pub fn open(preset: &Preset, longest: usize) -> Result<Tokenizer> {
-    let mut tokenizer = match preset.read_text("tokenizer.json", LARGEST_FILE)? {
-        Some(json) => json.parse::<Tokenizer>().map_err(|error| named("tokenizer.json", error))?,
-        None => match preset.read_text("vocab.txt", LARGEST_FILE)? {
-            Some(vocabulary) => word_piece(preset, &vocabulary)?,
-            None => {
-                let dir = preset.dir().display();
-                return Err(
-                    format!("{dir}: has neither tokenizer.json nor vocab.txt to tokenize with").into()
-                );
-            }
-        },
+    let json = preset.read_text("tokenizer.json", LARGEST_FILE)?;
+    let layer = json.as_deref().and_then(keras::layer);
+    let mut tokenizer = match (layer, json, preset.config().source()) {
+        (Some(layer), ..) => keras::open(preset, &layer)?,
+        (None, Some(json), _) => {
+            let parse = || json.parse::<tokenizers::Tokenizer>();
+            Tokenizer::from(contained("tokenizer.json", parse)?)
+        }
+        (None, None, ConfigSource::Keras { .. }) => return Err(nothing(preset, "tokenizer.json")),
+        (None, None, ConfigSource::HuggingFace { model_type }) => hugging_face(preset, model_type)?.into(),
     };
-    tokenizer.with_padding(None);
+    let library = &mut *tokenizer.library;
+    library.with_padding(None);
     let truncation = TruncationParams { max_length: longest, ..TruncationParams::default() };
-    tokenizer.with_truncation(Some(truncation)).map_err(|error| named("tokenizer", error))?;
+    library.with_truncation(Some(truncation)).map_err(|error| named("tokenizer", error))?;
     Ok(tokenizer)
 }
 
-/// A BERT tokenizer on a list of word pieces, one a line.
-fn word_piece(preset: &Preset, vocabulary: &str) -> Result<Tokenizer> {
-    let config = preset.read_json("tokenizer_config.json")?;
-    let flag = |name: &str| config.as_ref().and_then(|config| config.get(name)?.as_bool());
-    let ids: Map<String, Value> =
-        vocabulary.lines().zip(0u32..).map(|(token, id)| (token.to_owned(), id.into())).collect();
-    let special = |token: &str| match ids.get(token) {
-        Some(id) => Ok(json!([token, id])),
-        None => Err(format!("vocab.txt: has no {token}")),
-    };
-    let description = json!({
-        "version": "1.0",
-        "added_tokens": [],
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": true,
-            "handle_chinese_chars": true,
-            "strip_accents": flag("strip_accents"),
-            "lowercase": flag("do_lower_case").unwrap_or(true),
-        },
-        "pre_tokenizer": { "type": "BertPreTokenizer" },
-        "post_processor": { "type": "BertProcessing", "sep": special("[SEP]")?, "cls": special("[CLS]")? },
-        "model": {
-            "type": "WordPiece",
-            "unk_token": "[UNK]",
-            "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100,
-            "vocab": ids,
-        },
-    });
-    Ok(serde_json::from_value(description).map_err(|error| named("vocab.txt", error))?)
+impl From<tokenizers::Tokenizer> for Tokenizer {
+    fn from(library: tokenizers::Tokenizer) -> Tokenizer {
+        let library = ManuallyDrop::new(library);
+        Tokenizer { library, dialect: Dialect::None, prompting: Prompting::default() }
+    }
+}
+
+/// What transformers builds when there is no `tokenizer.json`.
+fn hugging_face(preset: &Preset, model_type: &str) -> Result<tokenizers::Tokenizer> {
+    if let Some(vocabulary) = preset.read_text("vocab.txt", LARGEST_FILE)? {
+        return word_piece::hugging_face(preset, &vocabulary);
+    }
+    if let Some(vocabulary) = preset.read_text("vocab.json", LARGEST_FILE)? {
+        let merges = preset.read_text("merges.txt", LARGEST_FILE)?;
+        let merges = merges.ok_or_else(|| nothing(preset, "merges.txt beside its vocab.json"))?;
+        return byte_level::hugging_face(preset, model_type, &vocabulary, &merges);
+    }
+    if let Some(file) = preset.read_bytes("spiece.model", sentence_piece::LARGEST_FILE)? {
+        return sentence_piece::hugging_face(preset, &file);
+    }
+    let expected = "tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model to tokenize with";
+    Err(nothing(preset, expected))
+}
+
+fn nothing(preset: &Preset, expected: &str) -> Box<dyn std::error::Error + Send + Sync> {
+    format!("{}: has no {expected}", preset.dir().display()).into()
 }
 
 fn named(file: &str, error: impl std::fmt::Display) -> String {
     format!("{file}: {error}")
+}
+
+/// A text out of a file, for a message.
+fn clip(text: &str) -> String {
+    let more = if text.chars().nth(60).is_some() { "..." } else { "" };
+    format!("\"{}{more}\"", text.chars().take(60).collect::<String>().escape_debug())
+}
+
+/// A JSON object beside the weights, for settings.
+fn object(preset: &Preset, name: &str) -> Result<Option<Map<String, Value>>> {
+    match preset.read_json(name)? {
+        None => Ok(None),
+        Some(Value::Object(fields)) => Ok(Some(fields)),
+        Some(_) => Err(format!("{name}: is not a JSON object").into()),
+    }
+}
+
+/// A post-processor that puts tokens before and after a text.
+fn frame(start: Option<(&str, u32)>, end: Option<(&str, u32)>) -> Result<PostProcessorWrapper> {
+    let special = |token: Option<(&str, u32)>, segment: u32| {
+        token.map(|(token, _)| json!({ "SpecialToken": { "id": token, "type_id": segment } }))
+    };
+    let text = |name: &str, segment: u32| Some(json!({ "Sequence": { "id": name, "type_id": segment } }));
+    let part = |name, segment| [special(start, segment), text(name, segment), special(end, segment)];
+    let tokens = [start, end].into_iter().flatten();
+    let tokens =
+        tokens.map(|(token, id)| (token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] })));
+    Ok(serde_json::from_value(json!({
+        "type": "TemplateProcessing",
+        "single": part("A", 0).into_iter().flatten().collect::<Vec<_>>(),
+        "pair": part("A", 0).into_iter().chain(part("B", 1)).flatten().collect::<Vec<_>>(),
+        "special_tokens": tokens.collect::<Map<_, _>>(),
+    }))?)
+}
+
+/// A call of the library whose panics are errors.
+///
+/// They unwind through its own data only, which the caller gives up. The hook that would print is the process's,
+/// so it is exchanged for the time of the call, which one thread makes.
+fn contained<T>(file: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let found = catch_unwind(AssertUnwindSafe(call));
+    std::panic::set_hook(hook);
+    match found {
+        Ok(found) => found.map_err(|error| named(file, error).into()),
+        Err(_) => Err(named(file, "is malformed: the tokenizers library gave up on it").into()),
+    }
 }

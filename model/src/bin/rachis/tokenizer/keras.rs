@@ -1,0 +1,115 @@
+//! The tokenizer of a KerasHub preset: a Keras layer, which `tokenizer.json` describes, with its vocabulary under
+//! `assets/tokenizer`.
+
+use rachis::loader::Preset;
+use serde_json::{Map, Value};
+
+use super::{LARGEST_FILE, Prompting, Tokenizer, byte_level, clip, nothing, sentence_piece, word_piece};
+use crate::Result;
+
+/// Larger files are not a layer's description, which has no vocabulary in it.
+const LARGEST_LAYER: usize = 1 << 20;
+
+/// A layer's class and the arguments of its constructor.
+pub struct Layer {
+    class: String,
+    arguments: Map<String, Value>,
+}
+
+/// The Keras layer that a `tokenizer.json` describes; nothing for other content, such as Hugging Face's.
+pub fn layer(json: &str) -> Option<Layer> {
+    let small = Some(json).filter(|json| json.len() <= LARGEST_LAYER)?;
+    let mut layer: Value = serde_json::from_str(small).ok()?;
+    let class = layer.get("class_name")?.as_str()?.to_owned();
+    match layer.get_mut("config")?.take() {
+        Value::Object(arguments) => Some(Layer { class, arguments }),
+        _ => None,
+    }
+}
+
+/// The tokenizer of this layer, which packs a prompt as KerasHub's preprocessor of the family does.
+pub fn open(preset: &Preset, layer: &Layer) -> Result<Tokenizer> {
+    layer.refuse_what_is_not_done()?;
+    let text = |name: &str| -> Result<String> {
+        preset.read_text(name, LARGEST_FILE)?.ok_or_else(|| nothing(preset, name))
+    };
+    let byte_level = |start, end| -> Result<Tokenizer> {
+        byte_level::keras(layer, &text(byte_level::KERAS[0])?, &text(byte_level::KERAS[1])?, (start, end))
+    };
+    match layer.class.as_str() {
+        "BertTokenizer" => word_piece::keras(layer, &text(word_piece::KERAS)?),
+        "BartTokenizer" => byte_level(Some("<s>"), Some("</s>")),
+        "OPTTokenizer" => byte_level(Some("</s>"), None),
+        "FalconTokenizer" => byte_level(Some("<|endoftext|>"), None),
+        "T5Tokenizer" => {
+            let file = preset.read_bytes(sentence_piece::KERAS, sentence_piece::LARGEST_FILE)?;
+            sentence_piece::keras(&file.ok_or_else(|| nothing(preset, sentence_piece::KERAS))?)
+        }
+        other => Err(format!(
+            "tokenizer.json: class_name is {}, expected that of BERT, BART, OPT, Falcon or T5",
+            clip(other)
+        )
+        .into()),
+    }
+}
+
+impl Layer {
+    /// A boolean argument, or KerasHub's default.
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool> {
+        match self.argument(name) {
+            None => Ok(default),
+            Some(value) => value.as_bool().ok_or_else(|| self.wrong(name, "a boolean")),
+        }
+    }
+
+    /// A string argument, or KerasHub's default.
+    pub fn string<'a>(&'a self, name: &str, default: &'a str) -> Result<&'a str> {
+        match self.argument(name) {
+            None => Ok(default),
+            Some(value) => value.as_str().ok_or_else(|| self.wrong(name, "a string")),
+        }
+    }
+
+    /// A list of strings; `None` when absent or `null`.
+    pub fn strings(&self, name: &str) -> Result<Option<Vec<&str>>> {
+        let Some(value) = self.argument(name) else { return Ok(None) };
+        let strings = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+        strings.map(Some).ok_or_else(|| self.wrong(name, "a list of strings"))
+    }
+
+    fn argument(&self, name: &str) -> Option<&Value> {
+        self.arguments.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Arguments that would change the ids, and that no preset of these families sets.
+    fn refuse_what_is_not_done(&self) -> Result<()> {
+        for name in ["sequence_length", "add_bos", "add_eos"] {
+            if self.argument(name).is_some_and(|value| *value != Value::Bool(false)) {
+                return Err(self.wrong(name, "none"));
+            }
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, name: &str, expected: &str) -> Box<dyn std::error::Error + Send + Sync> {
+        let found = self.argument(name).map(Value::to_string).unwrap_or_default();
+        format!("tokenizer.json: {name} is {}, expected {expected}", clip(&found)).into()
+    }
+}
+
+/// The ids of special tokens, which a vocabulary must have.
+pub fn special<const N: usize>(
+    file: &str,
+    tokens: [&str; N],
+    id: impl Fn(&str) -> Option<u32>,
+) -> Result<[u32; N]> {
+    if let Some(missing) = tokens.iter().find(|token| id(token).is_none()) {
+        return Err(format!("{file}: has no {missing}").into());
+    }
+    Ok(tokens.map(|token| id(token).unwrap_or_default()))
+}
+
+/// What generation needs, of a vocabulary whose special tokens have these ids.
+pub fn prompting(end: u32, decoder: Option<Vec<u32>>, hidden: &[u32]) -> Prompting {
+    Prompting { end: Some(end), decoder, hidden: hidden.to_vec() }
+}

@@ -1,0 +1,198 @@
+//! Against transformers and KerasHub, whose ids `tests/data/tokenizers/make.py` wrote down; and hostile files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rachis::loader::Preset;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Tokenizer, open};
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers").join(name)
+}
+
+fn expected() -> Value {
+    serde_json::from_slice(&fs::read(data("expected.json")).unwrap()).unwrap()
+}
+
+/// A directory of the files that a row of the expectations names.
+fn directory(row: &Value) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    for (to, source) in row["files"].as_object().unwrap() {
+        write(to, &fs::read(data(source.as_str().unwrap())).unwrap());
+    }
+    for (to, content) in row["json"].as_object().unwrap() {
+        write(to, content.to_string().as_bytes());
+    }
+    dir
+}
+
+fn tokenizer(dir: &TempDir) -> crate::Result<Tokenizer> {
+    open(&Preset::open_config(dir.path()).unwrap(), 1000)
+}
+
+fn numbers(ids: &Value) -> Vec<u32> {
+    ids.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+#[test]
+fn every_directory_as_its_library() {
+    let expected = expected();
+    let texts = expected["texts"].as_array().unwrap();
+    let mut wrong = Vec::new();
+    for row in expected["directories"].as_array().unwrap() {
+        let name = row["name"].as_str().unwrap();
+        let dir = directory(row);
+        let tokenizer = tokenizer(&dir).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for (i, text) in texts.iter().map(|text| text.as_str().unwrap()).enumerate() {
+            let ids = numbers(&row["ids"][i]);
+            let found = tokenizer.encode(text).unwrap();
+            if found.get_ids() != ids {
+                wrong.push(format!("{name}: {text:?}: {:?}, expected {ids:?}", found.get_ids()));
+            }
+            assert!(found.get_type_ids().iter().all(|segment| *segment == 0));
+            let decoded = tokenizer.decode(&ids).unwrap();
+            if row["decoded"][i] != decoded.as_str() {
+                wrong.push(format!("{name}: {decoded:?}, expected {:?}", row["decoded"][i]));
+            }
+        }
+        let end = row["end"].as_u64().map(|id| id as u32);
+        let decoder = Some(&row["decoder_prompt"]).filter(|ids| ids.is_array()).map(numbers);
+        assert_eq!((tokenizer.prompting.end, &tokenizer.prompting.decoder), (end, &decoder), "{name}");
+    }
+    assert!(wrong.is_empty(), "{} differences\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn texts_are_cut_with_their_special_tokens() {
+    let expected = expected();
+    for (name, ends) in [("keras t5", [4, 1]), ("keras opt", [2, 0]), ("t5", [4, 1]), ("bert", [2, 3])] {
+        let rows = expected["directories"].as_array().unwrap();
+        let dir = directory(rows.iter().find(|row| row["name"] == name).unwrap());
+        let tokenizer = open(&Preset::open_config(dir.path()).unwrap(), 5).unwrap();
+        let ids = tokenizer.encode("the quick brown fox jumps over the lazy dog").unwrap();
+        assert_eq!(ids.len(), 5, "{name}");
+        let special = [ids.get_ids()[0], ids.get_ids()[4]];
+        for (found, end) in special.into_iter().zip(ends).filter(|(_, end)| (1..4).contains(end)) {
+            assert_eq!(found, end, "{name}");
+        }
+    }
+}
+
+/// A row of the expectations with one file of its directory replaced.
+fn with(name: &str, file: &str, content: &[u8]) -> crate::Result<Tokenizer> {
+    let expected = expected();
+    let rows = expected["directories"].as_array().unwrap();
+    let dir = directory(rows.iter().find(|row| row["name"] == name).unwrap());
+    fs::write(dir.path().join(file), content).unwrap();
+    tokenizer(&dir)
+}
+
+fn refuse(name: &str, file: &str, content: &[u8], part: &str) {
+    let Err(error) = with(name, file, content) else { panic!("{name} with another {file} opens") };
+    let error = error.to_string();
+    assert!(error.contains(part) && error.lines().count() == 1, "{name}, {file}: {error}");
+}
+
+#[test]
+fn hostile_vocabularies_are_errors_of_one_line() {
+    refuse("bart", "vocab.json", b"{", "vocab.json: ");
+    refuse("bart", "vocab.json", b"[]", "vocab.json: ");
+    refuse("bart", "vocab.json", br#"{"a": -1}"#, "vocab.json: ");
+    refuse("bart", "vocab.json", br#"{"a": 4294967296}"#, "vocab.json: ");
+    refuse("bart", "vocab.json", b"{\"\xff\": 1}", "vocab.json");
+    refuse("bart", "vocab.json", b"{}", "merges.txt: line 2 needs ");
+    refuse("bart", "merges.txt", b"a b c", "line 1 is \"a b c\", expected two tokens");
+    refuse("bart", "merges.txt", b"#version: 0.2\n\nabsent a", "line 3 needs \"absent\"");
+    let long = "a ".to_owned() + &"b".repeat(1 << 20);
+    refuse("bart", "merges.txt", long.as_bytes(), "...");
+    refuse("bart", "merges.txt", b"\xff", "merges.txt");
+    refuse("opt", "tokenizer_config.json", b"[]", "tokenizer_config.json: is not a JSON object");
+    refuse("opt", "tokenizer_config.json", br#"{"added_tokens_decoder": {"x": {}}}"#, "added_tokens_decoder");
+    refuse("bert", "vocab.txt", b"[CLS]\n[SEP]\na", "vocab.txt: has no [UNK]");
+    refuse("bert", "vocab.txt", b"[UNK]\n[CLS]\na", "vocab.txt: has no [SEP]");
+    refuse("bert", "vocab.txt", b"\xff", "vocab.txt");
+    refuse("keras bert", "assets/tokenizer/vocabulary.txt", b"[UNK]", "vocabulary.txt: has no [CLS]");
+    refuse("keras opt", "assets/tokenizer/vocabulary.json", b"{}", "merges.txt: line 2 needs ");
+    refuse("falcon", "tokenizer.json", b"{}", "tokenizer.json: ");
+    refuse(
+        "keras opt",
+        "tokenizer.json",
+        br#"{"class_name": "GPT2Tokenizer", "config": {}}"#,
+        "GPT2Tokenizer",
+    );
+    let layer = |config: Value| json!({ "class_name": "OPTTokenizer", "config": config }).to_string();
+    for (config, part) in [
+        (json!({ "add_prefix_space": 1 }), "add_prefix_space is \"1\", expected a boolean"),
+        (json!({ "unsplittable_tokens": [1] }), "expected a list of strings"),
+        (json!({ "sequence_length": 8 }), "sequence_length is \"8\", expected none"),
+    ] {
+        refuse("keras opt", "tokenizer.json", layer(config).as_bytes(), part);
+    }
+}
+
+/// Whatever a file says, it is an error or a tokenizer that cuts any text.
+#[test]
+fn damaged_sentence_pieces_never_panic() {
+    let whole = fs::read(data("spiece.model")).unwrap();
+    let text = "translate \u{ff76}\u{ff9e} \u{fb01}ne e\u{301} \u{2026} </s> \u{1f600}";
+    let expected = expected();
+    let rows = expected["directories"].as_array().unwrap();
+    for (name, file) in [("t5", "spiece.model"), ("keras t5", "assets/tokenizer/vocabulary.spm")] {
+        let dir = directory(rows.iter().find(|row| row["name"] == name).unwrap());
+        let mut opened = 0;
+        let mut check = |bytes: &[u8]| {
+            fs::write(dir.path().join(file), bytes).unwrap();
+            match tokenizer(&dir) {
+                Err(error) => assert!(error.to_string().starts_with(file), "{error}"),
+                Ok(tokenizer) => {
+                    opened += 1;
+                    let ids = tokenizer.encode(text).map(|found| found.get_ids().to_vec());
+                    tokenizer.decode(&ids.unwrap_or_default()).unwrap();
+                }
+            }
+        };
+        for at in (0..whole.len()).step_by(41) {
+            check(&whole[..at]);
+            for bit in [0, 3, 7] {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << bit;
+                check(&flipped);
+            }
+        }
+        assert!(opened > 50, "{opened}");
+    }
+}
+
+/// The library itself panics on a pair of this kind.
+#[test]
+fn what_the_library_panics_on_is_an_error() {
+    let model = json!({ "type": "BPE", "vocab": { "a": 0, "b": 1 }, "merges": [["a", "b"]] });
+    let json = json!({ "version": "1.0", "added_tokens": [], "model": model }).to_string();
+    refuse("falcon", "tokenizer.json", json.as_bytes(), "tokenizer.json: ");
+}
+
+#[test]
+fn directories_without_a_tokenizer_say_so() {
+    for (config, part) in [
+        (json!({ "model_type": "opt" }), "spiece.model to tokenize with"),
+        (json!({ "registered_name": "keras_hub>OPTBackbone", "config": {} }), "has no tokenizer.json"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        let Err(error) = tokenizer(&dir) else { panic!("{config}") };
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), json!({ "model_type": "opt" }).to_string()).unwrap();
+    fs::write(dir.path().join("vocab.json"), "{}").unwrap();
+    let Err(error) = tokenizer(&dir) else { panic!("without merges") };
+    assert!(error.to_string().contains("has no merges.txt"), "{error}");
+}
