@@ -31,13 +31,15 @@ pub(super) struct Download<'a> {
 const DESCRIPTION: &str = "the repository";
 
 /// The small files that are read beside the weights, where there are any.
-const SMALL: [&str; 12] = [
+const SMALL: [&str; 14] = [
     "1_Pooling/config.json",
+    "added_tokens.json",
     "generation_config.json",
     "merges.txt",
     "metadata.json",
     "modules.json",
     "preprocessor.json",
+    "special_tokens_map.json",
     "spiece.model",
     "task.json",
     "tokenizer.json",
