@@ -33,14 +33,15 @@ class Bench:
 
     def build(self, wanted):
         """Our binaries, unless they were given, and candle's program; of the engines `wanted`, what there is."""
-        if self.binaries is None:
+        built = self.binaries is None
+        if built:
             for package, binary, features in (("rachis", "rachis", ["--features", "cli"]),
                                               ("rachis-benches", "kprobe", [])):
                 cargo("-p", package, "--bin", binary, *features, cwd=ROOT)
             self.binaries = target_directory() / "release"
         if not (self.binaries / "rachis").exists():
             raise SystemExit(f"there is no rachis in {self.binaries}")
-        engines = {plan.OURS: {"version": version(self.binaries / "rachis"), "dtypes": ["float32", "bfloat16"],
+        engines = {plan.OURS: {"version": version(self.binaries / "rachis", built), "dtypes": ["float32", "bfloat16"],
                                "kinds": ["encode", "generate", "seq2seq"]}}
         engines.update(json.loads(self.worker("probe")))
         if "candle" in wanted:
@@ -181,9 +182,11 @@ def target_directory():
     return Path(json.loads(found)["target_directory"])
 
 
-def version(binary):
-    """Our version, and the commit of the work tree."""
+def version(binary, built):
+    """Our version; of a binary that was built here and now, also the commit of the work tree."""
     number = output_of([binary, "--version"]).split()[-1]
+    if not built:
+        return f"Rachis {number}"
     try:
         commit = output_of(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]).strip()
     except Failed:
