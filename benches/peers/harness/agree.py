@@ -70,7 +70,7 @@ def greedy(found, reference, dtype):
     expected = list(reference["ids"][1])
     found = list(found)
     if found == expected:
-        return {"verdict": "agrees", "error": 0, "detail": f"the same {len(expected)} tokens"}
+        return {"verdict": "agrees", "error": 0, "detail": same(expected)}
     if len(found) != len(expected):
         return {"verdict": "DISAGREES", "detail": f"{len(found)} tokens, expected {len(expected)}"}
     step = next(i for i, (a, b) in enumerate(zip(found, expected)) if a != b)
@@ -88,8 +88,13 @@ def greedy(found, reference, dtype):
 def searched(found, reference, dtype):
     """A beam search: the same tokens, or others with as good a score."""
     if list(found["ids"][1]) == list(reference["ids"][1]):
-        return {"verdict": "agrees", "error": 0, "detail": f"the same {len(found['ids'][1])} tokens"}
+        return {"verdict": "agrees", "error": 0, "detail": same(found['ids'][1])}
     score, expected = found["score"][1][0], reference["score"][1][0]
     worse = (expected - score) / abs(expected)
     verdict = "near tie" if worse <= SCORE[dtype] else "DISAGREES"
     return {"verdict": verdict, "error": worse, "detail": f"other tokens, score {score:.5f} beside {expected:.5f}"}
+
+
+def same(tokens):
+    """How much equal tokens say."""
+    return f"the same {len(tokens)} tokens, {len(set(tokens))} of them different"

@@ -2,14 +2,13 @@
 
 The bytes are those of the weights as stored, and of the activations and outputs in float32.
 """
-import math
-
 from . import svg
 
 LEFT, RIGHT, TOP, BOTTOM = 60, 20, 62, 44
 SIZES = {"f32": 4, "bf16": 2, "f16": 2}
 COLOURS = {"f32": svg.ORANGE, "bf16": svg.BLUE}
-PLACES = (("dram", "memory"), ("l3", "L3"), ("l2", "L2"))
+# A bandwidth, its name, and how far up its slope that stands.
+PLACES = (("dram", "memory", 0.2), ("l3", "L3", 0.25), ("l2", "L2", 0.7))
 
 
 def draw(kprobes):
@@ -75,12 +74,11 @@ def roof(drawing, xs, ys, peaks, reads):
         drawing.line((LEFT, ys(peak)), (drawing.width - RIGHT, ys(peak)), style)
         drawing.text(drawing.width - RIGHT, ys(peak) - 4, f"{dtype} peak {peak:.0f}", "end", "small")
     low, bottom = 10.0 ** xs.low, 10.0 ** ys.low
-    for key, label in PLACES:
+    for key, label, part in PLACES:
         gbps = reads[key]
         start, end = max(low, bottom / gbps), min(top / gbps, 10.0 ** xs.high)
         if start >= end:
             continue
         drawing.line((xs(start), ys(start * gbps)), (xs(end), ys(end * gbps)), f'stroke="{svg.GREY}"')
-        # The slope's name stands on it, a third of the way up.
-        at = math.exp(math.log(start) + (math.log(end) - math.log(start)) / 3)
+        at = start * (end / start) ** part
         drawing.text(xs(at) - 4, ys(at * gbps) - 4, f"{label} {gbps:.0f} GB/s", "end", "small")

@@ -1,4 +1,5 @@
 """PyTorch by transformers: eager modules with its own attention, as a user of `generate` has them."""
+import json
 import os
 
 DTYPES = ("float32", "bfloat16")
@@ -28,6 +29,9 @@ class Engine:
         import transformers
 
         self.job, self.torch, self.transformers = job, torch, transformers
+        # transformers imports the code of an architecture when it is first named.
+        with open(os.path.join(job.root, job.dtype, "config.json")) as file:
+            getattr(transformers, json.load(file)["architectures"][0])
         torch.set_num_threads(job.threads)
         torch.set_num_interop_threads(1)
         # Kept, since it ends when it is dropped.
