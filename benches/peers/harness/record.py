@@ -1,0 +1,118 @@
+"""The dated record: what was measured, on what, and every figure."""
+from . import plan, readme
+from .machine import sentence
+from .summary import ms
+
+NOTES = """\
+One process for each measurement, alone on the machine, in rounds over all engines of a work; a figure is the median
+over rounds of a round's median call. Spread is the largest round less the least, over the median. Cold is the time to
+open the model and make the first call in a process that has loaded its libraries, files in page cache. Memory is the
+peak resident set of the whole process, mapped files included, and for the peers their interpreter. Weights are random,
+of the real sizes. ONNX Runtime and OpenVINO read the model exported to ONNX, OpenVINO compiles it for the work's
+sizes; CTranslate2 reads its own format, converted before for each precision; torch runs the modules of transformers
+as they are; candle is built for this processor. Not measured: torch.compile, generation by ONNX Runtime and OpenVINO
+(which takes a library more), candle beyond BERT and greedy T5."""
+
+
+def text(summary, plots):
+    """The record as Markdown."""
+    machine, run = summary.machine, summary.machine["run"]
+    found = [line["version"] for line in summary.engines.values() if "missing" not in line]
+    lines = [f"# {machine['date']}: beside the peers", "",
+             f"Machine: {sentence(machine)} Load before the run: {run['load']:.2f}. {plan.plural(run['rounds'], 'round')}, "
+             f"{run['seconds']:g} s and at least {plan.plural(run['calls'], 'call')} each "
+             f"(ours 3 s and 10 calls). Engines: {', '.join(found)}.", "", NOTES]
+    if run.get("quick"):
+        lines += ["", "**A trial of the harness (`--quick`): these figures compare nothing.**"]
+    lines += missing(summary) + noise(summary)
+    for threads in summary.threads:
+        lines += ["", f"## {plan.plural(threads, 'thread')}", "", *readme.table(summary, threads), "",
+                  "Ours over the best peer of the same precision, with the least and the largest round:", "",
+                  *ratios(summary, threads)]
+    lines += scaling(summary)
+    lines += ["", "## Every measurement", "", *everything(summary)]
+    lines += ["", "## Outputs against torch in float32, on the same ids", "", *agreements(summary)]
+    if plots:
+        lines += ["", "## Plots", "", *[f"![{name}]({path})" for name, path in plots]]
+    return "\n".join(lines) + "\n"
+
+
+def missing(summary):
+    """Engines that are not installed, and measurements that failed."""
+    lines = [f"- {plan.NAMES[name]}: not measured, {line['missing']}"
+             for name, line in summary.engines.items() if "missing" in line]
+    lines += sorted({f"- {plan.NAMES[line['engine']]} {plan.SHORT[line['dtype']]}, {line['model']} {line['work']}: failed, {line['reason']}"
+                     for line in summary.failed})
+    return ["", "Skipped:", "", *lines] if lines else []
+
+
+def noise(summary):
+    """What others did on the machine meanwhile."""
+    others = sorted(line["others"] for line in summary.times if line.get("others") is not None)
+    if not others:
+        return []
+    loud = sum(value > 0.1 for value in others)
+    return ["", f"Others on the machine, meanwhile: {others[len(others) // 2]:.2f} cores in the median measurement, "
+            f"{others[-1]:.2f} in the worst; above 0.1 in {loud} of {len(others)}."]
+
+
+def ratios(summary, threads):
+    """Ours over theirs."""
+    lines = ["| work | f32 | bf16 |", "|---|---|---|"]
+    for work in summary.works:
+        cells = []
+        for dtype in ("float32", "bfloat16"):
+            found = summary.ratio(work, dtype, threads)
+            cells.append("-" if found is None else
+                         f"{found[0]:.2f} ({found[1]:.2f} to {found[2]:.2f}) of {plan.NAMES[found[3].engine]}")
+        lines.append(f"| {work.title} | {' | '.join(cells)} |")
+    return lines
+
+
+def scaling(summary):
+    """How many times faster more threads are."""
+    if len(summary.threads) < 2:
+        return []
+    one, most = summary.threads[0], summary.threads[-1]
+    lines = ["", f"## {plan.plural(most, 'thread')} against {one}", "", "| work | Rachis f32 | Rachis bf16 | best peers |",
+             "|---|---|---|---|"]
+    for work in summary.works:
+        rivals = [summary.best_peer(work, dtype, most) for dtype in ("float32", "bfloat16")]
+        cells = [times(summary, work, entry, one, most) for entry in readme.MINE]
+        peers = [f"{plan.NAMES[entry.engine]} {plan.SHORT[entry.dtype]} {times(summary, work, entry, one, most)}"
+                 for entry in rivals if entry]
+        lines.append(f"| {work.title} | {' | '.join(cells)} | {', '.join(peers) or '-'} |")
+    return lines
+
+
+def times(summary, work, entry, one, most):
+    """One entry's speed at `most` threads over that at `one`."""
+    before, after = (summary.value(work, entry, threads) for threads in (one, most))
+    return "-" if before is None or after is None else f"{before / after:.2f}"
+
+
+def everything(summary):
+    """A row for each engine, precision, work and number of threads."""
+    lines = ["| work | engine | threads | median ms | spread | least ms | cold ms | peak MiB |",
+             "|---|---|---|---|---|---|---|---|"]
+    for work in summary.works:
+        for threads in summary.threads:
+            for entry in summary.entries(work, threads):
+                value, least, cold, memory = (summary.value(work, entry, threads, key)
+                                              for key in ("p50", "min", "cold_ms", "rss_mib"))
+                least = min(summary.rounds(work, entry, threads, "min"))
+                lines.append(f"| {work.title} | {plan.NAMES[entry.engine]} {plan.SHORT[entry.dtype]} | {threads} | "
+                             f"{ms(value)} | {summary.spread(work, entry, threads):.0%} | {ms(least)} | {ms(cold)} | "
+                             f"{'-' if memory is None else round(memory)} |")
+    return lines
+
+
+def agreements(summary):
+    """What the comparison of outputs said, disagreements first."""
+    order = ["DISAGREES", "not compared", "near tie", "agrees"]
+    lines = ["| verdict | work | engine | detail |", "|---|---|---|---|"]
+    titles = {(work.model, work.task): work.title for work in plan.WORKS}
+    for line in sorted(summary.agreements, key=lambda line: order.index(line["verdict"])):
+        lines.append(f"| {line['verdict']} | {titles[line['model'], line['work']]} | {plan.NAMES[line['engine']]} "
+                     f"{plan.SHORT[line['dtype']]} | {line['detail']} |")
+    return lines
