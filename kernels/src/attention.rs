@@ -14,11 +14,11 @@
 //!
 //! Scores and mixtures are summed in ascending order of the head's width and of the keys, those of each [`KEYS`] keys
 //! apart. Weights are `e^(score - maximum)` in f32, relative to the largest score so far; what has been summed is
-//! scaled down when that grows. The division by the sum of weights comes last. In [`Precision::Bf16`](crate::Precision::Bf16) queries, keys,
-//! values and weights are rounded to bf16 before they are multiplied; sums of weights are of those not rounded.
+//! scaled down when that grows. The division by the sum of weights comes last. In [bf16](crate::Precision::Bf16)
+//! queries, keys, values and weights are rounded before they are multiplied; sums of weights are of those not rounded.
 //!
 //! An output row depends on its query and on its sequence's keys and values, not on the batch, its position or the
-//! threads. Levels that fuse agree, but for [`Level::Avx512Bf16`](crate::Level::Avx512Bf16) in [`Precision::Bf16`](crate::Precision::Bf16).
+//! threads. Levels that fuse agree, but for [`Level::Avx512Bf16`](crate::Level::Avx512Bf16) in bf16.
 //!
 //! Sequences lie behind one another in the rows of q, k and v; a [`Span`] says which rows are whose. Padding is
 //! simply not there. A span without keys gives rows of zeros. A NaN or an infinite score makes a row NaN, except
