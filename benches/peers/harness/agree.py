@@ -34,7 +34,13 @@ def check(bench, work, entry):
         return {**line, **encoded(found["sequence_output"], reference["sequence_output"], entry.dtype)}
     if plan.kind(work) == "seq2seq" and plan.sizes(work)[2] > 1:
         return {**line, **searched(found, reference, entry.dtype)}
-    return {**line, **greedy(found["ids"][1], reference, entry.dtype)}
+    line.update(greedy(found["ids"][1], reference, entry.dtype))
+    if "logits" in found:
+        logits = encoded(found["logits"], reference["logits"], entry.dtype)
+        line["detail"] += f"; logits of given tokens: {logits['detail']}"
+        if logits["verdict"] == "DISAGREES":
+            line["verdict"] = "DISAGREES"
+    return line
 
 
 def ours(bench, work, dtype):
@@ -50,7 +56,20 @@ def ours(bench, work, dtype):
                        "--max-new-tokens", new, "--min-new-tokens", new, "--num-beams", beams,
                        "--forced-eos-id", "none"], environment(1))
     sequence = json.loads(found)["sequences"][0]
-    return {"ids": ([new], sequence["ids"][-new:]), "score": ([1], [sequence["score"]])}
+    result = {"ids": ([new], sequence["ids"][-new:]), "score": ([1], [sequence["score"]])}
+    if plan.kind(work) == "seq2seq" and beams == 1:
+        result["logits"] = forced(bench, work, model, prompt, new)
+    return result
+
+
+def forced(bench, work, model, prompt, new):
+    """Our logits for a decoder that reads the beginning of the source, which depend on nobody's choices."""
+    paths = [bench.root(work) / f"forced-{side}.safetensors" for side in ("input", "output")]
+    tensors.write_ids(paths[0], {"encoder_token_ids": [prompt], "decoder_token_ids": [prompt[:new]]})
+    output_of([bench.binaries / "rachis", "run", "--logits", "--model", model, "--input", paths[0],
+               "--output", paths[1]], environment(1))
+    shape, numbers = tensors.read(paths[1])["logits"]
+    return shape[1:], numbers
 
 
 def encoded(found, reference, dtype):

@@ -132,7 +132,7 @@ class Bench:
         if not path.exists():
             dice = random.Random(batch * 1000 + seq)
             rows = [[dice.randrange(10, 30000) for _ in range(seq)] for _ in range(batch)]
-            tensors.write_ids(path, "token_ids", rows)
+            tensors.write_ids(path, {"token_ids": rows})
         return path
 
     def output(self, work, entry):

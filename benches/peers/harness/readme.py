@@ -9,7 +9,8 @@ CANDLE, INT8 = plan.Entry("candle", "float32"), plan.Entry("ctranslate2", "int8"
 
 def table(summary, threads):
     """Markdown rows of works. Bold is the fastest of its precision, and int8 where it is the fastest of all."""
-    lines = ["| ms a call | Rachis f32 | best f32 peer | candle f32 | Rachis bf16 | best bf16 peer | CTranslate2 int8 |",
+    lines = ["| ms a call | Rachis f32 | best f32 peer | candle f32 | Rachis bf16 | best bf16 peer | "
+             "CTranslate2 int8 |",
              "|---|---|---|---|---|---|---|"]
     for work in summary.works:
         peers = [summary.best_peer(work, dtype, threads) for dtype in ("float32", "bfloat16")]

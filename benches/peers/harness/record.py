@@ -19,9 +19,9 @@ def text(summary, plots):
     machine, run = summary.machine, summary.machine["run"]
     found = [line["version"] for line in summary.engines.values() if "missing" not in line]
     lines = [f"# {machine['date']}: beside the peers", "",
-             f"Machine: {sentence(machine)} Load before the run: {run['load']:.2f}. {plan.plural(run['rounds'], 'round')}, "
-             f"{run['seconds']:g} s and at least {plan.plural(run['calls'], 'call')} each "
-             f"(ours 3 s and 10 calls). Engines: {', '.join(found)}.", "", NOTES]
+             f"Machine: {sentence(machine)} Load before the run: {run['load']:.2f}. "
+             f"{plan.plural(run['rounds'], 'round')}, {run['seconds']:g} s and at least "
+             f"{plan.plural(run['calls'], 'call')} each (ours 3 s and 10 calls). Engines: {', '.join(found)}.", "", NOTES]
     if run.get("quick"):
         lines += ["", "**A trial of the harness (`--quick`): these figures compare nothing.**"]
     lines += missing(summary) + noise(summary)
@@ -41,8 +41,8 @@ def missing(summary):
     """Engines that are not installed, and measurements that failed."""
     lines = [f"- {plan.NAMES[name]}: not measured, {line['missing']}"
              for name, line in summary.engines.items() if "missing" in line]
-    lines += sorted({f"- {plan.NAMES[line['engine']]} {plan.SHORT[line['dtype']]}, {line['model']} {line['work']}: failed, {line['reason']}"
-                     for line in summary.failed})
+    lines += sorted({f"- {plan.NAMES[line['engine']]} {plan.SHORT[line['dtype']]}, {line['model']} {line['work']}: "
+                     f"failed, {line['reason']}" for line in summary.failed})
     return ["", "Skipped:", "", *lines] if lines else []
 
 
@@ -74,8 +74,8 @@ def scaling(summary):
     if len(summary.threads) < 2:
         return []
     one, most = summary.threads[0], summary.threads[-1]
-    lines = ["", f"## {plan.plural(most, 'thread')} against {one}", "", "| work | Rachis f32 | Rachis bf16 | best peers |",
-             "|---|---|---|---|"]
+    lines = ["", f"## {plan.plural(most, 'thread')} against {one}", "",
+             "| work | Rachis f32 | Rachis bf16 | best peers |", "|---|---|---|---|"]
     for work in summary.works:
         rivals = [summary.best_peer(work, dtype, most) for dtype in ("float32", "bfloat16")]
         cells = [times(summary, work, entry, one, most) for entry in readme.MINE]

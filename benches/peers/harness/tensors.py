@@ -24,13 +24,15 @@ def read(path):
     return found
 
 
-def write_ids(path, name, rows):
-    """A file of one int64 matrix."""
-    numbers = array("q", [number for row in rows for number in row])
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    data = numbers.tobytes()
-    about = {name: {"dtype": "I64", "shape": [len(rows), len(rows[0])], "data_offsets": [0, len(data)]}}
+def write_ids(path, matrices):
+    """A file of int64 matrices, by name."""
+    about, data = {}, b""
+    for name, rows in matrices.items():
+        numbers = array("q", [number for row in rows for number in row])
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        begin, data = len(data), data + numbers.tobytes()
+        about[name] = {"dtype": "I64", "shape": [len(rows), len(rows[0])], "data_offsets": [begin, len(data)]}
     header = json.dumps(about).encode()
     header += b" " * (-len(header) % 8)
     with open(path, "wb") as file:

@@ -65,12 +65,16 @@ class Engine:
         if self.job.kind == "encode":
             return {"sequence_output": found.float().numpy()}
         arrays = {"ids": found[0, -self.job.new:].numpy()}
-        if self.job.dtype != "float32":
+        if self.job.beams == 1 and self.job.dtype != "float32":
             return arrays
         details = self.generate(return_dict_in_generate=True, output_logits=True, output_scores=True)
         if self.job.beams > 1:
             arrays["score"] = details.sequences_scores.float().numpy()
             return arrays
+        if self.job.kind == "seq2seq":
+            # The decoder reads the beginning of the source: logits that depend on nobody's choices.
+            forced = self.model(input_ids=self.ids, decoder_input_ids=self.ids[:, :self.job.new]).logits
+            arrays["logits"] = forced[0].numpy()
         logits = self.torch.stack([step[0] for step in details.logits]).float()
         scores = self.torch.stack([step[0] for step in details.scores]).float()
         top = scores.topk(LIKELIEST)
