@@ -86,6 +86,18 @@ fn subjects() -> Vec<Subject> {
     ]
 }
 
+/// Models whose products are worth a second thread, for two tokens.
+fn wide_subjects() -> Vec<Subject> {
+    let sizes =
+        Sizes { vocabulary: VOCABULARY, layers: 1, heads: 4, hidden: 256, inner: 2080, positions: 200 };
+    vec![
+        causal!("wide opt", OptBackbone, sizes.opt()),
+        causal!("wide falcon", FalconBackbone, sizes.rotary_falcon(2)),
+        seq2seq!("wide bart", BartBackbone, sizes.bart()),
+        seq2seq!("wide t5", T5Backbone, sizes.t5()),
+    ]
+}
+
 fn rows(matrix: MatRef<'_, f32>) -> Vec<Vec<u32>> {
     (0..matrix.rows()).map(|i| matrix.row(i).iter().map(|x| x.to_bits()).collect()).collect()
 }
@@ -185,8 +197,10 @@ fn sequences_of_other_lengths_change_nothing() {
 fn threads_and_copies_change_nothing() {
     let (prompt, source) = (ids(20, 1), ids(9, 2));
     let next = [ids(4, 7), ids(4, 8)];
-    for subject in subjects() {
-        let ctx = Ctx::new(Level::detect()).unwrap();
+    let both =
+        |precision| subjects().into_iter().chain(wide_subjects()).map(move |subject| (subject, precision));
+    for (subject, precision) in both(Precision::Strict).chain(both(Precision::Bf16)) {
+        let ctx = Ctx::new(Level::detect()).unwrap().with_precision(precision);
         let expected: Vec<_> = next
             .iter()
             .map(|next| {
@@ -210,7 +224,11 @@ fn threads_and_copies_change_nothing() {
                 for i in 0..4 {
                     let new = [(0, &next[0][i..=i]), (1, &next[1][i..=i])];
                     for (found, expected) in append(&subject, &mut session, &new).iter().zip(&expected) {
-                        assert!(found[0] == expected[i], "{} {threads} threads, step {i}", subject.name);
+                        assert!(
+                            found[0] == expected[i],
+                            "{} {precision:?} {threads} threads, step {i}",
+                            subject.name
+                        );
                     }
                 }
             }

@@ -1,8 +1,10 @@
 //! Few rows times `[N, K]` weights: 16 columns of the output at a time, whose rows of weights are turned in registers.
 //!
 //! A step takes a cache line of each of the 16 rows, as stored, so that nothing is loaded twice. What no step can take
-//! (the ends of rows, the last rows, and f32 words that must be rounded) is turned as 16 words of 16 rows, with zeros
-//! for what is not there. Either way sums run in ascending k, in blocks of [`K_BLOCK`] words, each from zero.
+//! (the ends of rows and of blocks of k, the last rows, and f32 words that must be rounded) is turned as 16 words of
+//! 16 rows, with zeros for what is not there. Either way sums run in ascending k, in blocks of [`K_BLOCK`] words, each from zero.
+
+use core::ops::Range;
 
 use super::{STRIP, Strip, together};
 use crate::elem::Elem;
@@ -16,7 +18,14 @@ use crate::mem;
 use crate::view::{MatRef, any};
 
 /// Cache lines of `[N, K]` weights that are asked for at a time.
-const BURST: usize = 4;
+const BURST: usize = LANES / 4;
+
+/// Bytes after which lines of memory share a set of the first level.
+const SETS: usize = 4096;
+
+/// Bytes of 16 rows up to which they are asked for as they lie in memory, while the 16 before them are used: the
+/// processor's own prefetch helps only then. Longer rows are asked for by blocks of k.
+const FAR: usize = 256 << 10;
 
 impl<W: Copy> Strip<'_, W> {
     /// Weights `[N, K]`.
@@ -54,36 +63,73 @@ impl<W: Copy> Strip<'_, W> {
     {
         let stride = self.stride();
         let x = &self.x[m * stride..][..M * stride];
-        // A step is a cache line of each row. f32 words that must be rounded take the slower way of an edge.
-        let step = words_in::<T>(LINE, W::VALUES);
-        let plain = n + LANES <= w.rows() && (W::VALUES > 1 || !self.weights.round);
-        let whole = if plain { self.depth / (step * W::VALUES) * step } else { 0 };
+        let (line, lines) = (words_in::<T>(LINE, W::VALUES), self.lines(w, n));
+        let far = LANES * w.row_stride() * size_of::<T>() > FAR;
+        let mut ahead = Ahead::bursts(w, (n + LANES, 0), w.cols(), BURST);
         for k in steps(0..self.words.max(1), K_BLOCK) {
-            let next = if k.end < self.words { (n, k.end * W::VALUES) } else { (n + LANES, 0) };
-            let mut ahead = Ahead::bursts(w, next, k.len() * W::VALUES, BURST);
+            if far {
+                let next = if k.end < self.words { (n, k.end * W::VALUES) } else { (n + LANES, 0) };
+                ahead = Ahead::bursts(w, next, k.len() * W::VALUES, BURST);
+            }
+            let end = k.end.min(self.words);
+            let first = lines.start + k.start.saturating_sub(lines.start).next_multiple_of(line);
+            let first = first.min(end);
+            let last = first + end.min(lines.end).saturating_sub(first) / line * line;
             let mut acc = [s.splat(0.0); M];
-            let mut at = k.start;
-            while at < k.end.min(whole) {
-                for _ in 0..LANES / BURST {
-                    ahead.bring(s, BURST);
-                }
-                // SAFETY: a step's words from `at` on are inside each of the 16 rows, and inside the M rows of x.
-                unsafe { add_step(s, self.word, w, (n, at), x, stride, &mut acc) };
-                at += step;
+            self.add_edge(s, w, (n, k.start..first), x, &mut ahead, &mut acc);
+            for at in (first..last).step_by(line) {
+                // SAFETY: a line's words from `at` on are inside each of the 16 rows, and inside the M rows of x.
+                unsafe { add_line(s, self.word, w, (n, at), (x, stride), &mut ahead, &mut acc) };
             }
-            while at < k.end.min(self.words) {
-                let block = self.turned_edge(s, w, n, at);
-                for (i, w) in block.into_iter().enumerate().take(self.words - at) {
-                    for (r, acc) in acc.iter_mut().enumerate() {
-                        *acc = self.word.mul_add(s, s.splat(x[r * stride + at + i]), w, *acc);
-                    }
-                }
-                at += LANES;
-            }
+            self.add_edge(s, w, (n, last..end), x, &mut ahead, &mut acc);
             for (r, acc) in acc.into_iter().enumerate() {
                 let to = &mut sums[r * STRIP..];
                 let sum = if k.start == 0 { acc } else { s.add(mem::load(s, to, 0), acc) };
                 mem::store(s, to, 0, sum);
+            }
+        }
+    }
+
+    /// The words of the 16 rows from `n` on that are read by lines. 16 rows that share a set of the first level leave
+    /// no room there for a line of memory that two steps need: there the steps start where the lines do.
+    #[inline(always)]
+    fn lines<S: Simd, T: Elem>(&self, w: MatRef<'_, T>, n: usize) -> Range<usize>
+    where
+        W: Word<S>,
+    {
+        // f32 words that must be rounded take the slower way of an edge.
+        if n + LANES > w.rows() || (W::VALUES == 1 && self.weights.round) {
+            return self.words..self.words;
+        }
+        let word = W::VALUES * size_of::<T>();
+        let before = w.as_ptr().addr().wrapping_neg() % LINE;
+        let together = (w.row_stride() * size_of::<T>()).is_multiple_of(SETS) && before.is_multiple_of(word);
+        let start = if together { before / word } else { 0 };
+        start..self.depth / W::VALUES
+    }
+
+    /// Adds the words `k` of 16 columns, 16 words at a time, the last ones filled up with zeros.
+    #[inline(always)]
+    fn add_edge<S: Simd, T: Elem, const M: usize>(
+        &self,
+        s: S,
+        w: MatRef<'_, T>,
+        (n, k): (usize, Range<usize>),
+        x: &[f32],
+        ahead: &mut Ahead,
+        acc: &mut [S::F32; M],
+    ) where
+        W: Word<S>,
+    {
+        for k in steps(k, LANES) {
+            for _ in 0..const { LANES * LANES * W::VALUES * size_of::<T>() / LINE / BURST } {
+                ahead.bring(s, BURST);
+            }
+            let block = self.turned_edge(s, w, n, k.start);
+            for (at, w) in k.zip(block) {
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    *acc = self.word.mul_add(s, s.splat(x[r * self.stride() + at]), w, *acc);
+                }
             }
         }
     }
@@ -123,19 +169,19 @@ impl<S: Simd, W: Word<S>, T: Elem, const M: usize> KernelAt<S> for TurnedRows<'_
 }
 
 /// Adds 16 columns of `[N, K]` weights, a cache line of each from word `(n, k)` on, times M rows of x to their
-/// sums.
+/// sums, and asks for as many lines ahead.
 ///
 /// # Safety
 /// The weights must have a cache line from word `k` on in each of the 16 rows from `n` on, and x as many words from
 /// `k` on in each of M rows that lie `stride` words apart.
 #[inline(always)]
-unsafe fn add_step<S: Simd, W: Word<S>, T: Elem, const M: usize>(
+unsafe fn add_line<S: Simd, W: Word<S>, T: Elem, const M: usize>(
     s: S,
     word: W,
     w: MatRef<'_, T>,
     (n, k): (usize, usize),
-    x: &[f32],
-    stride: usize,
+    (x, stride): (&[f32], usize),
+    ahead: &mut Ahead,
     acc: &mut [S::F32; M],
 ) {
     let from = w.as_ptr().wrapping_add(n * w.row_stride() + k * W::VALUES);
@@ -145,14 +191,18 @@ unsafe fn add_step<S: Simd, W: Word<S>, T: Elem, const M: usize>(
     unsafe {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] =
             s.load_turned(from.cast(), w.row_stride() * size_of::<T>());
+        ahead.bring(s, BURST);
         add_quad::<S, W, T, M>(s, word, [a, b, c, d], x, stride, acc);
+        ahead.bring(s, BURST);
         add_quad::<S, W, T, M>(s, word, [e, f, g, h], x.add(quad), stride, acc);
+        ahead.bring(s, BURST);
         add_quad::<S, W, T, M>(s, word, [i, j, k, l], x.add(2 * quad), stride, acc);
+        ahead.bring(s, BURST);
         add_quad::<S, W, T, M>(s, word, [m, n, o, p], x.add(3 * quad), stride, acc);
     }
 }
 
-/// [`add_step`] for a quarter of a cache line.
+/// [`add_line`] for a quarter of a cache line.
 ///
 /// # Safety
 /// `x` must have as many words as there are in a quarter of a cache line in each of M rows, `stride` apart.

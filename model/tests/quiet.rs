@@ -1,0 +1,62 @@
+//! What a host process sees of the library: no thread that it did not hand in, and no processor time between calls.
+//! One test, in a process of its own, so that nothing else runs beside what is counted.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use common::models::Sizes;
+use rachis::kernels::{Ctx, Level};
+use rachis::{BertBackbone, BertInputs, Session, Tokens};
+
+/// The threads of this process, with the nanoseconds that each has run.
+fn threads() -> Vec<(String, u64)> {
+    let tasks = fs::read_dir("/proc/self/task").expect("threads are listed");
+    tasks
+        .flatten()
+        .map(|task| {
+            let ran = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            let ran = ran.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+            (task.file_name().to_string_lossy().into_owned(), ran)
+        })
+        .collect()
+}
+
+fn names() -> Vec<String> {
+    let mut names: Vec<_> = threads().into_iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn no_thread_is_started_and_none_runs_between_calls() {
+    let sizes = Sizes { vocabulary: 31, layers: 2, heads: 4, hidden: 256, inner: 1024, positions: 128 };
+    let model = BertBackbone::random(sizes.bert(), 1).unwrap();
+    let ids = [7; 128];
+    let inputs = BertInputs { tokens: Tokens::padded(&ids, 1, 128), segment_ids: None };
+    let ctx = Ctx::new(Level::detect()).unwrap();
+
+    let before = names();
+    let mut session = Session::new(ctx);
+    model.forward(&mut session, inputs).unwrap();
+    assert_eq!(names(), before, "without a pool");
+
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let before = names();
+    let mut session = Session::new(ctx.with_pool(Some(&pool)));
+    model.forward(&mut session, inputs).unwrap();
+    assert_eq!(names(), before, "with a pool");
+
+    // The pool's threads look for work for a moment before they sleep.
+    sleep(Duration::from_millis(100));
+    let ran = |threads: Vec<(String, u64)>| threads.into_iter().map(|(_, ran)| ran).sum::<u64>();
+    let before = ran(threads());
+    sleep(Duration::from_millis(500));
+    let idle = Duration::from_nanos(ran(threads()) - before);
+    assert!(before > 0, "processor time is counted");
+    assert!(idle < Duration::from_millis(5), "{idle:?} of processor time while idle");
+}
