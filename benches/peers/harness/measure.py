@@ -102,6 +102,7 @@ class Bench:
             command = [self.python, PEERS / "workers" / "worker.py", "time", entry.engine, self.root(work),
                        work.task, "--threads", threads, "--dtype", entry.dtype, "--seconds", self.seconds,
                        "--calls", self.calls, "--ids", self.ids(work), "--output", output]
+        into_page_cache(self.files(work, entry))
         neighbours, start = Neighbours(), time.perf_counter()
         line = json.loads(output_of(command, environment(threads)).splitlines()[-1])
         line.update(model=work.model, threads=threads, others=neighbours.cores(time.perf_counter() - start))
@@ -124,6 +125,12 @@ class Bench:
     def root(self, work):
         """The directory of a model."""
         return self.cache / work.model
+
+    def files(self, work, entry):
+        """The files that an engine opens: of its precision, or the model in ONNX's format."""
+        root = self.root(work)
+        return [path for path in root.rglob("*") if path.is_file() and not path.name.startswith("result-")
+                and (entry.dtype in str(path.relative_to(root)) or path.name.startswith("model.onnx"))]
 
     def ids(self, work):
         """The file of a work's token ids, made when it is not there: the same ones everywhere."""
@@ -162,6 +169,14 @@ def output_of(command, env=None):
         complaint = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()
         raise Failed(complaint[-1])
     return done.stdout
+
+
+def into_page_cache(files):
+    """Reads files, so that none of them comes from the disk when it is opened next."""
+    for path in files:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(1 << 24):
+                pass
 
 
 def cargo(*arguments, cwd, env=None):

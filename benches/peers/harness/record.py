@@ -63,8 +63,12 @@ def ratios(summary, threads):
         cells = []
         for dtype in ("float32", "bfloat16"):
             found = summary.ratio(work, dtype, threads)
-            cells.append("-" if found is None else
-                         f"{found[0]:.2f} ({found[1]:.2f} to {found[2]:.2f}) of {plan.NAMES[found[3].engine]}")
+            if found is None:
+                cells.append("-")
+                continue
+            ratio, least, largest, peer = found
+            rounds = f" ({least:.2f} to {largest:.2f})" if least < largest else ""
+            cells.append(f"{ratio:.2f}{rounds} of {plan.NAMES[peer.engine]}")
         lines.append(f"| {work.title} | {' | '.join(cells)} |")
     return lines
 
@@ -98,11 +102,12 @@ def everything(summary):
     for work in summary.works:
         for threads in summary.threads:
             for entry in summary.entries(work, threads):
+                spread = summary.spread(work, entry, threads)
                 value, least, cold, memory = (summary.value(work, entry, threads, key)
                                               for key in ("p50", "min", "cold_ms", "rss_mib"))
                 least = min(summary.rounds(work, entry, threads, "min"))
                 lines.append(f"| {work.title} | {plan.NAMES[entry.engine]} {plan.SHORT[entry.dtype]} | {threads} | "
-                             f"{ms(value)} | {summary.spread(work, entry, threads):.0%} | {ms(least)} | {ms(cold)} | "
+                             f"{ms(value)} | {'-' if spread is None else f'{spread:.0%}'} | {ms(least)} | {ms(cold)} | "
                              f"{'-' if memory is None else round(memory)} |")
     return lines
 

@@ -32,9 +32,9 @@ class Summary:
         return median(values) if values else None
 
     def spread(self, work, entry, threads):
-        """Largest less least of the rounds, over the median."""
+        """Largest less least of the rounds, over the median; None of a single round."""
         values = self.rounds(work, entry, threads)
-        return (max(values) - min(values)) / median(values)
+        return (max(values) - min(values)) / median(values) if len(values) > 1 else None
 
     def entries(self, work, threads):
         """Who was measured."""
