@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use common::models::Sizes;
 use rachis::kernels::{Ctx, Level};
-use rachis::{BertBackbone, BertInputs, Session, Tokens};
+use rachis::{
+    BartBackbone, BertBackbone, BertInputs, FalconBackbone, OptBackbone, Seq2SeqInputs, Session, T5Backbone,
+    Tokens,
+};
 
 /// The threads of this process, with the nanoseconds that each has run.
 fn threads() -> Vec<(String, u64)> {
@@ -35,20 +38,30 @@ fn names() -> Vec<String> {
 #[test]
 fn no_thread_is_started_and_none_runs_between_calls() {
     let sizes = Sizes { vocabulary: 31, layers: 2, heads: 4, hidden: 256, inner: 1024, positions: 128 };
-    let model = BertBackbone::random(sizes.bert(), 1).unwrap();
     let ids = [7; 128];
-    let inputs = BertInputs { tokens: Tokens::padded(&ids, 1, 128), segment_ids: None };
+    let tokens = Tokens::padded(&ids, 1, 128);
+    let pair = Seq2SeqInputs { encoder: tokens, decoder: tokens };
+    let bart = BartBackbone::random(sizes.bart(), 1).unwrap();
+    let bert = BertBackbone::random(sizes.bert(), 1).unwrap();
+    let falcon = FalconBackbone::random(sizes.falcon(), 1).unwrap();
+    let opt = OptBackbone::random(sizes.opt(), 1).unwrap();
+    let t5 = T5Backbone::random(sizes.t5(), 1).unwrap();
+    let forward_all = |session: &mut Session<'_>| {
+        bart.forward(session, pair).unwrap();
+        bert.forward(session, BertInputs { tokens, segment_ids: None }).unwrap();
+        falcon.forward(session, tokens).unwrap();
+        opt.forward(session, tokens).unwrap();
+        t5.forward(session, pair).unwrap();
+    };
     let ctx = Ctx::new(Level::detect()).unwrap();
 
     let before = names();
-    let mut session = Session::new(ctx);
-    model.forward(&mut session, inputs).unwrap();
+    forward_all(&mut Session::new(ctx));
     assert_eq!(names(), before, "without a pool");
 
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let before = names();
-    let mut session = Session::new(ctx.with_pool(Some(&pool)));
-    model.forward(&mut session, inputs).unwrap();
+    forward_all(&mut Session::new(ctx.with_pool(Some(&pool))));
     assert_eq!(names(), before, "with a pool");
 
     // The pool's threads look for work for a moment before they sleep.

@@ -183,7 +183,7 @@ fn batches_and_padding_do_not_change_a_bit() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let sizes = Sizes { vocabulary: 501, layers: 1, heads: 4, hidden: 128, inner: 512, positions: 512 };
+    let sizes = Sizes { vocabulary: 501, layers: 1, heads: 4, hidden: 256, inner: 1024, positions: 512 };
     let models: [Box<dyn Subject>; 5] = [
         Box::new(FalconBackbone::random(sizes.rotary_falcon(1), 3).unwrap()),
         Box::new(T5Backbone::random(sizes.t5(), 3).unwrap()),

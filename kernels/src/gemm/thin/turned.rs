@@ -2,7 +2,8 @@
 //!
 //! A step takes a cache line of each of the 16 rows, as stored, so that nothing is loaded twice. What no step can take
 //! (the ends of rows and of blocks of k, the last rows, and f32 words that must be rounded) is turned as 16 words of
-//! 16 rows, with zeros for what is not there. Either way sums run in ascending k, in blocks of [`K_BLOCK`] words, each from zero.
+//! 16 rows, with zeros for what is not there. Either way sums run in ascending k, in blocks of [`K_BLOCK`] words, each
+//! from zero.
 
 use core::ops::Range;
 
