@@ -146,10 +146,16 @@ pub(super) fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Ra
     range.step_by(step).map(move |start| start..start.saturating_add(step).min(end))
 }
 
-/// The panels of `lanes`: their lanes, whole vectors each, at most `width` of them.
+/// The panels of `lanes`: their lanes, whole vectors each, at most `width` of them, and about as many in each.
 #[inline(always)]
 pub(super) fn panels(lanes: Range<usize>, width: usize) -> impl Iterator<Item = Range<usize>> {
-    steps(lanes, width).map(|panel| panel.start..panel.start + panel.len().next_multiple_of(LANES))
+    let (mut start, mut left) = (lanes.start, lanes.len().div_ceil(width));
+    core::iter::from_fn(move || {
+        let vectors = lanes.end.checked_sub(start).filter(|_| left > 0)?.div_ceil(LANES).div_ceil(left);
+        let panel = start..start + vectors * LANES;
+        (start, left) = (panel.end, left - 1);
+        Some(panel)
+    })
 }
 
 fn least_common_multiple(a: usize, b: usize) -> usize {

@@ -266,9 +266,6 @@ unsafe fn step<S: Simd, W: Word<S>, const R: usize, const V: usize>(
 ) {
     for (r, acc) in acc.iter_mut().enumerate() {
         // SAFETY: the caller's contract.
-        let x = s.splat(unsafe { x.word(r, k) });
-        for (acc, v) in acc.iter_mut().zip(v) {
-            *acc = word.mul_add(s, x, v, *acc);
-        }
+        unsafe { word.mul_add_by(s, x.at(r, k), v, acc) };
     }
 }

@@ -38,6 +38,24 @@ impl Bf16Pairs {
         unsafe { mul_add(x, v, sum) }
     }
 
+    /// [`Bf16Pairs::mul_add`] of the one pair that is `index` pairs behind `base`, in all lanes: one instruction reads
+    /// it and multiplies.
+    ///
+    /// # Safety
+    /// It must be readable, with no alignment.
+    #[inline(always)]
+    pub(crate) unsafe fn mul_add_at(
+        self,
+        _: Avx512,
+        base: *const f32,
+        index: usize,
+        v: __m512,
+        sum: __m512,
+    ) -> __m512 {
+        // SAFETY: the tokens are the proof of AVX-512 F and AVX512-BF16; the caller's contract.
+        unsafe { mul_add_at(base, index, v, sum) }
+    }
+
     /// Both vectors rounded to bf16 (nearest, ties to even, subnormal numbers to zero), one after the other.
     #[inline(always)]
     pub(crate) fn join(self, _: Avx512, first: __m512, second: __m512) -> __m512 {
@@ -80,6 +98,25 @@ unsafe fn mul_add(x: __m512, v: __m512, mut sum: __m512) -> __m512 {
             in(zmm_reg) x,
             in(zmm_reg) v,
             options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
+/// # Safety
+/// The processor has AVX-512 F and AVX512-BF16, and 4 bytes are readable `4 * index` behind `base`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn mul_add_at(base: *const f32, index: usize, v: __m512, mut sum: __m512) -> __m512 {
+    // SAFETY: one instruction, which the caller's processor has; it reads what the caller vouches for.
+    unsafe {
+        asm!(
+            "vdpbf16ps {sum}, {v}, dword ptr [{base} + 4*{index}]{{1to16}}",
+            sum = inlateout(zmm_reg) sum,
+            v = in(zmm_reg) v,
+            base = in(reg) base,
+            index = in(reg) index,
+            options(pure, readonly, nostack, preserves_flags),
         );
     }
     sum

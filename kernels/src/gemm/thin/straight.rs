@@ -11,7 +11,7 @@ use crate::elem::Elem;
 use crate::gemm::K_BLOCK;
 use crate::gemm::ahead::{Ahead, LINE};
 use crate::gemm::blocking::steps;
-use crate::gemm::word::Word;
+use crate::gemm::word::{Place, Word};
 use crate::isa::{KernelAt, LANES, Simd};
 use crate::mem;
 use crate::view::{MatRef, any};
@@ -172,11 +172,9 @@ impl<W: Copy> Strip<'_, W> {
     {
         debug_assert!(x.len() == M * self.stride() && k < self.words);
         for (r, acc) in acc.iter_mut().enumerate() {
+            let x = Place { base: x.as_ptr().wrapping_add(k), index: r * self.stride() };
             // SAFETY: x has M rows of `stride` words, and k is one of the words.
-            let x = s.splat(unsafe { *x.get_unchecked(r * self.stride() + k) });
-            for (acc, v) in acc.iter_mut().zip(row) {
-                *acc = self.word.mul_add(s, x, v, *acc);
-            }
+            unsafe { self.word.mul_add_by(s, x, row, acc) };
         }
     }
 }

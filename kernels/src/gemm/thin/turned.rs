@@ -5,6 +5,7 @@
 //! 16 rows, with zeros for what is not there. Either way sums run in ascending k, in blocks of [`K_BLOCK`] words, each
 //! from zero.
 
+use core::array::from_mut;
 use core::ops::Range;
 
 use super::{STRIP, Strip, together};
@@ -13,7 +14,7 @@ use crate::gemm::K_BLOCK;
 use crate::gemm::ahead::{Ahead, LINE};
 use crate::gemm::blocking::steps;
 use crate::gemm::pack::rows_from;
-use crate::gemm::word::{Word, words_in};
+use crate::gemm::word::{Place, Word, words_in};
 use crate::isa::{KernelAt, LANES, Simd};
 use crate::mem;
 use crate::view::{MatRef, any};
@@ -219,9 +220,9 @@ unsafe fn add_quad<S: Simd, W: Word<S>, T: Elem, const M: usize>(
     for i in 0..words_in::<T>(LINE / 4, W::VALUES) {
         let value = word.unpack::<T>(s, stored, i);
         for (r, acc) in acc.iter_mut().enumerate() {
+            let x = Place { base: x.wrapping_add(r * stride), index: i };
             // SAFETY: the caller's contract.
-            let x = s.splat(unsafe { *x.add(r * stride + i) });
-            *acc = word.mul_add(s, x, value, *acc);
+            unsafe { word.mul_add_by(s, x, [value], from_mut(acc)) };
         }
     }
 }

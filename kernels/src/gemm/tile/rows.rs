@@ -10,7 +10,7 @@ use core::ops::Range;
 
 use crate::gemm::K_BLOCK;
 use crate::gemm::pack::{Operand, stage_rows};
-use crate::gemm::word::Word;
+use crate::gemm::word::{Place, Word};
 use crate::isa::{LANES, Simd};
 use crate::view::{AnyMatRef, MatRef};
 
@@ -22,11 +22,8 @@ pub(super) trait Factors {
 
 /// The words of R rows of the broadcast operand.
 pub(super) trait WordsOf<const R: usize>: Copy {
-    /// Word `k` of row `r`, as the bits of an f32.
-    ///
-    /// # Safety
-    /// There must be one.
-    unsafe fn word(&self, r: usize, k: usize) -> f32;
+    /// Where word `k` of row `r` is, if there is one.
+    fn at(&self, r: usize, k: usize) -> Place;
 }
 
 /// The rows of a register tile: where each starts, and how many words of it are readable.
@@ -82,9 +79,8 @@ impl Factors for Rows<'_> {
 
 impl<const R: usize> WordsOf<R> for [*const f32; R] {
     #[inline(always)]
-    unsafe fn word(&self, r: usize, k: usize) -> f32 {
-        // SAFETY: the caller's contract; words need not be aligned.
-        unsafe { self[r].add(k).read_unaligned() }
+    fn at(&self, r: usize, k: usize) -> Place {
+        Place { base: self[r], index: k }
     }
 }
 
@@ -119,9 +115,8 @@ impl Factors for Columns<'_> {
 
 impl<const R: usize> WordsOf<R> for Columns<'_> {
     #[inline(always)]
-    unsafe fn word(&self, r: usize, k: usize) -> f32 {
-        // SAFETY: the caller's contract.
-        unsafe { *self.first.wrapping_add(k * self.step).add(r) }
+    fn at(&self, r: usize, k: usize) -> Place {
+        Place { base: self.first.wrapping_add(k * self.step), index: r }
     }
 }
 
