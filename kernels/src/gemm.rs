@@ -13,7 +13,7 @@
 //! | layout | X (rows contiguous in k) | V (lanes, packed) | the tile comes out |
 //! |---|---|---|---|
 //! | [`Layout::Nk`] | weights, where they lie | activations, transposed | transposed: turned when stored |
-//! | [`Layout::Kn`] | activations | weights, a block of columns at a time | as it is |
+//! | [`Layout::Kn`] | activations | weights, a block of columns and of k at a time | as it is |
 //!
 //! So no weight is ever copied as a whole, and all layouts, storage types and levels share the loops. There are
 //! three micro-kernels, the rows of [`PLANS`]: the register tile of multiply-adds, its form for a few rows of

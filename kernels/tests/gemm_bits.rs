@@ -72,10 +72,10 @@ fn a_row_does_not_depend_on_its_batch() {
     });
 }
 
-/// Threads cut the output, never a sum.
+/// Threads cut the output, never a sum. With blocks of k, also of pairs, and more rows than wait for the next block.
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
-    let (most, n, k) = (300, 130, 530);
+    let (most, n, k) = (300, 70, 1060);
     let mut rng = Rng::new(12);
     let a: Grid<f32> = Grid::random(&mut rng, Kind::Cancelling, (most, k), 0);
     let w: Grid<f32> = Grid::random(&mut rng, Kind::NearOne, (n, k), 0);

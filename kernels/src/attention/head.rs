@@ -99,7 +99,7 @@ impl<W: Copy> Run<'_, W> {
                     x: keys_of,
                     rows: keys.clone(),
                     stage: &mut *stage,
-                    depth,
+                    k: 0..depth,
                     lanes: 0..queries.len(),
                     of: queries.len(),
                     packed: &mut *packed,

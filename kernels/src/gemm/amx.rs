@@ -45,7 +45,7 @@ const ROW: usize = 64;
 
 pub(super) fn unit(k: usize) -> Unit {
     let pairs = k.next_multiple_of(STEP) / 2;
-    Unit { rows: SIDE, lanes: SIDE, packed: pairs, stage: SIDE * pairs, finish: FINISH }
+    Unit { rows: SIDE, lanes: SIDE, depth: k, packed: pairs, stage: SIDE * pairs, finish: FINISH }
 }
 
 /// Runs a task on the tile unit, which is set up before and released after.
@@ -91,7 +91,8 @@ impl Engine<Avx512> for TileUnit {
 
     #[inline(always)]
     fn multiply(self, _: Avx512, strip: Strip<'_>, _ahead: Option<&mut Ahead>) {
-        let Strip { x, rows, depth, lanes, of, packed, stage, sums, stride, .. } = strip;
+        let Strip { x, rows, k, lanes, of, packed, stage, sums, stride, .. } = strip;
+        let depth = k.len();
         let pairs = depth.next_multiple_of(STEP) / 2;
         let width = lanes.len().next_multiple_of(LANES);
         assert!(stage.len() >= SIDE * pairs && packed.len() >= width * pairs);

@@ -12,13 +12,19 @@ const WORK_PER_THREAD: usize = 1 << 20;
 /// Lanes that are packed at a time at least: shorter pieces of rows waste cache lines.
 const LEAST: usize = 64;
 
+/// Rows of X that meet a block of packed lanes before the next one is packed, where V is packed a block of k at a
+/// time: more would have the sums, which wait for the next block, leave the second-level cache.
+const SWEEP: usize = 256;
+
 /// What a micro-kernel works in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unit {
     /// Rows of X and lanes of V in its register tile.
     pub(super) rows: usize,
     pub(super) lanes: usize,
-    /// Elements of scratch that a packed lane takes.
+    /// Values of k for which V is packed at a time: all, or a block of them.
+    pub(super) depth: usize,
+    /// Elements of scratch that a packed lane takes, for so many values.
     pub(super) packed: usize,
     /// Elements of scratch in which rows of X are staged.
     pub(super) stage: usize,
@@ -28,7 +34,8 @@ pub(super) struct Unit {
 
 impl Unit {
     /// Nothing, finished all at once.
-    pub(super) const WHOLE: Unit = Unit { rows: 0, lanes: 0, packed: 0, stage: 0, finish: usize::MAX };
+    pub(super) const WHOLE: Unit =
+        Unit { rows: 0, lanes: 0, depth: 0, packed: 0, stage: 0, finish: usize::MAX };
 }
 
 /// The cut of one product.
@@ -40,6 +47,9 @@ pub(super) struct Blocking {
     pub(super) lanes: usize,
     /// Lanes of V that are finished at a time.
     pub(super) finish: usize,
+    /// Rows of X that meet packed lanes before other lanes are packed, and of how many the sums are kept.
+    pub(super) sweep: usize,
+    kept: usize,
     unit: Unit,
     /// Matrices that are multiplied before one result is stored, and how many of them are packed.
     fused: usize,
@@ -83,7 +93,25 @@ impl Blocking {
         let lanes = (fitting / unit.lanes * unit.lanes).clamp(least, 16 * unit.lanes);
         let lanes = lanes.min(v_step.next_multiple_of(unit.lanes));
         let finish = unit.finish.min(lanes);
-        Blocking { strip, lanes, finish, unit, fused, packed_matrices, m, m_tasks, m_step, n_tasks, n_unit }
+        let (sweep, kept) = match unit.depth < dims.k {
+            true => (SWEEP.next_multiple_of(strip), SWEEP.next_multiple_of(strip).min(m_step)),
+            false => (usize::MAX, strip),
+        };
+        Blocking {
+            strip,
+            lanes,
+            finish,
+            sweep,
+            kept,
+            unit,
+            fused,
+            packed_matrices,
+            m,
+            m_tasks,
+            m_step,
+            n_tasks,
+            n_unit,
+        }
     }
 
     /// Elements of scratch of one task.
@@ -106,9 +134,20 @@ impl Blocking {
         self.fused * self.unit.stage
     }
 
+    /// The blocks of k, of `depth` values in all, that meet all rows of a sweep before the next one does; one, if
+    /// there are no values.
+    pub(super) fn depths(&self, depth: usize) -> impl Iterator<Item = Range<usize>> {
+        steps(0..depth.max(1), self.unit.depth.max(1)).map(move |k| k.start..k.end.min(depth))
+    }
+
     /// Elements of a block of sums, and between its rows.
     pub(super) fn sums_len(&self) -> usize {
-        self.strip * self.finish
+        self.kept * self.finish
+    }
+
+    /// Where in a block of sums those of row `i` of a sweep start.
+    pub(super) fn sums_at(&self, i: usize) -> usize {
+        i % self.kept * self.finish
     }
 
     pub(super) fn sums_stride(&self) -> usize {
@@ -176,7 +215,7 @@ mod tests {
             for (m, n, k) in [(1, 1, 1), (300, 500, 700), (5, 4096, 512), (4096, 7, 512), (49, 33, 4096)] {
                 for (layout, threads) in [(Layout::Nk, 1), (Layout::Nk, 3), (Layout::Kn, 3), (Layout::Kn, 8)]
                 {
-                    let unit = Unit { rows, lanes, packed: k, stage: 0, ..Unit::WHOLE };
+                    let unit = Unit { rows, lanes, depth: k, packed: k, stage: 0, ..Unit::WHOLE };
                     let dims = Dims { parts: 2, ..Dims::of_one(layout, [m, n, k]) };
                     let blocking = Blocking::new(unit, threads, &dims);
                     // A part with fewer columns than the widest is cut by the same rule.

@@ -7,7 +7,7 @@ use super::task::Task;
 use super::thin::{self, Thin};
 use super::tile::{Tile, TileUnit};
 use super::word::Single;
-use super::{Dims, Product};
+use super::{Dims, Layout, Product};
 use crate::ctx::{Ctx, Precision};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Isa, KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
@@ -125,17 +125,17 @@ impl Plan {
     /// Rows and columns of its register tile at the level of `ctx`, counted in the broadcast and in the vector
     /// operand.
     pub fn tile(&self, ctx: &Ctx) -> (usize, usize) {
-        let unit = self.unit(ctx, 0);
+        let unit = self.unit(ctx, Layout::Nk, 0);
         (unit.rows, unit.lanes)
     }
 
-    fn unit(&self, ctx: &Ctx, k: usize) -> Unit {
+    fn unit(&self, ctx: &Ctx, layout: Layout, k: usize) -> Unit {
         match self.method {
             #[cfg(target_arch = "x86_64")]
             Method::Amx => amx::unit(k),
             Method::Thin(_) => ctx.run(thin::ThinUnit),
-            Method::Tile(Words::Pairs) => ctx.run(TileUnit { words: k.div_ceil(2) }),
-            _ => ctx.run(TileUnit { words: k }),
+            Method::Tile(Words::Pairs) => ctx.run(TileUnit { layout, k, values: 2 }),
+            _ => ctx.run(TileUnit { layout, k, values: 1 }),
         }
     }
 
@@ -143,7 +143,7 @@ impl Plan {
     pub(super) fn scratch_len(&self, ctx: &Ctx, dims: &Dims) -> usize {
         match self.method {
             Method::Thin(_) => thin::Cut::new(ctx.threads(), dims).scratch_len(),
-            _ => Blocking::new(self.unit(ctx, dims.k), ctx.threads(), dims).scratch_len(),
+            _ => Blocking::new(self.unit(ctx, dims.layout, dims.k), ctx.threads(), dims).scratch_len(),
         }
     }
 
@@ -159,7 +159,7 @@ impl Plan {
                 _ => ctx.run(Thin { word: Single, product, cut, index, scratch }),
             });
         }
-        let unit = self.unit(ctx, dims.k);
+        let unit = self.unit(ctx, dims.layout, dims.k);
         let blocking = &Blocking::new(unit, ctx.threads(), &dims);
         let scratch = &mut scratch[..blocking.scratch_len()];
         ctx.for_each_piece(scratch, blocking.piece_len(), |index, scratch| match self.method {

@@ -33,8 +33,8 @@ pub(crate) struct Strip<'a> {
     pub(crate) x: Operand<'a>,
     pub(crate) rows: Range<usize>,
     pub(crate) stage: &'a mut [f32],
-    /// The whole of k.
-    pub(crate) depth: usize,
+    /// The values of k: all, or a block of them, whose sums are added to those of the blocks before.
+    pub(crate) k: Range<usize>,
     /// The lanes, and how many the strip's rows meet in all.
     pub(crate) lanes: Range<usize>,
     pub(crate) of: usize,
@@ -67,7 +67,7 @@ impl<E: Copy> Task<'_, '_, E> {
         let packed_len = blocking.packed_len();
         let (packed, rest) = self.scratch.split_at_mut(packed_len * blocking.packed_matrices());
         let (stage, sums) = rest.split_at_mut(blocking.stage_len());
-        let rows = blocking.rows(index);
+        let (rows, depth) = (blocking.rows(index), product.a.cols());
         let mut sweep = Sweep { engine, unit: self.unit, product, blocking, stage, sums };
         match product.layout() {
             // Activations are packed, and rows of weights meet them.
@@ -76,7 +76,7 @@ impl<E: Copy> Task<'_, '_, E> {
                     engine.pack(s, product.activations(), m.clone(), packed);
                     for (group, column) in product.groups() {
                         let columns = blocking.columns(index, group[0].weights.n());
-                        sweep.run(s, (group, column), columns, m.clone(), packed, None);
+                        sweep.run(s, (group, column), (columns, 0..depth), m.clone(), packed, None);
                     }
                 }
             }
@@ -90,10 +90,19 @@ impl<E: Copy> Task<'_, '_, E> {
                                 engine.pack(s, product.weights(part), n.clone(), packed);
                             }
                         }
-                        let next = n.end..columns.end.min(n.end + n.len());
-                        let turns = blocking.tiles(rows.len(), n.len()) * (product.a.cols() / E::TURN);
-                        let mut ahead = next_columns(&group[0], next, turns);
-                        sweep.run(s, (group, column), rows.clone(), n, packed, Some(&mut ahead));
+                        let after = n.end..columns.end.min(n.end + n.len());
+                        for rows in steps(rows.clone(), blocking.sweep) {
+                            for k in blocking.depths(depth) {
+                                let next = match k.end < depth {
+                                    true => (k.end, n.clone()),
+                                    false => (0, after.clone()),
+                                };
+                                let turns = blocking.tiles(rows.len(), n.len()) * (k.len() / E::TURN);
+                                let mut ahead = next_weights(&group[0], next, self.unit.depth, turns);
+                                let (rows, n) = (rows.clone(), n.clone());
+                                sweep.run(s, (group, column), (rows, k), n, packed, Some(&mut ahead));
+                            }
+                        }
                     }
                 }
             }
@@ -101,13 +110,15 @@ impl<E: Copy> Task<'_, '_, E> {
     }
 }
 
-/// The columns that will be packed next, to be brought within `turns` turns.
+/// The weights that will be packed next, up to `depth` values of k from the first on, to be brought within `turns`
+/// turns.
 #[inline(always)]
-fn next_columns(part: &Part<'_>, columns: Range<usize>, turns: usize) -> Ahead {
+fn next_weights(part: &Part<'_>, (k, columns): (usize, Range<usize>), depth: usize, turns: usize) -> Ahead {
     if columns.is_empty() {
         return Ahead::NONE;
     }
-    Ahead::block(part.weights.matrix, (0, columns.start), (part.weights.k(), columns.len()), turns)
+    let depth = depth.min(part.weights.k() - k);
+    Ahead::block(part.weights.matrix, (k, columns.start), (depth, columns.len()), turns)
 }
 
 /// The part of a task that multiplies what is packed.
@@ -121,13 +132,14 @@ struct Sweep<'a, 'b, E> {
 }
 
 impl<'a, E: Copy> Sweep<'a, '_, E> {
-    /// Multiplies the rows `x` of the broadcast operand by the lanes `v` of the packed one.
+    /// Multiplies the values `k` of the rows `x` of the broadcast operand by those of the lanes `v` of the packed one,
+    /// and finishes the sums if they are the last.
     #[inline(always)]
     fn run<S: Simd>(
         &mut self,
         s: S,
         (group, column): (&'a [Part<'a>], usize),
-        x: Range<usize>,
+        (x, k): (Range<usize>, Range<usize>),
         v: Range<usize>,
         packed: &mut [f32],
         mut ahead: Option<&mut Ahead>,
@@ -143,6 +155,7 @@ impl<'a, E: Copy> Sweep<'a, '_, E> {
         let (stride, block) = (blocking.sums_stride(), blocking.sums_len());
         for rows in steps(x.clone(), blocking.strip) {
             let first = rows.start == x.start;
+            let at = blocking.sums_at(rows.start - x.start);
             for (part, stage) in group.iter().zip(self.stage.chunks_exact_mut(unit.stage.max(1))) {
                 engine.stage(s, operand(part), rows.clone(), v.len(), stage);
             }
@@ -160,21 +173,24 @@ impl<'a, E: Copy> Sweep<'a, '_, E> {
                         x: operand(part),
                         rows: rows.clone(),
                         stage: &mut self.stage[stage..][..unit.stage],
-                        depth: product.a.cols(),
+                        k: k.clone(),
                         lanes: lanes.clone(),
                         of: v.len(),
                         packed: &mut packed[packed_at + (lanes.start - v.start) * unit.packed..],
                         unpacked,
-                        sums: &mut self.sums[p * block..][..block],
+                        sums: &mut self.sums[p * block..][..block][at..],
                         stride,
                     };
                     engine.multiply(s, strip, ahead.as_deref_mut());
+                }
+                if k.end < product.a.cols() {
+                    continue;
                 }
                 let (orientation, m, n) = match layout {
                     Layout::Nk => (Orientation::Turned, lanes, rows.clone()),
                     Layout::Kn => (Orientation::Straight, rows.clone(), lanes),
                 };
-                let sums = Sums { orientation, m, n, stride, data: self.sums, block };
+                let sums = Sums { orientation, m, n, stride, data: &mut self.sums[at..], block };
                 // SAFETY: `Blocking` gives each task its own rows and columns of every part.
                 unsafe { finish(s, product, group, column, sums) };
             }

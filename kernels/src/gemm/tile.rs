@@ -11,12 +11,12 @@ pub(crate) use rows::{Columns, stage_len};
 
 use core::ops::Range;
 
-use super::K_BLOCK;
 use super::ahead::Ahead;
 use super::blocking::{Unit, panels, steps};
 use super::pack::{Operand, pack_rows_from, pack_turned};
 use super::task::{Engine, Strip, Task};
 use super::word::{Single, Word};
+use super::{K_BLOCK, Layout};
 use crate::isa::{Kernel, KernelAt, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{avx512::Avx512, avx512_bf16::Bf16Pairs};
@@ -31,8 +31,10 @@ pub(crate) struct Tile<W>(pub(crate) W);
 
 /// The unit of the level whose vocabulary runs this.
 pub(super) struct TileUnit {
-    /// Words of k.
-    pub(super) words: usize,
+    pub(super) layout: Layout,
+    pub(super) k: usize,
+    /// Values in a word.
+    pub(super) values: usize,
 }
 
 impl Kernel for TileUnit {
@@ -41,8 +43,13 @@ impl Kernel for TileUnit {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Unit {
         let (rows, lanes) = (S::TILE_ROWS, S::TILE_VECTORS * LANES);
-        let (packed, stage) = (self.words, stage_len::<S>());
-        Unit { rows, lanes, packed, stage, ..Unit::WHOLE }
+        // Weights are packed a block of k at a time, so that pieces of their rows are long and fit the cache.
+        let depth = match self.layout {
+            Layout::Nk => self.k,
+            Layout::Kn => self.k.min(K_BLOCK * self.values),
+        };
+        let (packed, stage) = (depth.div_ceil(self.values), stage_len::<S>());
+        Unit { rows, lanes, depth, packed, stage, ..Unit::WHOLE }
     }
 }
 
@@ -97,17 +104,17 @@ impl<S: Simd, W: Word<S>> KernelAt<S> for Multiply<'_, '_, W> {
     #[inline(always)]
     fn run_at(self, s: S) {
         let Multiply { word, strip, mut ahead } = self;
-        let Strip { x, rows, depth, lanes, of, packed, unpacked, stage, sums, stride } = strip;
-        let words = depth.div_ceil(W::VALUES);
-        if depth == 0 {
+        let Strip { x, rows, k: all, lanes, of, packed, unpacked, stage, sums, stride } = strip;
+        let words = all.len().div_ceil(W::VALUES);
+        if all.is_empty() {
             sums.fill(0.0);
         }
         for (i, rows) in steps(rows, S::TILE_ROWS).enumerate() {
             for at in steps(0..words, K_BLOCK) {
-                let k = at.start * W::VALUES..depth.min(at.end * W::VALUES);
+                let k = all.start + at.start * W::VALUES..all.end.min(all.start + at.end * W::VALUES);
                 let from = Rows::at(s, word, x, rows.clone(), k.clone(), stage);
                 let count = of.div_ceil(S::TILE_VECTORS * LANES);
-                let mut next = next_rows::<S>(x, &rows, &k, (depth, count * at.len() / TURN));
+                let mut next = next_rows::<S>(x, &rows, &k, (all.end, count * at.len() / TURN));
                 let mut start = 0;
                 for panel in panels(lanes.clone(), S::TILE_VECTORS * LANES) {
                     let width = panel.len();
@@ -117,7 +124,7 @@ impl<S: Simd, W: Word<S>> KernelAt<S> for Multiply<'_, '_, W> {
                         Some(ahead) => &mut **ahead,
                         None => &mut next,
                     };
-                    let block = Block { word, depth: at.len(), first: at.start == 0, stride };
+                    let block = Block { word, depth: at.len(), first: k.start == 0, stride };
                     match unpacked.filter(|_| i == 0) {
                         None => block.run(s, &from, Packed::of(v, width), sums, ahead),
                         Some(unpacked) => any!(AnyMatRef, unpacked.matrix, matrix => {
