@@ -141,14 +141,14 @@ pub struct Attention<'a, T> {
 /// Attention of every sequence's queries over its own keys, head by head.
 ///
 /// # Errors
-/// [`Error::Shape`] when shapes disagree or a span reaches outside its matrix; nothing is written then.
+/// [`Error::Shape`] when shapes disagree or a span reaches outside its matrix, [`Error::Memory`] when `scratch` cannot
+/// grow; nothing is written then.
 pub fn attention<T: Elem>(ctx: &Ctx, scratch: &mut Scratch, op: Attention<'_, T>) -> Result<()> {
     let Attention { q, k, v, heads, scale, bias, causal, spans, out } = op;
     let (q, out) = (q.into(), out.into());
     let problem = Problem { q, k, v, heads, scale, bias, causal, spans, out };
     problem.validate()?;
-    problem.run(ctx, scratch);
-    Ok(())
+    problem.run(ctx, scratch)
 }
 
 /// Elements of scratch that [`attention`] needs for heads of `head_dim`, when there are at least as many sequences
@@ -172,20 +172,21 @@ struct Problem<'a> {
 }
 
 impl Problem<'_> {
-    fn run(&self, ctx: &Ctx, scratch: &mut Scratch) {
+    fn run(&self, ctx: &Ctx, scratch: &mut Scratch) -> Result<()> {
         let Heads { count, dim, .. } = self.heads;
         let pairs = if self.q.rows() == 0 { 0 } else { self.spans.len() * count };
         if pairs == 0 {
-            return;
+            return Ok(());
         }
         let tasks = ctx.threads().min(pairs);
         let piece = ctx.run(RoomLen { head_dim: dim });
-        ctx.for_each_piece(scratch.take(tasks * piece), piece, |task, scratch| {
+        ctx.for_each_piece(scratch.take(tasks * piece)?, piece, |task, scratch| {
             for pair in (task..pairs).step_by(tasks) {
                 // SAFETY: each pair belongs to one task, which takes one at a time.
                 unsafe { self.run_head(ctx, &self.spans[pair / count], pair % count, scratch) };
             }
         });
+        Ok(())
     }
 
     /// One sequence's part of one head.

@@ -26,7 +26,7 @@ pub enum Precision {
 pub struct Ctx<'p> {
     isa: Isa,
     pool: Option<&'p ThreadPool>,
-    precision: Precision,
+    precision: Option<Precision>,
 }
 
 impl Ctx<'static> {
@@ -38,7 +38,7 @@ impl Ctx<'static> {
         let level = level.require()?;
         // `require` has just answered that the level can be constructed.
         let isa = Isa::new(level).unwrap_or(Isa::SCALAR);
-        Ok(Ctx { isa, pool: None, precision: Precision::Strict })
+        Ok(Ctx { isa, pool: None, precision: None })
     }
 
     /// The context of [`Level::from_env`].
@@ -58,7 +58,12 @@ impl<'p> Ctx<'p> {
 
     /// The same context with another precision.
     pub fn with_precision(self, precision: Precision) -> Ctx<'p> {
-        Ctx { precision, ..self }
+        Ctx { precision: Some(precision), ..self }
+    }
+
+    /// The same context with this precision, unless it was given one by [`Ctx::with_precision`].
+    pub fn with_default_precision(self, precision: Precision) -> Ctx<'p> {
+        Ctx { precision: self.precision.or(Some(precision)), ..self }
     }
 
     /// The instruction-set level.
@@ -68,7 +73,7 @@ impl<'p> Ctx<'p> {
 
     /// The precision of matrix products.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.precision.unwrap_or_default()
     }
 
     /// How many threads share the work: 1 without a pool.

@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum Error {
     /// The requested instruction-set level is not one of this crate's names.
-    #[error("unknown ISA level {0:?}: expected one of scalar, avx2, avx512, amx, neon")]
+    #[error("unknown ISA level {0:?}: expected one of scalar, avx2, avx512, avx512bf16, amx, neon")]
     UnknownLevel(String),
     /// The requested instruction-set level cannot run on this processor.
     #[error("ISA level {level} is not supported by this processor (supported: {supported})")]

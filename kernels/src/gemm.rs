@@ -165,7 +165,8 @@ impl<'a, A, C> Gemm<'a, A, C> {
 /// `scratch` holds the packed operand; it grows to [`gemm_scratch_len`] on first need and is reused after.
 ///
 /// # Errors
-/// [`Error::Shape`] when shapes disagree or the parts' layouts do; nothing is written then.
+/// [`Error::Shape`] when shapes disagree, [`Error::Layout`] when the parts' layouts do, [`Error::Memory`] when `scratch`
+/// cannot grow; nothing is written then.
 pub fn gemm<A: Elem, C: Elem, const L: usize>(
     ctx: &Ctx,
     scratch: &mut Scratch,
@@ -177,7 +178,8 @@ pub fn gemm<A: Elem, C: Elem, const L: usize>(
 /// [`gemm`] by a plan of the caller's choice, for tests and measurements.
 ///
 /// # Errors
-/// As [`gemm`]; [`Error::Plan`] when the plan does not fit the context or the number of rows.
+/// As [`gemm`]; [`Error::Plan`] when the plan is not one of [`PLANS`], or does not fit the context or the number of
+/// rows.
 pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
     plan: &Plan,
     ctx: &Ctx,
@@ -185,16 +187,16 @@ pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
     op: Gemm<'_, A, C, L>,
 ) -> Result<()> {
     validate(&op)?;
-    if !plan.fits(ctx, op.a.rows()) {
+    if !PLANS.contains(plan) || !plan.fits(ctx, op.a.rows()) {
         return Err(Error::Plan { plan: plan.name, level: ctx.level(), rows: op.a.rows() });
     }
     with_product(ctx, op, |product| {
         if !product.is_empty() {
-            let len = plan.scratch_len(ctx, &product.dims());
-            plan.run(ctx, scratch.take(len), product);
+            let len = plan.scratch_len(ctx, ctx.threads(), &product.dims());
+            plan.run(ctx, scratch.take(len)?, product);
         }
-    });
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The dimensions of a product, for [`gemm_scratch_len`].
@@ -240,10 +242,12 @@ pub fn gemm_scratch_len(ctx: &Ctx, dims: &Dims) -> usize {
         return 0;
     }
     let fitting = PLANS.iter().filter(|plan| plan.fits(ctx, dims.m.min(plan.most_rows)));
-    fitting
-        .map(|plan| plan.scratch_len(ctx, &Dims { m: dims.m.min(plan.most_rows), ..*dims }))
-        .max()
-        .unwrap_or(0)
+    let most = |plan: &Plan| {
+        let dims = Dims { m: dims.m.min(plan.most_rows), ..*dims };
+        // Fewer rows may be worth fewer threads, with larger pieces for each.
+        (1..=ctx.threads()).map(|threads| plan.scratch_len(ctx, threads, &dims)).max()
+    };
+    fitting.filter_map(most).max().unwrap_or(0)
 }
 
 /// A [`Gemm`] with its storage types and the number of its parts as values, so that each level's code exists once
@@ -260,11 +264,11 @@ struct Product<'a> {
 fn with_product<A: Elem, C: Elem, const L: usize>(
     ctx: &Ctx,
     op: Gemm<'_, A, C, L>,
-    run: impl FnOnce(&Product<'_>),
-) {
+    run: impl FnOnce(&Product<'_>) -> Result<()>,
+) -> Result<()> {
     let Gemm { a, parts, combine, residual, out } = op;
     let (a, residual, out) = (A::any(a), residual.map(C::any), C::any_mut(out));
-    run(&Product { a, parts: &parts, combine, residual, out, precision: ctx.precision() });
+    run(&Product { a, parts: &parts, combine, residual, out, precision: ctx.precision() })
 }
 
 impl Product<'_> {

@@ -21,18 +21,10 @@ impl Scratch {
 
     /// Grows to at least `len` elements, so that later calls that need no more do not allocate. Contents are lost
     /// then, and memory that is not touched stays unused.
-    pub fn reserve(&mut self, len: usize) {
-        let lines = len.div_ceil(16);
-        if self.lines.len() < lines {
-            self.lines = bytemuck::zeroed_vec(lines);
-        }
-    }
-
-    /// The same, as an error when the memory cannot be had.
     ///
     /// # Errors
-    /// [`Error::Memory`]
-    pub fn try_reserve(&mut self, len: usize) -> Result<()> {
+    /// [`Error::Memory`] when it cannot be had.
+    pub fn reserve(&mut self, len: usize) -> Result<()> {
         let lines = len.div_ceil(16);
         if self.lines.len() < lines {
             self.lines = bytemuck::try_zeroed_vec(lines)
@@ -47,9 +39,12 @@ impl Scratch {
     }
 
     /// The first `len` elements, growing first if need be. Contents are left over from earlier calls, or zero.
-    pub fn take(&mut self, len: usize) -> &mut [f32] {
-        self.reserve(len);
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..len]
+    ///
+    /// # Errors
+    /// As [`Scratch::reserve`].
+    pub fn take(&mut self, len: usize) -> Result<&mut [f32]> {
+        self.reserve(len)?;
+        Ok(&mut bytemuck::cast_slice_mut(&mut self.lines)[..len])
     }
 }
 
@@ -60,10 +55,11 @@ mod tests {
     #[test]
     fn memory_is_aligned_and_kept() {
         let mut scratch = Scratch::new();
-        let at = scratch.take(100).as_ptr();
+        let at = scratch.take(100).unwrap().as_ptr();
         assert_eq!(at.align_offset(64), 0);
         assert_eq!(scratch.bytes(), 7 * 64);
-        assert_eq!(scratch.take(112).as_ptr(), at);
-        assert_eq!(scratch.take(3).len(), 3);
+        assert_eq!(scratch.take(112).unwrap().as_ptr(), at);
+        assert_eq!(scratch.take(3).unwrap().len(), 3);
+        assert!(matches!(scratch.take(usize::MAX / 8), Err(Error::Memory { .. })));
     }
 }

@@ -243,6 +243,11 @@ impl<'a, T> MatMut<'a, T> {
         unsafe { core::slice::from_raw_parts(self.data.as_ptr().add(i * self.row_stride), self.cols) }
     }
 
+    /// Where the first row starts, for accesses to elements of several rows.
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
+        self.data.as_ptr()
+    }
+
     /// A shorter borrow of the same matrix.
     pub fn reborrow(&mut self) -> MatMut<'_, T> {
         MatMut { lifetime: PhantomData, ..*self }

@@ -144,7 +144,7 @@ fn scratch_is_known_before_the_call() {
     let case = Case::<f32>::random(&mut rng, (2, 16), &[65, 80]);
     at_every_level(|ctx| {
         let mut scratch = Scratch::new();
-        scratch.reserve(attention_scratch_len(ctx, 16));
+        scratch.reserve(attention_scratch_len(ctx, 16)).unwrap();
         let bytes = scratch.bytes();
         let mut out = case.q.clone();
         attention(ctx, &mut scratch, case.op(view_mut(&mut out))).unwrap();

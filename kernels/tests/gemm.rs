@@ -6,11 +6,12 @@ mod common;
 use common::gemm_case::{Case, Operands, check_case};
 use common::{Element, at_every_level, for_each_type, view, view_mut};
 use rachis_kernels::{
-    Activation, AnyMatRef, AnySlice, Ctx, Dims, Error, Gemm, Layout, MatMut, MatRef, Part, Precision,
-    Scratch, Weights, bf16, f16, gemm, gemm_scratch_len,
+    Activation, AnyMatRef, AnySlice, Ctx, Dims, Error, Gemm, Layout, Level, MatMut, MatRef, PLANS, Part,
+    Precision, Scratch, Weights, bf16, f16, gemm, gemm_scratch_len, gemm_with,
 };
 use rachis_testkit::shapes::{self, GemmShape};
 use rachis_testkit::{Grid, Kind, Rng, oracle};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 const LAYOUTS: [Layout; 2] = [Layout::Nk, Layout::Kn];
 
@@ -168,7 +169,7 @@ fn left_over_scratch_does_not_show() {
             for layout in LAYOUTS {
                 let operands =
                     Operands::<f32, f32, f32>::new(Case { bias: true, ..Case::new(shape, layout) });
-                scratch.take(1 << 20).fill(f32::NAN);
+                scratch.take(1 << 20).unwrap().fill(f32::NAN);
                 operands.check(ctx, &mut scratch, &operands.oracle());
             }
         }
@@ -192,7 +193,7 @@ fn empty_dimensions_are_allowed() {
                     // Bias and residual in f32, so the result is exact.
                     let operands = Operands::<f32, f32, f32>::new(case);
                     let mut scratch = Scratch::new();
-                    scratch.take(1 << 16).fill(f32::NAN);
+                    scratch.take(1 << 16).unwrap().fill(f32::NAN);
                     operands.check(ctx, &mut scratch, &operands.oracle());
                 }
             }
@@ -267,13 +268,48 @@ fn scratch_is_known_before_the_call_and_kept() {
             for layout in LAYOUTS {
                 let operands = Operands::<f32, f32, f32>::new(Case::new(shape, layout));
                 let mut scratch = Scratch::new();
-                scratch.reserve(gemm_scratch_len(ctx, &Dims::of_one(layout, [shape.m, shape.n, shape.k])));
+                let dims = Dims::of_one(layout, [shape.m, shape.n, shape.k]);
+                scratch.reserve(gemm_scratch_len(ctx, &dims)).unwrap();
                 let before = scratch.bytes();
                 operands.run(ctx, &mut scratch);
                 assert_eq!(scratch.bytes(), before);
             }
         }
     });
+}
+
+/// What suffices for some rows suffices for fewer, which may be cut for fewer threads.
+#[test]
+fn scratch_for_some_rows_suffices_for_fewer() {
+    let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let pools: [ThreadPool; 3] = [2, 3, 8].map(pool);
+    at_every_level(|ctx| {
+        for ctx in pools.iter().map(|pool| ctx.with_pool(Some(pool))) {
+            for layout in LAYOUTS {
+                for (n, k) in [(768, 768), (3072, 768), (16, 1536), (100, 5000)] {
+                    let of = |m| gemm_scratch_len(&ctx, &Dims::of_one(layout, [m, n, k]));
+                    let mut most = 0;
+                    for m in 1..300 {
+                        assert!(of(m) >= most, "{layout:?} {m} x {n} x {k}, {} threads", ctx.threads());
+                        most = of(m);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// The plans are those of the table: with fields of its own one could promise what no kernel does.
+#[test]
+fn a_plan_of_the_callers_is_refused() {
+    let mut plan = PLANS[PLANS.len() - 1];
+    plan.name = "another";
+    let ctx = Ctx::new(Level::Scalar).unwrap();
+    let (a, w, mut out) = ([1.0f32], [1.0f32], [0.0f32]);
+    let weights = Weights { matrix: MatRef::new(&w, 1, 1).unwrap().into(), layout: Layout::Nk };
+    let op = Gemm::product(MatRef::new(&a, 1, 1).unwrap(), weights, MatMut::new(&mut out, 1, 1).unwrap());
+    let refused = gemm_with(&plan, &ctx, &mut Scratch::new(), op);
+    assert!(matches!(refused, Err(Error::Plan { plan: "another", .. })));
 }
 
 #[test]

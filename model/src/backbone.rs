@@ -181,7 +181,8 @@ impl<C: Architecture> BackboneOf<C> {
         &self.config
     }
 
-    /// The dtype policy: that of the options, or the one that the preset states.
+    /// The dtype policy: that of the options, or the one that the preset states. It decides the precision of products in
+    /// every session whose context was not given one.
     pub fn dtype(&self) -> DtypePolicy {
         self.dtype
     }
@@ -200,6 +201,7 @@ impl<C: Architecture> BackboneOf<C> {
         session: &'s mut Session<'_>,
         inputs: <C::Parts as Forward>::Inputs<'_>,
     ) -> Result<<C::Parts as Forward>::Output<'s>> {
+        session.compute_in(self.dtype);
         self.parts.run(session, inputs, None)
     }
 
@@ -214,13 +216,18 @@ impl<C: Architecture> BackboneOf<C> {
         inputs: <C::Parts as Forward>::Inputs<'_>,
         observer: <C::Parts as Forward>::Observer<'_>,
     ) -> Result<<C::Parts as Forward>::Output<'s>> {
+        session.compute_in(self.dtype);
         self.parts.run(session, inputs, Some(observer))
     }
 }
 
 impl<C: Architecture> Model for BackboneOf<C> {
+    fn dtype(&self) -> DtypePolicy {
+        self.dtype
+    }
+
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
-        self.parts.plan(ctx, batch, seq)
+        self.parts.plan(&ctx.with_default_precision(self.dtype.precision()), batch, seq)
     }
 }
 

@@ -172,11 +172,11 @@ impl Forward for BertParts {
         inputs: BertInputs<'_>,
         observer: Option<Observer<'_>>,
     ) -> Result<BertOutput<'s>> {
-        let Session { ctx, work, stop, .. } = session;
+        let Session { call: ctx, work, stop, .. } = session;
         self.prepare(work, inputs)?;
         let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.stack.hidden_dim());
         let sizes = self.sizes((rows, work.rows.end()), batch);
-        let [x, y, z, wide, positions, first, pooled] = carve(&mut work.hidden, sizes);
+        let [x, y, z, wide, positions, first, pooled] = carve(&mut work.hidden, sizes)?;
         let (tokens, segments, scratch) = (&work.rows, &work.segments, &mut work.scratch);
         ctx.enter(|| -> Result<()> {
             let room = Room { pieces: [&mut *x, y, z, wide, positions], scratch, stop };
@@ -188,7 +188,7 @@ impl Forward for BertParts {
             let (first, pooled) = (MatRef::new(first, batch, hidden)?, MatMut::new(pooled, batch, hidden)?);
             self.pooler.apply(ctx, scratch, first, (Activation::Tanh, None), pooled)
         })?;
-        let [x, .., pooled] = carve(&mut work.hidden, sizes);
+        let [x, .., pooled] = carve(&mut work.hidden, sizes)?;
         let x = MatRef::new(&x[..rows * hidden], rows, hidden)?;
         Ok(BertOutput {
             sequence_output: SequenceOutput { data: x, rows: &work.rows },

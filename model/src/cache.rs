@@ -88,6 +88,9 @@ pub(crate) struct LayerKeys<'a> {
     shape: [usize; 2],
 }
 
+/// Keys and values of sources, and which of them each sequence attends to.
+type CrossKept<'a> = (CrossKeys<'a>, &'a [Span]);
+
 /// Keys and values, side by side, of the sequences that layers attend to beside their own.
 pub(crate) struct CrossKeys<'a> {
     memory: &'a mut [f32],
@@ -206,7 +209,7 @@ impl KvCache {
         });
         let too_many = || request("number of sequences", sequences, "fewer, at this capacity");
         let (rows, len) = (rows.ok_or_else(too_many)?, len.ok_or_else(too_many)?);
-        self.memory.try_reserve(dtype.room(len))?;
+        self.memory.reserve(dtype.room(len))?;
         self.positions.clear();
         try_reserve(&mut self.positions, rows)?;
         try_reserve(&mut self.spans, sequences)?;
@@ -280,17 +283,17 @@ impl KvCache {
     }
 
     /// The cache for the call that was laid out.
-    pub(crate) fn kept(&mut self) -> (KeptKeys<'_>, Option<(CrossKeys<'_>, &[Span])>) {
+    pub(crate) fn kept(&mut self) -> Result<(KeptKeys<'_>, Option<CrossKept<'_>>)> {
         let CacheLayout { layers, width, cross } = self.layout;
         let dtype = self.dtype;
         let shape = [self.positions.len(), width];
         let room = 2 * layers * dtype.room(self.positions.len() * width);
-        let store = LayerKeys { memory: self.memory.take(room), dtype, shape };
+        let store = LayerKeys { memory: self.memory.take(room)?, dtype, shape };
         let kept = KeptKeys { store, spans: &self.spans, positions: &self.positions };
         let rows = self.sources.last().map_or(0, |last| last.end);
         let shape = [rows, 2 * width];
-        let memory = self.cross.take(layers * dtype.room(rows * 2 * width));
-        (kept, cross.then_some((CrossKeys { memory, dtype, shape, layers }, &self.cross_spans)))
+        let memory = self.cross.take(layers * dtype.room(rows * 2 * width))?;
+        Ok((kept, cross.then_some((CrossKeys { memory, dtype, shape, layers }, &self.cross_spans))))
     }
 
     /// Counts the tokens of the call that was laid out.
@@ -311,9 +314,8 @@ impl KvCache {
         let (dtype, layers) = (self.dtype, self.layout.layers);
         let shape = [rows, 2 * self.layout.width];
         let room = layers * dtype.room(shape.iter().product());
-        self.cross.try_reserve(room)?;
         try_reserve(&mut self.sources, sources)?;
-        Ok(CrossKeys { memory: self.cross.take(room), dtype, shape, layers })
+        Ok(CrossKeys { memory: self.cross.take(room)?, dtype, shape, layers })
     }
 
     /// Counts the sources whose keys and values are there by now.
@@ -339,7 +341,7 @@ impl KvCache {
         self.positions.copy_within(from * stride..from * stride + rows, to * stride);
         let (dtype, width) = (self.dtype, self.layout.width);
         let layer = dtype.room(self.positions.len() * width);
-        let memory = self.memory.take(2 * self.layout.layers * layer);
+        let memory = self.memory.take(2 * self.layout.layers * layer)?;
         // Strides are even, so these are whole.
         let [from, to, len] = [from * stride, to * stride, rows].map(|rows| dtype.room(rows * width));
         for keys in memory.chunks_exact_mut(layer.max(1)) {

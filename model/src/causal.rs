@@ -45,14 +45,14 @@ impl Forward for CausalParts {
         observer: Option<Observer<'_>>,
     ) -> Result<SequenceOutput<'s>> {
         let stack = &self.stack;
-        let Session { ctx, work, stop, .. } = session;
+        let Session { call: ctx, work, stop, .. } = session;
         work.rows.fill(tokens, (stack.vocabulary_size(), self.positions), First::IfReal)?;
         let rows = work.rows.len();
-        let pieces = carve(&mut work.hidden, stack.sizes(rows, work.rows.end()));
+        let pieces = carve(&mut work.hidden, stack.sizes(rows, work.rows.end()))?;
         let (scene, room) = (Scene::of(&work.rows), Room { pieces, scratch: &mut work.scratch, stop });
         ctx.enter(|| stack.run(ctx, scene, room, observer))?;
         let width = stack.output_dim();
-        let x = &work.hidden.take(rows * width)[..];
+        let x = &work.hidden.take(rows * width)?[..];
         Ok(SequenceOutput { data: MatRef::new(x, rows, width)?, rows: &work.rows })
     }
 }

@@ -59,12 +59,13 @@ pub trait Decoder: Model + private::Stacks {
             return Err(request("source", "given", "none: the model has no encoder"));
         };
         let decoder = self.decoder();
-        let Session { ctx, work, cache, stop } = session;
+        session.compute_in(self.dtype());
+        let Session { call: ctx, work, cache, stop, .. } = session;
         cache.expect(layout(decoder, true))?;
         work.source.fill(sources, (encoder.vocabulary_size(), self.positions()), First::IfReal)?;
         let mut keys = cache.sources(&work.source.spans)?;
         let (rows, end) = (work.source.len(), work.source.end());
-        let mut pieces = carve(&mut work.hidden, encoder.sizes(rows, end));
+        let mut pieces = carve(&mut work.hidden, encoder.sizes(rows, end))?;
         let width = encoder.output_dim();
         let (scratch, source) = (&mut work.scratch, &work.source);
         ctx.enter(|| -> Result<()> {
@@ -96,7 +97,8 @@ pub trait Decoder: Model + private::Stacks {
         tokens: Tokens<'_>,
     ) -> Result<SequenceOutput<'s>> {
         let stack = self.decoder();
-        let Session { ctx, work, cache, stop } = session;
+        session.compute_in(self.dtype());
+        let Session { call: ctx, work, cache, stop, .. } = session;
         cache.expect(layout(stack, self.has_encoder()))?;
         if sequences.len() != tokens.batch() {
             return Err(request("number of sequences", sequences.len(), tokens.batch()));
@@ -107,17 +109,17 @@ pub trait Decoder: Model + private::Stacks {
         })?;
         cache.extend(sequences, &work.rows)?;
         let rows = work.rows.len();
-        let pieces = carve(&mut work.hidden, stack.sizes(rows, cache.end()));
+        let pieces = carve(&mut work.hidden, stack.sizes(rows, cache.end()))?;
         let (scratch, new) = (&mut work.scratch, &work.rows);
         ctx.enter(|| {
-            let (kept, cross) = cache.kept();
+            let (kept, cross) = cache.kept()?;
             let memory = cross.map(|(kept, spans)| SceneMemory { states: None, spans, kept });
             let scene = Scene { kept: Some(kept), memory, ..Scene::of(new) };
             stack.run(ctx, scene, Room { pieces, scratch, stop }, None)
         })?;
         cache.commit();
         let width = stack.output_dim();
-        let x = &work.hidden.take(rows * width)[..];
+        let x = &work.hidden.take(rows * width)?[..];
         Ok(SequenceOutput { data: MatRef::new(x, rows, width)?, rows: &work.rows })
     }
 
@@ -127,7 +129,8 @@ pub trait Decoder: Model + private::Stacks {
     /// # Errors
     /// Shapes that disagree.
     fn logits(&self, session: &mut Session<'_>, rows: MatRef<'_, f32>, logits: &mut [f32]) -> Result<()> {
-        let Session { ctx, work, .. } = session;
+        session.compute_in(self.dtype());
+        let Session { call: ctx, work, .. } = session;
         self.head().apply(ctx, &mut work.scratch, rows, logits)
     }
 }
@@ -151,9 +154,10 @@ impl Session<'_> {
             return Err(request("capacity", capacity, format!("at most {}", model.max_positions())));
         }
         let stack = model.decoder();
-        self.cache.start(layout(stack, model.has_encoder()), options, self.ctx.precision())?;
-        let plan = Plan::of(stack, &self.ctx, (sequences, capacity));
-        let head = model.head().scratch_len(&self.ctx, sequences);
+        self.compute_in(model.dtype());
+        self.cache.start(layout(stack, model.has_encoder()), options, self.call.precision())?;
+        let plan = Plan::of(stack, &self.call, (sequences, capacity));
+        let head = model.head().scratch_len(&self.call, sequences);
         self.reserve_plan(Plan { scratch: plan.scratch.max(head), ..plan }, (sequences, 1))
     }
 

@@ -68,7 +68,7 @@ impl Forward for Seq2SeqParts {
         mut observer: Option<TowerObserver<'_>>,
     ) -> Result<Seq2SeqOutput<'s>> {
         let Seq2SeqParts { encoder, decoder, .. } = self;
-        let Session { ctx, work, stop, .. } = session;
+        let Session { call: ctx, work, stop, .. } = session;
         let (from, to) = (inputs.encoder.batch(), inputs.decoder.batch());
         if from != to {
             return Err(request("sequences of the decoder", to, format!("{from}, as in the encoder")));
@@ -84,7 +84,7 @@ impl Forward for Seq2SeqParts {
         let (from, to) = (work.source.len(), work.rows.len());
         let sizes = self.sizes((from, work.source.end()), (to, work.rows.end()));
         let (source, rows, spans, scratch) = (&work.source, &work.rows, &work.cross, &mut work.scratch);
-        let [states, x, y, z, wide, positions, keys] = carve(&mut work.hidden, sizes);
+        let [states, x, y, z, wide, positions, keys] = carve(&mut work.hidden, sizes)?;
         let width = encoder.output_dim();
         ctx.enter(|| -> Result<()> {
             let mut observe = |layer: usize, output: SequenceOutput<'_>| {
@@ -105,7 +105,7 @@ impl Forward for Seq2SeqParts {
             let room = Room { pieces: [x, y, z, wide, positions], scratch, stop };
             decoder.run(ctx, Scene { memory, ..Scene::of(rows) }, room, Some(&mut observe))
         })?;
-        let [states, x, ..] = carve(&mut work.hidden, sizes);
+        let [states, x, ..] = carve(&mut work.hidden, sizes)?;
         let states = MatRef::new(&states[..from * width], from, width)?;
         let width = decoder.output_dim();
         Ok(Seq2SeqOutput {

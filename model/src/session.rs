@@ -7,20 +7,24 @@ use std::time::Instant;
 use rachis_kernels::{Ctx, MatRef, Scratch, Span};
 
 use crate::cache::KvCache;
+use crate::config::DtypePolicy;
 use crate::error::{Result, request, try_reserve};
 use crate::layers::Stack;
 use crate::stop::Stop;
 use crate::tokens::Rows;
 
 /// What a forward pass keeps between calls: the context it runs in, its working memory, and the KV cache of the
-/// sequences that are being decoded.
+/// sequences that are being decoded. Products are in the precision of the model's dtype policy, unless the context was
+/// given another ([`Ctx::with_precision`]).
 ///
 /// A model is shared and read only; each thread that runs it has a session of its own. Memory grows to what the
 /// largest request needs and is then reused: after [`Session::reserve`] for a size, requests up to that size
 /// allocate nothing.
 #[derive(Debug)]
 pub struct Session<'p> {
-    pub(crate) ctx: Ctx<'p>,
+    ctx: Ctx<'p>,
+    /// The context as the model of a call takes it.
+    pub(crate) call: Ctx<'p>,
     pub(crate) work: Workspace,
     pub(crate) cache: KvCache,
     pub(crate) stop: Stop,
@@ -65,6 +69,9 @@ impl Plan {
 
 /// A model that runs in a [`Session`].
 pub trait Model {
+    /// What it computes in, unless a session's context was given a precision.
+    fn dtype(&self) -> DtypePolicy;
+
     /// The working memory for `batch` sequences of up to `seq` tokens in the given context.
     ///
     /// # Errors
@@ -75,12 +82,23 @@ pub trait Model {
 impl<'p> Session<'p> {
     /// A session without working memory yet.
     pub fn new(ctx: Ctx<'p>) -> Session<'p> {
-        Session { ctx, work: Workspace::default(), cache: KvCache::default(), stop: Stop::default() }
+        Session {
+            ctx,
+            call: ctx,
+            work: Workspace::default(),
+            cache: KvCache::default(),
+            stop: Stop::default(),
+        }
     }
 
     /// The context that requests run in.
     pub fn ctx(&self) -> &Ctx<'p> {
         &self.ctx
+    }
+
+    /// Calls from now on are of a model with this policy.
+    pub(crate) fn compute_in(&mut self, dtype: DtypePolicy) {
+        self.call = self.ctx.with_default_precision(dtype.precision());
     }
 
     /// Lets every call from now on return [`Error::Cancelled`](crate::Error::Cancelled) once the time has come. It is looked
@@ -105,8 +123,8 @@ impl<'p> Session<'p> {
 
     pub(crate) fn reserve_plan(&mut self, plan: Plan, (batch, seq): (usize, usize)) -> Result<()> {
         let Workspace { hidden, scratch, rows, source, cross, segments } = &mut self.work;
-        hidden.try_reserve(plan.hidden)?;
-        scratch.try_reserve(plan.scratch)?;
+        hidden.reserve(plan.hidden)?;
+        scratch.reserve(plan.scratch)?;
         rows.try_reserve(batch, seq)?;
         source.try_reserve(batch, seq)?;
         try_reserve(cross, batch)?;
@@ -150,13 +168,14 @@ pub enum Tower {
 pub type TowerObserver<'o> = &'o mut (dyn FnMut(Tower, usize, SequenceOutput<'_>) + Send);
 
 /// Pieces of the given lengths, behind one another in `memory`, which grows if need be.
-pub(crate) fn carve<const N: usize>(memory: &mut Scratch, lengths: [usize; N]) -> [&mut [f32]; N] {
-    let mut rest = memory.take(lengths.iter().sum());
-    lengths.map(|len| {
+pub(crate) fn carve<const N: usize>(memory: &mut Scratch, lengths: [usize; N]) -> Result<[&mut [f32]; N]> {
+    let all = lengths.iter().fold(0usize, |all, len| all.saturating_add(*len));
+    let mut rest = memory.take(all)?;
+    Ok(lengths.map(|len| {
         let piece;
         (piece, rest) = std::mem::take(&mut rest).split_at_mut(len);
         piece
-    })
+    }))
 }
 
 /// A vector for every real token of a batch, as rows behind one another.

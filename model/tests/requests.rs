@@ -104,6 +104,27 @@ fn plans_beyond_the_model_are_refused() {
     }
 }
 
+/// A request that there is no memory for, 16 TiB here, is an error and not the end of the process.
+#[test]
+fn requests_beyond_memory_are_refused() {
+    let config = BertConfig {
+        num_heads: 1,
+        hidden_dim: 2,
+        intermediate_dim: 1 << 20,
+        max_sequence_length: 512,
+        ..tiny()
+    };
+    let model = BertBackbone::random(config, 1).unwrap();
+    let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+    let ids = vec![1; 1 << 22];
+    let tokens = Tokens::padded(&ids, ids.len() / 512, 512);
+    let error = model.forward(&mut session, BertInputs { tokens, segment_ids: None }).unwrap_err();
+    let memory = matches!(error, Error::Kernel(rachis::kernels::Error::Memory { .. }));
+    assert!(memory, "{error:?}");
+    let few = Tokens::padded(&ids[..2], 1, 2);
+    assert!(model.forward(&mut session, BertInputs { tokens: few, segment_ids: None }).is_ok());
+}
+
 #[test]
 fn models_beyond_any_memory_are_refused() {
     let wide = BertConfig { hidden_dim: 1 << 20, ..tiny() };

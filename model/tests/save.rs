@@ -7,11 +7,12 @@ use std::path::Path;
 use common::models::Sizes;
 use common::run;
 use rachis::falcon::FalconPositions;
-use rachis::kernels::{Activation, Ctx, Level, Precision};
+use rachis::kernels::{Activation, Ctx, Level, MatRef, Precision};
 use rachis::loader::{Access, Dtype, Preset};
 use rachis::{
-    Backbone, BartBackbone, BertBackbone, BertConfig, DtypePolicy, Error, FalconBackbone, FalconConfig,
-    OptBackbone, OptConfig, PresetOptions, PresetWeights, Storage, T5Backbone, T5Config,
+    Backbone, BartBackbone, BertBackbone, BertConfig, CacheOptions, Decoder, DtypePolicy, Error,
+    FalconBackbone, FalconConfig, OptBackbone, OptConfig, PresetOptions, PresetWeights, Session, Storage,
+    T5Backbone, T5Config, Tokens,
 };
 use rachis_testkit::goldens::{Goldens, fixture};
 use tempfile::TempDir;
@@ -255,4 +256,31 @@ fn options_choose_the_precision_and_the_weights() {
         table.row(0).to_vec()
     });
     assert!(a == b && a != c);
+}
+
+/// The policy decides what products round to, unless the context was given a precision.
+#[test]
+fn the_policy_is_what_a_model_computes_in() {
+    let ids = [3, 7, 11, 2, 9];
+    let run = |policy, precision: Option<Precision>| {
+        let options = PresetOptions { dtype: Some(policy), ..PresetOptions::default() };
+        let model = OptBackbone::from_preset_with(fixture("opt_pre/hf"), options).unwrap();
+        let ctx = Ctx::new(Level::detect()).unwrap();
+        let mut session = Session::new(precision.map_or(ctx, |precision| ctx.with_precision(precision)));
+        session.reserve(&model, 1, ids.len()).unwrap();
+        let tokens = Tokens::padded(&ids, 1, ids.len());
+        let whole = model.forward(&mut session, tokens).unwrap().sequence(0).row(4).to_vec();
+        session.start(&model, CacheOptions { sequences: 1, capacity: ids.len(), dtype: None }).unwrap();
+        let decoded = model.decode(&mut session, &[0], tokens).unwrap().sequence(0).row(4).to_vec();
+        assert!(whole == decoded, "{policy:?} {precision:?}");
+        let mut logits = vec![0.0; model.vocabulary_size()];
+        model.logits(&mut session, MatRef::new(&decoded, 1, decoded.len()).unwrap(), &mut logits).unwrap();
+        [decoded, logits]
+    };
+    let [strict, rounded] =
+        [Precision::Strict, Precision::Bf16].map(|precision| run(DtypePolicy::Float32, Some(precision)));
+    assert!(strict[0] != rounded[0] && strict[1] != rounded[1]);
+    assert!(run(DtypePolicy::Float32, None) == strict);
+    assert!(run(DtypePolicy::Bfloat16, None) == rounded);
+    assert!(run(DtypePolicy::Bfloat16, Some(Precision::Strict)) == strict, "the context's own goes first");
 }

@@ -138,9 +138,10 @@ impl<S: Simd, W: Word<S>, T: Elem> KernelAt<S> for Products<'_, W, T> {
             let mut acc = s.splat(0.0);
             for at in (0..x.len()).step_by(LANES) {
                 let block = if key + LANES <= keys.end && at < whole {
-                    let from = matrix.row(key)[at * W::VALUES..].as_ptr();
+                    let stride = matrix.row_stride();
+                    let from = matrix.as_ptr().wrapping_add(key * stride + at * W::VALUES);
                     // SAFETY: 16 words from there on are inside each of the 16 rows.
-                    unsafe { word.turned(s, from, matrix.row_stride(), round) }
+                    unsafe { word.turned(s, from, stride, round) }
                 } else {
                     let mut block = [s.splat(0.0); LANES];
                     let rows = matrix.rows_range(key..keys.end.min(key + LANES));
@@ -201,8 +202,10 @@ impl<W: Copy, T: Elem> Mix<'_, W, T> {
             for (j, acc) in acc.iter_mut().enumerate() {
                 let (row, column) = (i * W::VALUES, at + j * LANES);
                 let v = if i < whole {
+                    let stride = values.row_stride();
+                    let from = values.as_ptr().wrapping_add(row * stride + column);
                     // SAFETY: 16 elements from there on are inside the row, and inside those of the same word.
-                    unsafe { word.across(s, values.row(row)[column..].as_ptr(), values.row_stride(), *round) }
+                    unsafe { word.across(s, from, stride, *round) }
                 } else {
                     word.across_ragged(s, *values, (row, column), *round)
                 };

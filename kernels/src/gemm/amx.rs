@@ -247,7 +247,7 @@ impl Tiles {
                 "tilestored [{a1} + {sc} + 64], tmm3",
                 "5:",
                 a0 = inout(reg) self.first => _,
-                a1 = inout(reg) self.first.wrapping_add(16 * self.stride) => _,
+                a1 = inout(reg) self.first.wrapping_add(self.stride.wrapping_mul(16)) => _,
                 sa = in(reg) self.stride,
                 v = inout(reg) v => _,
                 line = in(reg) ROW,

@@ -212,14 +212,16 @@ fn store_turned<S: Simd, C: Elem>(
                     }
                 }
                 if let Some(residual) = residual {
-                    let (from, stride) = (residual.row(i)[at..].as_ptr(), residual.row_stride());
+                    let stride = residual.row_stride();
+                    let from = residual.as_ptr().wrapping_add(i * stride + at);
                     for (lane, y) in block.iter_mut().enumerate() {
                         // SAFETY: the residual has the shape of `out`: 16 rows from `i` on, `row_stride` apart, and
                         // in each 16 elements from `at` on.
                         *y = s.add(*y, unsafe { C::load(s, from.add(lane * stride)) });
                     }
                 }
-                let (to, stride) = (out.row_mut(i)[at..].as_mut_ptr(), out.row_stride());
+                let stride = out.row_stride();
+                let to = out.as_mut_ptr().wrapping_add(i * stride + at);
                 for (lane, y) in block.into_iter().enumerate() {
                     // SAFETY: `out` has 16 rows from `i` on, `row_stride` apart, and in each 16 elements from `at`
                     // on.

@@ -146,8 +146,10 @@ fn pack_turned_from<S: Simd, W: Word<S>, T: Elem>(
                 let to = &mut packed[start + at * stride + group * LANES..];
                 if first + LANES <= from.rows() && k + LANES * W::VALUES <= depth {
                     assert!(to.len() >= (LANES - 1) * stride + LANES);
+                    let row_stride = from.row_stride();
+                    let at = from.as_ptr().wrapping_add(first * row_stride + k);
                     // SAFETY: the rows are there, and 16 words of each.
-                    let block = unsafe { word.turned(s, rows[0].as_ptr().add(k), from.row_stride(), round) };
+                    let block = unsafe { word.turned(s, at, row_stride, round) };
                     for (i, v) in block.into_iter().enumerate() {
                         // SAFETY: the assertion.
                         unsafe { s.store(to.as_mut_ptr().add(i * stride), v) };

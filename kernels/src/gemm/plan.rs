@@ -139,11 +139,11 @@ impl Plan {
         }
     }
 
-    /// Elements of scratch for a product of these dimensions.
-    pub(super) fn scratch_len(&self, ctx: &Ctx, dims: &Dims) -> usize {
+    /// Elements of scratch for a product of these dimensions on so many threads.
+    pub(super) fn scratch_len(&self, ctx: &Ctx, threads: usize, dims: &Dims) -> usize {
         match self.method {
-            Method::Thin(_) => thin::Cut::new(ctx.threads(), dims).scratch_len(),
-            _ => Blocking::new(self.unit(ctx, dims.layout, dims.k), ctx.threads(), dims).scratch_len(),
+            Method::Thin(_) => thin::Cut::new(threads, dims).scratch_len(),
+            _ => Blocking::new(self.unit(ctx, dims.layout, dims.k), threads, dims).scratch_len(),
         }
     }
 

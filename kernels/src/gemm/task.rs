@@ -86,7 +86,8 @@ impl<E: Copy> Task<'_, '_, E> {
                     let columns = blocking.columns(index, group[0].weights.n());
                     for n in steps(columns.clone(), blocking.lanes) {
                         if !E::PACKS {
-                            for (part, packed) in group.iter().zip(packed.chunks_exact_mut(packed_len)) {
+                            for (part, packed) in group.iter().zip(packed.chunks_exact_mut(packed_len.max(1)))
+                            {
                                 engine.pack(s, product.weights(part), n.clone(), packed);
                             }
                         }

@@ -58,8 +58,8 @@ impl BertPretrainingHeads {
         logits: &mut [f32],
     ) -> Result<()> {
         let (count, hidden) = (rows.rows(), self.hidden_dim);
-        let Session { ctx, work, .. } = session;
-        let (a, b) = work.hidden.take(2 * count * hidden).split_at_mut(count * hidden);
+        let Session { call: ctx, work, .. } = session;
+        let (a, b) = work.hidden.take(2 * count * hidden)?.split_at_mut(count * hidden);
         let scratch = &mut work.scratch;
         self.transform.apply(ctx, scratch, rows, (self.activation, None), MatMut::new(a, count, hidden)?)?;
         self.norm.apply(ctx, MatRef::new(a, count, hidden)?, MatMut::new(b, count, hidden)?)?;
@@ -76,7 +76,7 @@ impl BertPretrainingHeads {
         pooled: MatRef<'_, f32>,
         logits: &mut [f32],
     ) -> Result<()> {
-        let Session { ctx, work, .. } = session;
+        let Session { call: ctx, work, .. } = session;
         self.next_sentence.apply(ctx, &mut work.scratch, pooled, logits)
     }
 }

@@ -13,7 +13,7 @@ use super::processors::Processors;
 use super::strategy::{Contrastive, Strategy};
 use crate::cache::CacheOptions;
 use crate::decoder::Decoder;
-use crate::error::{Result, request};
+use crate::error::{Result, request, try_reserve};
 use crate::session::Session;
 use crate::tokens::{First, Rows, Tokens};
 
@@ -174,7 +174,9 @@ impl<M: Decoder + ?Sized> Decoding<'_, '_, M> {
             self.states.extend_from_slice(rows.row(rows.rows() - 1));
         }
         let width = output.hidden_dim();
-        self.logits.resize(sequences.len() * self.vocabulary, 0.0);
+        let len = sequences.len() * self.vocabulary;
+        try_reserve(&mut self.logits, len)?;
+        self.logits.resize(len, 0.0);
         let states = MatRef::new(&self.states, sequences.len(), width)?;
         self.model.logits(self.session, states, &mut self.logits)
     }

@@ -66,7 +66,7 @@ impl<W: Copy> Strip<'_, W> {
         let stride = self.stride();
         let x = &self.x[m * stride..][..M * stride];
         let (line, lines) = (words_in::<T>(LINE, W::VALUES), self.lines(w, n));
-        let far = LANES * w.row_stride() * size_of::<T>() > FAR;
+        let far = w.row_stride().saturating_mul(LANES * size_of::<T>()) > FAR;
         let mut ahead = Ahead::bursts(w, (n + LANES, 0), w.cols(), BURST);
         for k in steps(0..self.words.max(1), K_BLOCK) {
             if far {
@@ -105,7 +105,8 @@ impl<W: Copy> Strip<'_, W> {
         }
         let word = W::VALUES * size_of::<T>();
         let before = w.as_ptr().addr().wrapping_neg() % LINE;
-        let together = (w.row_stride() * size_of::<T>()).is_multiple_of(SETS) && before.is_multiple_of(word);
+        let together =
+            w.row_stride().wrapping_mul(size_of::<T>()).is_multiple_of(SETS) && before.is_multiple_of(word);
         let start = if together { before / word } else { 0 };
         start..self.depth / W::VALUES
     }
