@@ -20,7 +20,7 @@ def text(summary, plots):
     found = [line["version"] for line in summary.engines.values() if "missing" not in line]
     lines = [f"# {machine['date']}: beside the peers", "",
              f"Machine: {sentence(machine)} Load before the run: {run['load']:.2f}. "
-             f"{plan.plural(run['rounds'], 'round')}, {run['seconds']:g} s and at least "
+             f"{rounds(summary)}, {run['seconds']:g} s and at least "
              f"{plan.plural(run['calls'], 'call')} each (ours 3 s and 10 calls). Engines: {', '.join(found)}.", "", NOTES]
     if run.get("quick"):
         lines += ["", "**A trial of the harness (`--quick`): these figures compare nothing.**"]
@@ -35,6 +35,19 @@ def text(summary, plots):
     if plots:
         lines += ["", "## Plots", "", *[f"![{name}]({path})" for name, path in plots]]
     return "\n".join(lines) + "\n"
+
+
+def rounds(summary):
+    """How many rounds there were, of works by kind and threads where they differ."""
+    most = {}
+    for line in summary.times:
+        of = most.setdefault((line["work"].split(":")[0], line["threads"]), set())
+        of.add(line["round"])
+    counts = {of: len(numbers) for of, numbers in sorted(most.items())}
+    if len(set(counts.values())) == 1:
+        return plan.plural(min(counts.values()), "round")
+    return ", ".join(f"{kind} on {plan.plural(threads, 'thread')} in {plan.plural(count, 'round')}"
+                     for (kind, threads), count in counts.items())
 
 
 def missing(summary):
