@@ -64,13 +64,17 @@ fn bert(
     if args.logits {
         let heads = BertPretrainingHeads::load(preset, model)?
             .ok_or("the file has no heads to compute logits with")?;
-        let vocabulary = model.config().vocabulary_size;
-        let logits =
-            batch.logits(&sequence, vocabulary, |rows, logits| heads.mlm_logits(session, rows, logits))?;
-        outputs.insert("mlm_logits".to_owned(), logits);
-        let mut logits = vec![0.0; count * 2];
-        heads.nsp_logits(session, MatRef::new(&pooled, count, hidden)?, &mut logits)?;
-        outputs.insert("nsp_logits".to_owned(), (vec![count, 2], logits));
+        if heads.has_mlm() {
+            let vocabulary = model.config().vocabulary_size;
+            let logits = batch
+                .logits(&sequence, vocabulary, |rows, logits| heads.mlm_logits(session, rows, logits))?;
+            outputs.insert("mlm_logits".to_owned(), logits);
+        }
+        if heads.has_nsp() {
+            let mut logits = vec![0.0; count * 2];
+            heads.nsp_logits(session, MatRef::new(&pooled, count, hidden)?, &mut logits)?;
+            outputs.insert("nsp_logits".to_owned(), (vec![count, 2], logits));
+        }
     }
     outputs.insert("sequence_output".to_owned(), sequence);
     outputs.insert("pooled_output".to_owned(), (vec![count, hidden], pooled));

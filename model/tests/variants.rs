@@ -1,0 +1,156 @@
+//! Hugging Face directories in their many forms: parts that are there or not, tables by other names, heads tied or
+//! not. And what KerasHub's defaults are.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use common::Batch;
+use rachis::bert::BertPretrainingHeads;
+use rachis::kernels::{Ctx, Level};
+use rachis::loader::{Preset, Region};
+use rachis::{Backbone, BertBackbone, Error, Session, Storage};
+use rachis_testkit::goldens::{Goldens, fixture};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::Value;
+
+/// What a directory holds, to be changed.
+#[derive(Clone)]
+struct Files {
+    config: Value,
+    tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
+}
+
+impl Files {
+    fn read(dir: impl AsRef<Path>) -> Files {
+        let read = |name: &str| std::fs::read(dir.as_ref().join(name)).unwrap();
+        let weights = read("model.safetensors");
+        let tensors = SafeTensors::deserialize(&weights).unwrap();
+        let owned = |(name, tensor): (&str, TensorView<'_>)| {
+            (name.to_owned(), (tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()))
+        };
+        Files {
+            config: serde_json::from_slice(&read("config.json")).unwrap(),
+            tensors: tensors.iter().map(owned).collect(),
+        }
+    }
+
+    fn fixture(name: &str) -> Files {
+        Files::read(fixture(name))
+    }
+
+    /// What `save_preset` writes of a model.
+    fn saved(model: &Backbone) -> Files {
+        let dir = tempfile::tempdir().unwrap();
+        model.save_preset(dir.path(), Storage::Unchanged).unwrap();
+        Files::read(dir.path())
+    }
+
+    /// Without the tensors whose names begin so.
+    fn without(mut self, prefix: &str) -> Files {
+        let before = self.tensors.len();
+        self.tensors.retain(|name, _| !name.starts_with(prefix));
+        assert!(self.tensors.len() < before, "nothing begins with {prefix}");
+        self
+    }
+
+    fn renamed(mut self, from: &str, to: &str) -> Files {
+        let tensor = self.tensors.remove(from).unwrap();
+        self.tensors.insert(to.to_owned(), tensor);
+        self
+    }
+
+    /// With one more tensor: another, times two.
+    fn doubled(mut self, from: &str, to: &str) -> Files {
+        let (dtype, shape, mut data) = self.tensors[from].clone();
+        assert_eq!(dtype, Dtype::F32);
+        for x in data.as_chunks_mut::<4>().0 {
+            *x = (2.0 * f32::from_le_bytes(*x)).to_le_bytes();
+        }
+        self.tensors.insert(to.to_owned(), (dtype, shape, data));
+        self
+    }
+
+    fn configured(mut self, field: &str, value: impl Into<Value>) -> Files {
+        self.config[field] = value.into();
+        self
+    }
+
+    fn names(&self) -> BTreeSet<&str> {
+        self.tensors.keys().map(String::as_str).collect()
+    }
+
+    fn preset(&self) -> Preset {
+        let views = self.tensors.iter().map(|(name, (dtype, shape, data))| {
+            (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+        });
+        let weights = safetensors::serialize(views, None).unwrap();
+        Preset::from_bytes(self.config.to_string().as_bytes(), Region::from_vec("weights", weights)).unwrap()
+    }
+
+    fn load(&self) -> Backbone {
+        Backbone::load(&self.preset()).unwrap()
+    }
+
+    /// The weight that a model misses here.
+    fn missing(&self) -> String {
+        match Backbone::load(&self.preset()).unwrap_err() {
+            Error::MissingWeight { name } => name,
+            error => panic!("{error}"),
+        }
+    }
+}
+
+fn ctx() -> Ctx<'static> {
+    Ctx::new(Level::detect()).unwrap()
+}
+
+/// Every output of the first case of a fixture's golden file, by its name.
+type Outputs = BTreeMap<String, Vec<f32>>;
+
+fn outputs(fixture: &str, model: &Backbone) -> Outputs {
+    let goldens = Goldens::read(format!("{fixture}/goldens.safetensors"));
+    let case = goldens.cases()[0];
+    common::run(model, ctx(), &goldens, case).into_iter().collect()
+}
+
+/// The same for BERT, with the heads that there are.
+fn bert_outputs(files: &Files) -> Outputs {
+    let preset = files.preset();
+    let model = BertBackbone::load(&preset).unwrap();
+    let heads = BertPretrainingHeads::load(&preset, &model).unwrap();
+    let goldens = Goldens::read("bert_gelu/goldens.safetensors");
+    let batch = Batch::of(&goldens, goldens.cases()[0]);
+    common::outputs(&model, heads.as_ref(), ctx(), &batch).into_iter().collect()
+}
+
+/// That there is everything of `all` but these, and the same.
+#[track_caller]
+fn assert_all_but(missing: &[&str], found: &Outputs, all: &Outputs) {
+    let expected: Outputs =
+        all.clone().into_iter().filter(|(name, _)| !missing.contains(&&name[..])).collect();
+    assert_eq!(expected.len() + missing.len(), all.len());
+    assert!(*found == expected, "{:?}", found.keys());
+}
+
+#[test]
+fn each_head_of_bert_by_itself() {
+    let full = Files::fixture("bert_gelu/hf");
+    let all = bert_outputs(&full);
+    let masked = full.clone().without("cls.seq_relationship.");
+    assert_all_but(&["nsp_logits"], &bert_outputs(&masked), &all);
+    let next = full.clone().without("cls.predictions.");
+    assert_all_but(&["mlm_logits"], &bert_outputs(&next), &all);
+    assert_all_but(&["mlm_logits", "nsp_logits"], &bert_outputs(&full.without("cls.")), &all);
+
+    let preset = masked.preset();
+    let model = BertBackbone::load(&preset).unwrap();
+    let heads = BertPretrainingHeads::load(&preset, &model).unwrap().unwrap();
+    let pooled = rachis::kernels::MatRef::new(&[], 0, model.config().hidden_dim).unwrap();
+    let error = heads.nsp_logits(&mut Session::new(ctx()), pooled, &mut []).unwrap_err();
+    assert!(
+        matches!(&error, Error::MissingWeight { name } if name == "cls.seq_relationship.weight"),
+        "{error}"
+    );
+}
