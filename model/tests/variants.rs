@@ -134,6 +134,23 @@ fn assert_all_but(missing: &[&str], found: &Outputs, all: &Outputs) {
     assert!(*found == expected, "{:?}", found.keys());
 }
 
+/// As transformers saves masked language models, token classifiers and question answerers.
+#[test]
+fn bert_without_a_pooler() {
+    let full = Files::fixture("bert_gelu/hf");
+    let files = full.clone().without("bert.pooler.").without("cls.seq_relationship.");
+    assert_all_but(&["pooled_output", "nsp_logits"], &bert_outputs(&files), &bert_outputs(&full));
+
+    let saved = Files::saved(&files.load());
+    assert_eq!(saved.names().iter().filter(|name| name.contains("pooler")).count(), 0);
+    let all = outputs("bert_gelu", &full.load());
+    assert_all_but(&["pooled_output"], &outputs("bert_gelu", &saved.load()), &all);
+
+    for part in ["bert.pooler.dense.weight", "bert.pooler.dense.bias"] {
+        assert_eq!(full.clone().without(part).missing(), part);
+    }
+}
+
 #[test]
 fn each_head_of_bert_by_itself() {
     let full = Files::fixture("bert_gelu/hf");
