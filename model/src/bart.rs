@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, PositionEmbedding, Positions, Stack,
+    shared_table,
 };
 use crate::seq2seq::Seq2SeqParts;
 use crate::weights::{Init, Source};
@@ -89,11 +90,9 @@ impl Architecture for BartConfig {
         let config = self;
         config.validate()?;
         let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
-        let root = source.root(&["model.", ""], "shared.weight");
+        let root = source.root(&["model.", ""], "encoder.embed_positions.weight");
         let scale = if config.scale_embedding { (hidden as f32).sqrt() } else { 1.0 };
-        let tokens =
-            Embedding::load(&root.at(source.pick("shared", "reversible_embedding")), vocabulary, hidden)?
-                .scaled(scale);
+        let tokens = Embedding::load(&shared_table(&root), vocabulary, hidden)?.scaled(scale);
         let bias = || source.scope("").named("final_logits_bias", &[1, vocabulary], Init::Zeros);
         let head = Linear::tied(tokens.weight(), source.has("final_logits_bias").then(bias).transpose()?);
         let block = BlockConfig {

@@ -171,3 +171,20 @@ fn each_head_of_bert_by_itself() {
         "{error}"
     );
 }
+
+/// Older files of encoder-decoder models may have a copy of the token table and not the table.
+#[test]
+fn token_tables_by_the_names_of_their_copies() {
+    for (name, prefix) in [("t5_relu_tied/hf", ""), ("bart_sym/hf", "model."), ("bart_sym/hf_bare", "")] {
+        let (full, fixture) = (Files::fixture(name), name.split('/').next().unwrap());
+        let expected = outputs(fixture, &full.load());
+        let tables = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"];
+        let [shared, encoder, decoder] = tables.map(|table| format!("{prefix}{table}.weight"));
+        let from_encoder = full.clone().renamed(&shared, &encoder).doubled(&encoder, &decoder);
+        let from_decoder = full.clone().renamed(&shared, &decoder);
+        for files in [from_encoder, from_decoder] {
+            assert!(outputs(fixture, &files.load()) == expected, "{name}");
+        }
+        assert_eq!(full.renamed(&shared, "lm_head.weight").missing(), shared, "{name}");
+    }
+}
