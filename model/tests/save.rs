@@ -10,8 +10,8 @@ use rachis::falcon::FalconPositions;
 use rachis::kernels::{Activation, Ctx, Level, Precision};
 use rachis::loader::{Access, Dtype, Preset};
 use rachis::{
-    Backbone, BartBackbone, BertBackbone, BertConfig, DtypePolicy, Error, FalconBackbone, FalconConfig,
-    OptBackbone, OptConfig, PresetOptions, PresetWeights, Storage, T5Backbone, T5Config,
+    Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, DtypePolicy, Error, FalconBackbone,
+    FalconConfig, OptBackbone, OptConfig, PresetOptions, PresetWeights, Storage, T5Backbone, T5Config,
 };
 use rachis_testkit::goldens::{Goldens, fixture};
 use tempfile::TempDir;
@@ -198,7 +198,9 @@ fn configurations_return() {
             ..sizes.opt()
         }
     );
+    assert_config_returns!(OptBackbone, OptConfig { tie_embedding_weights: false, ..sizes.opt() });
     assert_config_returns!(BartBackbone, sizes.bart());
+    assert_config_returns!(BartBackbone, BartConfig { tie_embedding_weights: false, ..sizes.bart() });
     assert_config_returns!(
         T5Backbone,
         T5Config { tie_embedding_weights: false, scale_logits: false, ..sizes.t5() }

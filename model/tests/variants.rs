@@ -188,3 +188,32 @@ fn token_tables_by_the_names_of_their_copies() {
         assert_eq!(full.renamed(&shared, "lm_head.weight").missing(), shared, "{name}");
     }
 }
+
+#[test]
+fn untied_heads_of_opt_and_bart() {
+    for (name, table) in [
+        ("opt_pre", "model.decoder.embed_tokens.weight"),
+        ("opt_350m_style", "model.decoder.embed_tokens.weight"),
+        ("bart_sym", "model.shared.weight"),
+    ] {
+        let mut tied = Files::fixture(&format!("{name}/hf"));
+        let bias = tied.tensors.remove("final_logits_bias");
+        let both = tied.clone().doubled(table, "lm_head.weight");
+        let expected = outputs(name, &tied.load());
+        assert!(outputs(name, &both.load()) == expected, "{name}: a copy in a tied file");
+        let bare = tied.configured("tie_word_embeddings", false);
+        assert!(outputs(name, &bare.load()) == expected, "{name}: a file without a head");
+
+        let mut files = both.configured("tie_word_embeddings", false);
+        let found = outputs(name, &files.load());
+        for (tensor, expected) in &expected {
+            let scale = if tensor == "logits" { 2.0 } else { 1.0 };
+            let expected: Vec<f32> = expected.iter().map(|x| scale * x).collect();
+            assert!(found[tensor] == expected, "{name} {tensor}");
+        }
+        files.tensors.extend(bias.map(|bias| ("final_logits_bias".to_owned(), bias)));
+        let saved = Files::saved(&files.load());
+        assert!(saved.tensors == files.tensors, "{name}: {:?}", saved.names());
+        assert_eq!(saved.config["tie_word_embeddings"], false);
+    }
+}

@@ -40,6 +40,8 @@ pub struct OptConfig {
     pub norm_affine: bool,
     /// What a token's position is.
     pub positions: OptPositions,
+    /// Whether the logits' weights are the token table.
+    pub tie_embedding_weights: bool,
 }
 
 /// What a token's position is.
@@ -68,6 +70,7 @@ impl Default for OptConfig {
             use_bias: true,
             norm_affine: true,
             positions: OptPositions::Absolute,
+            tie_embedding_weights: true,
         }
     }
 }
@@ -103,6 +106,7 @@ impl OptConfig {
                         Some(true) => OptPositions::Absolute,
                         Some(false) | None => OptPositions::Counted,
                     },
+                    tie_embedding_weights: config.opt_bool("tie_word_embeddings")?.unwrap_or(true),
                 }
             }
             ConfigSource::Keras { class_name } if class_name == "OPTBackbone" => {
@@ -144,6 +148,7 @@ impl OptConfig {
             "do_layer_norm_before": self.norm_first,
             "enable_bias": self.use_bias,
             "layer_norm_elementwise_affine": self.norm_affine,
+            "tie_word_embeddings": self.tie_embedding_weights,
             "absolute_positions": self.positions == OptPositions::Absolute,
         })))
     }
