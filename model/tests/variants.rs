@@ -10,10 +10,13 @@ use common::Batch;
 use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::{Ctx, Level};
 use rachis::loader::{Preset, Region};
-use rachis::{Backbone, BertBackbone, Error, Session, Storage};
+use rachis::{
+    Backbone, BartConfig, BertBackbone, BertConfig, Error, FalconConfig, OptConfig, Session, Storage,
+    T5Config,
+};
 use rachis_testkit::goldens::{Goldens, fixture};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What a directory holds, to be changed.
 #[derive(Clone)]
@@ -216,4 +219,36 @@ fn untied_heads_of_opt_and_bart() {
         assert!(saved.tensors == files.tensors, "{name}: {:?}", saved.names());
         assert_eq!(saved.config["tie_word_embeddings"], false);
     }
+}
+
+/// A Keras directory that states only the arguments that have no default.
+#[test]
+fn defaults_are_those_of_keras_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    let preset = |class: &str, config: Value| {
+        let registered = format!("keras_hub>{class}");
+        let json = json!({ "class_name": class, "registered_name": registered, "config": config });
+        std::fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
+        Preset::named_config(dir.path()).unwrap()
+    };
+    let sizes = |vocabulary: usize, layers: usize| {
+        json!({
+            "vocabulary_size": vocabulary, "num_layers": layers, "num_heads": 12, "hidden_dim": 768,
+            "intermediate_dim": 3072,
+        })
+    };
+    let found = BertConfig::from_preset(&preset("BertBackbone", sizes(30_522, 12))).unwrap();
+    assert_eq!(found, BertConfig::default());
+    let found = OptConfig::from_preset(&preset("OPTBackbone", sizes(50_272, 12))).unwrap();
+    assert_eq!(found, OptConfig::default());
+    let found = BartConfig::from_preset(&preset("BartBackbone", sizes(50_265, 6))).unwrap();
+    assert_eq!(found, BartConfig::default());
+    let found = T5Config::from_preset(&preset("T5Backbone", sizes(32_128, 12))).unwrap();
+    assert_eq!(found, T5Config::default());
+    let falcon = json!({
+        "vocabulary_size": 50_304, "num_layers": 24, "num_attention_heads": 32, "hidden_dim": 2048,
+        "intermediate_dim": 8192,
+    });
+    let found = FalconConfig::from_preset(&preset("FalconBackbone", falcon)).unwrap();
+    assert_eq!(found, FalconConfig::default());
 }
