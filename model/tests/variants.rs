@@ -175,6 +175,22 @@ fn each_head_of_bert_by_itself() {
     );
 }
 
+/// BERT that masks what follows a token, or whose scores know distances, is another model.
+#[test]
+fn other_forms_of_bert_are_refused() {
+    let full = Files::fixture("bert_gelu/hf");
+    let refused =
+        |name: &str, value: Value| match Backbone::load(&full.clone().configured(name, value).preset())
+            .unwrap_err()
+        {
+            Error::Config { field, .. } => assert_eq!(field, name),
+            error => panic!("{error}"),
+        };
+    refused("is_decoder", true.into());
+    refused("position_embedding_type", "relative_key".into());
+    full.clone().configured("position_embedding_type", "absolute").load();
+}
+
 /// Older files of encoder-decoder models may have a copy of the token table and not the table.
 #[test]
 fn token_tables_by_the_names_of_their_copies() {
