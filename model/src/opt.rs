@@ -127,7 +127,7 @@ impl Architecture for OptConfig {
             positions: Positions::Embedded,
             blocks: Stack::blocks(&root, (names.layer, 0, config.num_layers), &names.block, block)?,
             config: block,
-            norm: config.norm_first.then(norm).transpose()?,
+            norm: (config.norm_first && config.final_norm).then(norm).transpose()?,
             projection: projection("project_out", hidden, width)?,
         };
         Ok(CausalParts { stack, head, positions: config.max_sequence_length })

@@ -198,6 +198,7 @@ fn configurations_return() {
             ..sizes.opt()
         }
     );
+    assert_config_returns!(OptBackbone, OptConfig { final_norm: false, ..sizes.opt() });
     assert_config_returns!(OptBackbone, OptConfig { tie_embedding_weights: false, ..sizes.opt() });
     assert_config_returns!(BartBackbone, sizes.bart());
     assert_config_returns!(BartBackbone, BartConfig { tie_embedding_weights: false, ..sizes.bart() });

@@ -237,6 +237,24 @@ fn untied_heads_of_opt_and_bart() {
     }
 }
 
+#[test]
+fn opt_without_its_last_norm() {
+    let full = Files::fixture("opt_pre/hf");
+    let expected = outputs("opt_pre", &full.load());
+    let files = full.without("model.decoder.final_layer_norm.").configured("_remove_final_layer_norm", true);
+    let found = outputs("opt_pre", &files.load());
+    let last = found.keys().filter(|name| name.starts_with("hs.")).max().unwrap();
+    assert!(found["sequence_output"] == found[last] && found[last] == expected[last]);
+    assert!(found["sequence_output"] != expected["sequence_output"]);
+    let saved = Files::saved(&files.load());
+    assert_eq!((saved.names(), &saved.config["_remove_final_layer_norm"]), (files.names(), &true.into()));
+
+    // Where each sum is normalised there is none to remove.
+    let full = Files::fixture("opt_350m_style/hf");
+    let files = full.clone().configured("_remove_final_layer_norm", true);
+    assert!(outputs("opt_350m_style", &files.load()) == outputs("opt_350m_style", &full.load()));
+}
+
 /// A Keras directory that states only the arguments that have no default.
 #[test]
 fn defaults_are_those_of_keras_hub() {

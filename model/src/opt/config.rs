@@ -5,8 +5,8 @@ use rachis_loader::{ConfigSource, Preset};
 use serde_json::json;
 
 use crate::config::{
-    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, field, fields,
-    number, other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, fields, number,
+    other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -34,6 +34,8 @@ pub struct OptConfig {
     /// Whether blocks normalise what goes in, and a last norm what comes out; the 350M model normalises each sum
     /// instead.
     pub norm_first: bool,
+    /// Whether there is that last norm; no matter where each sum is normalised.
+    pub final_norm: bool,
     /// Whether dense layers have biases.
     pub use_bias: bool,
     /// Whether norms have a scale and a shift.
@@ -67,6 +69,7 @@ impl Default for OptConfig {
             embedding_dim: 768,
             activation: Activation::Relu,
             norm_first: true,
+            final_norm: true,
             use_bias: true,
             norm_affine: true,
             positions: OptPositions::Absolute,
@@ -85,9 +88,6 @@ impl OptConfig {
         let defaults = OptConfig::default();
         let parsed = match config.source() {
             ConfigSource::HuggingFace { model_type } if model_type == "opt" => {
-                if config.opt_bool("_remove_final_layer_norm")?.unwrap_or(false) {
-                    return Err(field("_remove_final_layer_norm", true, "false"));
-                }
                 let hidden_dim = config.usize("hidden_size")?;
                 OptConfig {
                     vocabulary_size: config.usize("vocab_size")?,
@@ -100,6 +100,7 @@ impl OptConfig {
                     embedding_dim: config.opt_usize("word_embed_proj_dim")?.unwrap_or(hidden_dim),
                     activation: activation(config.opt_str("activation_function")?.unwrap_or("relu"))?,
                     norm_first: config.opt_bool("do_layer_norm_before")?.unwrap_or(true),
+                    final_norm: !config.opt_bool("_remove_final_layer_norm")?.unwrap_or(false),
                     use_bias: config.opt_bool("enable_bias")?.unwrap_or(true),
                     norm_affine: config.opt_bool("layer_norm_elementwise_affine")?.unwrap_or(true),
                     positions: match config.opt_bool("absolute_positions")? {
@@ -146,6 +147,7 @@ impl OptConfig {
             "word_embed_proj_dim": self.embedding_dim,
             "activation_function": activation_name(self.activation)?,
             "do_layer_norm_before": self.norm_first,
+            "_remove_final_layer_norm": !self.final_norm,
             "enable_bias": self.use_bias,
             "layer_norm_elementwise_affine": self.norm_affine,
             "tie_word_embeddings": self.tie_embedding_weights,
