@@ -2,10 +2,11 @@
 //!
 //! `cargo run --release -p rachis --example service -- [MODEL] [WORKERS] [POOL] [SECONDS]`
 //!
-//! Callers send token ids of different lengths and wait. A worker takes what waits, up to a budget of tokens, and
-//! runs it as one ragged batch: nothing is padded, and a request's answer has the same bits in whatever company it
-//! ran. Each request has a deadline. One that is late before it is begun is answered at once; a batch of which all
-//! are late ends between two layers. With POOL above 1 every worker hands a thread pool of its own to its calls.
+//! Callers send token ids of different lengths and wait; one that is too long is refused. A worker takes what waits,
+//! up to a number of requests and a budget of tokens, and runs it as one ragged batch: nothing is padded, and a
+//! request's answer has the same bits in whatever company it ran. Each request has a deadline. One that is late
+//! before it is begun is answered at once; a batch of which all are late ends between two layers. With POOL above 1
+//! every worker hands a thread pool of its own to its calls.
 //!
 //! MODEL is a directory or a handle of a BERT encoder; without one, a model of MiniLM's size has random weights.
 
@@ -21,7 +22,9 @@ use rachis::{BertBackbone, BertConfig, BertInputs, Pooling, Session, Tokens, nor
 
 /// The most tokens of a batch: enough to use the processor well, few enough that nobody waits long.
 const BUDGET: usize = 256;
-/// The longest request.
+/// The most requests of a batch.
+const MOST: usize = 8;
+/// The longest request; longer ones are refused.
 const LONGEST: usize = 128;
 const CALLERS: usize = 16;
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -45,6 +48,15 @@ impl Queue {
     }
 
     fn push(&self, request: Request) {
+        let length = request.ids.len();
+        if length > LONGEST {
+            let _ = request.reply.send(Err(rachis::Error::Request {
+                what: "length of the request".to_owned(),
+                found: length.to_string(),
+                expected: format!("at most {LONGEST}"),
+            }));
+            return;
+        }
         self.lock().0.push_back(request);
         self.arrived.notify_one();
     }
@@ -54,7 +66,8 @@ impl Queue {
         self.arrived.notify_all();
     }
 
-    /// The next requests, at least one, of up to `BUDGET` tokens together; none once the queue is closed and empty.
+    /// The next requests, at least one and at most `MOST`, of up to `BUDGET` tokens together; none once the queue is
+    /// closed and empty.
     fn take(&self) -> Vec<Request> {
         let mut waiting = self.lock();
         while waiting.0.is_empty() && !waiting.1 {
@@ -63,7 +76,7 @@ impl Queue {
         let (mut batch, mut tokens) = (Vec::new(), 0);
         while let Some(request) = waiting.0.front() {
             tokens += request.ids.len();
-            if !batch.is_empty() && tokens > BUDGET {
+            if !batch.is_empty() && (batch.len() == MOST || tokens > BUDGET) {
                 break;
             }
             batch.extend(waiting.0.pop_front());
@@ -80,8 +93,8 @@ fn work(model: &BertBackbone, queue: &Queue, pool: usize) -> Result<(), Box<dyn 
     };
     let ctx = Ctx::new(Level::detect())?.with_pool(pool.as_ref());
     let mut session = Session::new(ctx.with_precision(model.dtype().precision()));
-    // The largest batch: no request allocates working memory after this.
-    session.reserve(model, BUDGET.div_ceil(LONGEST), LONGEST)?;
+    // No batch has more or longer requests: none makes the session allocate after this.
+    session.reserve(model, MOST, LONGEST)?;
     loop {
         let batch = queue.take();
         if batch.is_empty() {

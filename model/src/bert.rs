@@ -39,8 +39,8 @@ pub struct BertOutput<'s> {
     /// A vector for every token.
     pub sequence_output: SequenceOutput<'s>,
     /// `[batch, hidden_dim]`: the tanh of a dense layer on the first position of each sequence, whatever the
-    /// mask says about it.
-    pub pooled_output: MatRef<'s, f32>,
+    /// mask says about it. `None` where the model has no such layer.
+    pub pooled_output: Option<MatRef<'s, f32>>,
 }
 
 /// The BERT encoder. `forward` takes [`BertInputs`] and gives a [`BertOutput`].
@@ -50,7 +50,8 @@ pub type BertBackbone = BackboneOf<BertConfig>;
 #[derive(Debug)]
 pub struct BertParts {
     stack: Stack,
-    pooler: Linear,
+    /// Masked language models and token classifiers of Hugging Face's have none.
+    pooler: Option<Linear>,
     /// The most positions of a sequence.
     positions: usize,
     num_segments: usize,
@@ -140,7 +141,9 @@ impl Architecture for BertConfig {
             norm: None,
             projection: None,
         };
-        let pooler = Linear::load(&root.at(names.pooler), hidden, hidden, true)?;
+        let pooler = root.at(names.pooler);
+        let has_pooler = source.pick(pooler.has("weight") || pooler.has("bias"), true);
+        let pooler = has_pooler.then(|| Linear::load(&pooler, hidden, hidden, true)).transpose()?;
         let (positions, num_segments) = (config.max_sequence_length, config.num_segments);
         Ok(BertParts { stack, pooler, positions, num_segments })
     }
@@ -157,12 +160,15 @@ impl Forward for BertParts {
 
     fn save<'m>(&'m self, like: &'m Self, tensors: &mut Tensors<'m>) {
         self.stack.save(&like.stack, tensors);
-        self.pooler.save(&like.pooler, tensors);
+        if let (Some(pooler), Some(like)) = (&self.pooler, &like.pooler) {
+            pooler.save(like, tensors);
+        }
     }
 
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
         let rows = session::rows(batch, (seq, self.positions))?;
-        let scratch = self.stack.scratch_len(ctx, rows).max(self.pooler.scratch_len(ctx, batch, 0));
+        let pooler = self.pooler.as_ref().map_or(0, |pooler| pooler.scratch_len(ctx, batch, 0));
+        let scratch = self.stack.scratch_len(ctx, rows).max(pooler);
         Ok(Plan { hidden: self.sizes((rows, seq), batch).iter().sum(), scratch })
     }
 
@@ -181,18 +187,19 @@ impl Forward for BertParts {
         ctx.enter(|| -> Result<()> {
             let room = Room { pieces: [&mut *x, y, z, wide, positions], scratch, stop };
             self.stack.run(ctx, Scene { segments, ..Scene::of(tokens) }, room, observer)?;
+            let Some(pooler) = &self.pooler else { return Ok(()) };
             for (span, to) in tokens.spans.iter().zip(first.chunks_exact_mut(hidden)) {
                 let at = span.queries.start * hidden;
                 to.copy_from_slice(&x[at..at + hidden]);
             }
             let (first, pooled) = (MatRef::new(first, batch, hidden)?, MatMut::new(pooled, batch, hidden)?);
-            self.pooler.apply(ctx, scratch, first, (Activation::Tanh, None), pooled)
+            pooler.apply(ctx, scratch, first, (Activation::Tanh, None), pooled)
         })?;
         let [x, .., pooled] = carve(&mut work.hidden, sizes)?;
         let x = MatRef::new(&x[..rows * hidden], rows, hidden)?;
         Ok(BertOutput {
             sequence_output: SequenceOutput { data: x, rows: &work.rows },
-            pooled_output: MatRef::new(pooled, batch, hidden)?,
+            pooled_output: self.pooler.as_ref().map(|_| MatRef::new(pooled, batch, hidden)).transpose()?,
         })
     }
 }
@@ -224,7 +231,7 @@ impl BertParts {
     /// Elements of the stack's pieces, of the first tokens and of the pooled output.
     fn sizes(&self, (rows, end): (usize, usize), batch: usize) -> [usize; 7] {
         let [x, y, z, wide, positions] = self.stack.sizes(rows, end);
-        let pooled = batch * self.stack.hidden_dim();
+        let pooled = if self.pooler.is_some() { batch * self.stack.hidden_dim() } else { 0 };
         [x, y, z, wide, positions, pooled, pooled]
     }
 }

@@ -14,6 +14,7 @@ mod stack;
 pub(crate) use attention::{AttentionConfig, AttentionNames};
 pub(crate) use block::{BlockConfig, BlockNames, Order};
 pub use embedding::Embedding;
+pub(crate) use embedding::shared_table;
 pub(crate) use embeddings::{Counting, Embeddings, PositionEmbedding};
 pub(crate) use feed_forward::FeedForwardNames;
 pub use head::LogitsHead;

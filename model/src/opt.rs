@@ -16,7 +16,7 @@ use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, PositionEmbedding, Positions, Stack,
 };
-use crate::weights::Source;
+use crate::weights::{Init, Source};
 
 /// The OPT decoder. `forward` takes [`Tokens`](crate::Tokens) and gives a [`SequenceOutput`](crate::SequenceOutput).
 pub type OptBackbone = BackboneOf<OptConfig>;
@@ -60,11 +60,20 @@ const KERAS: Names = Names {
 /// Of every norm; no configuration has another.
 const EPSILON: f32 = 1e-5;
 
+/// The logits' weights, where they are not the token table.
+const HEAD: &str = "lm_head.weight";
+
 impl Architecture for OptConfig {
     type Parts = CausalParts;
 
     fn read(preset: &Preset) -> Result<OptConfig> {
         OptConfig::from_preset(preset)
+    }
+
+    /// A file without a head, as of a bare model, and one of a tied model with a copy of the table leave it tied.
+    fn adjusted(self, preset: &Preset) -> OptConfig {
+        let tied = self.tie_embedding_weights || preset.tensor(HEAD).is_none();
+        OptConfig { tie_embedding_weights: tied, ..self }
     }
 
     fn to_hugging_face(&self) -> Result<Fields> {
@@ -79,7 +88,12 @@ impl Architecture for OptConfig {
         let root = source.root(&["model.decoder.", "decoder.", ""], "embed_tokens.weight");
         let names = source.pick(&HUGGING_FACE, &KERAS);
         let tokens = Embedding::load(&root.at(names.tokens), config.vocabulary_size, width)?;
-        let head = LogitsHead::new(Linear::tied(tokens.weight(), None), 1.0);
+        let head = if config.tie_embedding_weights {
+            tokens.weight()
+        } else {
+            source.scope("").named(HEAD, &[config.vocabulary_size, width], Init::KERNEL)?
+        };
+        let head = LogitsHead::new(Linear::tied(head, None), 1.0);
         let positions = PositionEmbedding {
             table: Embedding::load_after(
                 &root.at(names.positions),
@@ -113,7 +127,7 @@ impl Architecture for OptConfig {
             positions: Positions::Embedded,
             blocks: Stack::blocks(&root, (names.layer, 0, config.num_layers), &names.block, block)?,
             config: block,
-            norm: config.norm_first.then(norm).transpose()?,
+            norm: (config.norm_first && config.final_norm).then(norm).transpose()?,
             projection: projection("project_out", hidden, width)?,
         };
         Ok(CausalParts { stack, head, positions: config.max_sequence_length })

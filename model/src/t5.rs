@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Buckets, Embedding, Embeddings,
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, Positions, RelativeBias, Stack,
+    shared_table,
 };
 use crate::seq2seq::Seq2SeqParts;
 use crate::weights::{Init, Naming, Source};
@@ -158,7 +159,7 @@ impl Architecture for T5Config {
         let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
         let norm = (NormKind::Rms, config.layer_norm_epsilon);
         let root = source.root(&[""], "shared.weight");
-        let table = root.at(source.pick("shared", "reversible_embedding"));
+        let table = shared_table(&root);
         let tokens = Embedding::load(&table, vocabulary, hidden)?;
         let head = match (config.tie_embedding_weights, root.naming()) {
             (true, _) => Linear::tied(tokens.weight(), None),

@@ -166,6 +166,30 @@ fn run_computes_what_the_goldens_say() {
     check_run(("t5", "t5_gated_untied"), &names, &outputs);
 }
 
+/// A masked language model as transformers saves it: one head, and no pooler.
+#[test]
+fn run_gives_the_logits_that_the_file_has_heads_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    std::fs::copy(fixture("bert_gelu/hf/config.json"), file("config.json")).unwrap();
+    let bytes = std::fs::read(fixture("bert_gelu/hf/model.safetensors")).unwrap();
+    let weights = SafeTensors::deserialize(&bytes).unwrap();
+    let kept = |name: &str| !name.contains("pooler") && !name.contains("seq_relationship");
+    let weights = weights.iter().filter(|(name, _)| kept(name));
+    safetensors::serialize_to_file(weights, None, &file("model.safetensors")).unwrap();
+    let ids: Vec<u8> = [5i32, 6, 7].iter().flat_map(|id| id.to_le_bytes()).collect();
+    let ids = TensorView::new(Dtype::I32, vec![1, 3], &ids).unwrap();
+    safetensors::serialize_to_file([("token_ids", ids)], None, &file("in")).unwrap();
+    let (input, output) = (file("in"), file("out"));
+    let (from, to) = (path(&input), path(&output));
+    succeed(&["run", "--model", path(dir.path()), "--input", from, "--output", to, "--logits"]);
+    let bytes = std::fs::read(&output).unwrap();
+    let outputs = SafeTensors::deserialize(&bytes).unwrap();
+    let mut names = outputs.names();
+    names.sort_unstable();
+    assert_eq!(names, ["mlm_logits", "sequence_output"]);
+}
+
 /// The runs of a model's golden file through `generate --prompt-ids`, with the flags that its arguments are.
 fn check_generate(model: &str, causal: bool) {
     let text = std::fs::read_to_string(fixture(format!("{model}/generation.json"))).unwrap();

@@ -10,7 +10,7 @@ use rachis::falcon::FalconPositions;
 use rachis::kernels::{Activation, Ctx, Level, MatRef, Precision};
 use rachis::loader::{Access, Dtype, Preset};
 use rachis::{
-    Backbone, BartBackbone, BertBackbone, BertConfig, CacheOptions, Decoder, DtypePolicy, Error,
+    Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, CacheOptions, Decoder, DtypePolicy, Error,
     FalconBackbone, FalconConfig, OptBackbone, OptConfig, PresetOptions, PresetWeights, Session, Storage,
     T5Backbone, T5Config, Tokens,
 };
@@ -199,7 +199,10 @@ fn configurations_return() {
             ..sizes.opt()
         }
     );
+    assert_config_returns!(OptBackbone, OptConfig { final_norm: false, ..sizes.opt() });
+    assert_config_returns!(OptBackbone, OptConfig { tie_embedding_weights: false, ..sizes.opt() });
     assert_config_returns!(BartBackbone, sizes.bart());
+    assert_config_returns!(BartBackbone, BartConfig { tie_embedding_weights: false, ..sizes.bart() });
     assert_config_returns!(
         T5Backbone,
         T5Config { tie_embedding_weights: false, scale_logits: false, ..sizes.t5() }

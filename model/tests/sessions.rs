@@ -31,8 +31,8 @@ impl Subject for BertBackbone {
     fn forward(&self, session: &mut Session<'_>, tokens: Tokens<'_>, keep: bool) -> Vec<Vec<u32>> {
         let output = BertBackbone::forward(self, session, BertInputs { tokens, segment_ids: None }).unwrap();
         let sequences = if keep { tokens.batch() } else { 0 };
-        let both =
-            |i| [bits(output.sequence_output.sequence(i)), bits(output.pooled_output.rows_range(i..i + 1))];
+        let pooled = output.pooled_output.unwrap();
+        let both = |i| [bits(output.sequence_output.sequence(i)), bits(pooled.rows_range(i..i + 1))];
         (0..sequences).map(|i| both(i).concat()).collect()
     }
 }

@@ -37,6 +37,8 @@ pub struct BartConfig {
     pub activation: Activation,
     /// Whether token vectors are multiplied by the square root of `hidden_dim`.
     pub scale_embedding: bool,
+    /// Whether the logits' weights are the token table.
+    pub tie_embedding_weights: bool,
 }
 
 impl Default for BartConfig {
@@ -55,6 +57,7 @@ impl Default for BartConfig {
             decoder_intermediate_dim: 3072,
             activation: Activation::GeluErf,
             scale_embedding: false,
+            tie_embedding_weights: true,
         }
     }
 }
@@ -81,6 +84,7 @@ impl BartConfig {
                 decoder_intermediate_dim: config.usize("decoder_ffn_dim")?,
                 activation: activation(config.opt_str("activation_function")?.unwrap_or("gelu"))?,
                 scale_embedding: config.opt_bool("scale_embedding")?.unwrap_or(false),
+                tie_embedding_weights: config.opt_bool("tie_word_embeddings")?.unwrap_or(true),
             },
             ConfigSource::Keras { class_name } if class_name == "BartBackbone" => {
                 let (num_layers, num_heads) = (config.usize("num_layers")?, config.usize("num_heads")?);
@@ -125,6 +129,7 @@ impl BartConfig {
             "max_position_embeddings": self.max_sequence_length,
             "activation_function": activation_name(self.activation)?,
             "scale_embedding": self.scale_embedding,
+            "tie_word_embeddings": self.tie_embedding_weights,
         })))
     }
 

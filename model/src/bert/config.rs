@@ -5,8 +5,8 @@ use rachis_loader::{ConfigSource, Preset};
 use serde_json::json;
 
 use crate::config::{
-    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, epsilon, fields,
-    number, other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, epsilon, field,
+    fields, number, other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -62,18 +62,29 @@ impl BertConfig {
         let config = preset.config();
         let defaults = BertConfig::default();
         let parsed = match config.source() {
-            ConfigSource::HuggingFace { model_type } if model_type == "bert" => BertConfig {
-                vocabulary_size: config.usize("vocab_size")?,
-                num_layers: config.usize("num_hidden_layers")?,
-                num_heads: config.usize("num_attention_heads")?,
-                hidden_dim: config.usize("hidden_size")?,
-                intermediate_dim: config.usize("intermediate_size")?,
-                dropout: config.opt_f32("hidden_dropout_prob")?.unwrap_or(defaults.dropout),
-                max_sequence_length: config.usize("max_position_embeddings")?,
-                num_segments: config.opt_usize("type_vocab_size")?.unwrap_or(defaults.num_segments),
-                activation: activation(config.opt_str("hidden_act")?.unwrap_or("gelu"))?,
-                layer_norm_epsilon: config.opt_f32("layer_norm_eps")?.unwrap_or(defaults.layer_norm_epsilon),
-            },
+            ConfigSource::HuggingFace { model_type } if model_type == "bert" => {
+                if config.opt_bool("is_decoder")?.unwrap_or(false) {
+                    return Err(field("is_decoder", true, "false"));
+                }
+                let positions = config.opt_str("position_embedding_type")?.unwrap_or("absolute");
+                if positions != "absolute" {
+                    return Err(field("position_embedding_type", positions, "absolute"));
+                }
+                BertConfig {
+                    vocabulary_size: config.usize("vocab_size")?,
+                    num_layers: config.usize("num_hidden_layers")?,
+                    num_heads: config.usize("num_attention_heads")?,
+                    hidden_dim: config.usize("hidden_size")?,
+                    intermediate_dim: config.usize("intermediate_size")?,
+                    dropout: config.opt_f32("hidden_dropout_prob")?.unwrap_or(defaults.dropout),
+                    max_sequence_length: config.usize("max_position_embeddings")?,
+                    num_segments: config.opt_usize("type_vocab_size")?.unwrap_or(defaults.num_segments),
+                    activation: activation(config.opt_str("hidden_act")?.unwrap_or("gelu"))?,
+                    layer_norm_epsilon: config
+                        .opt_f32("layer_norm_eps")?
+                        .unwrap_or(defaults.layer_norm_epsilon),
+                }
+            }
             ConfigSource::Keras { class_name } if class_name == "BertBackbone" => BertConfig {
                 vocabulary_size: config.usize("vocabulary_size")?,
                 num_layers: config.usize("num_layers")?,

@@ -4,7 +4,7 @@ use rachis_kernels::{Accumulate, AnyMatRef, Ctx, Elem, EmbedRows, MatMut, embed_
 
 use crate::error::Result;
 use crate::save::{Piece, Tensors};
-use crate::weights::{Init, Role, Scope, Weight};
+use crate::weights::{Init, Naming, Role, Scope, Weight};
 
 /// An embedding table `[vocabulary, hidden]`.
 #[derive(Debug, Clone)]
@@ -83,4 +83,15 @@ impl Embedding {
     ) -> Result<()> {
         Ok(embed_rows(ctx, EmbedRows { ids, table: self.table(), scale: self.scale, accumulate, out })?)
     }
+}
+
+/// Where the table is that an encoder and a decoder share. Hugging Face files without it have the encoder's copy or
+/// the decoder's.
+pub(crate) fn shared_table<'s>(root: &Scope<'s>) -> Scope<'s> {
+    let names = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"];
+    let found = names.into_iter().find(|name| root.has(&format!("{name}.weight")));
+    root.at(match root.naming() {
+        Naming::HuggingFace => found.unwrap_or("shared"),
+        Naming::Keras => "reversible_embedding",
+    })
 }

@@ -31,7 +31,7 @@ impl Linear {
         Ok(Linear { weight, bias, layout })
     }
 
-    /// A layer whose weights come from elsewhere, a row for each output: a tied head.
+    /// A layer of weights from elsewhere, a row for each output: a head, tied or not.
     pub(crate) fn tied(weight: Weight, bias: Option<Weight>) -> Linear {
         Linear { weight, bias, layout: Layout::Nk }
     }

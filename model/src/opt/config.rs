@@ -5,8 +5,8 @@ use rachis_loader::{ConfigSource, Preset};
 use serde_json::json;
 
 use crate::config::{
-    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, field, fields,
-    number, other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, fields, number,
+    other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -34,12 +34,16 @@ pub struct OptConfig {
     /// Whether blocks normalise what goes in, and a last norm what comes out; the 350M model normalises each sum
     /// instead.
     pub norm_first: bool,
+    /// Whether there is that last norm; no matter where each sum is normalised.
+    pub final_norm: bool,
     /// Whether dense layers have biases.
     pub use_bias: bool,
     /// Whether norms have a scale and a shift.
     pub norm_affine: bool,
     /// What a token's position is.
     pub positions: OptPositions,
+    /// Whether the logits' weights are the token table.
+    pub tie_embedding_weights: bool,
 }
 
 /// What a token's position is.
@@ -65,9 +69,11 @@ impl Default for OptConfig {
             embedding_dim: 768,
             activation: Activation::Relu,
             norm_first: true,
+            final_norm: true,
             use_bias: true,
             norm_affine: true,
             positions: OptPositions::Absolute,
+            tie_embedding_weights: true,
         }
     }
 }
@@ -82,9 +88,6 @@ impl OptConfig {
         let defaults = OptConfig::default();
         let parsed = match config.source() {
             ConfigSource::HuggingFace { model_type } if model_type == "opt" => {
-                if config.opt_bool("_remove_final_layer_norm")?.unwrap_or(false) {
-                    return Err(field("_remove_final_layer_norm", true, "false"));
-                }
                 let hidden_dim = config.usize("hidden_size")?;
                 OptConfig {
                     vocabulary_size: config.usize("vocab_size")?,
@@ -97,12 +100,14 @@ impl OptConfig {
                     embedding_dim: config.opt_usize("word_embed_proj_dim")?.unwrap_or(hidden_dim),
                     activation: activation(config.opt_str("activation_function")?.unwrap_or("relu"))?,
                     norm_first: config.opt_bool("do_layer_norm_before")?.unwrap_or(true),
+                    final_norm: !config.opt_bool("_remove_final_layer_norm")?.unwrap_or(false),
                     use_bias: config.opt_bool("enable_bias")?.unwrap_or(true),
                     norm_affine: config.opt_bool("layer_norm_elementwise_affine")?.unwrap_or(true),
                     positions: match config.opt_bool("absolute_positions")? {
                         Some(true) => OptPositions::Absolute,
                         Some(false) | None => OptPositions::Counted,
                     },
+                    tie_embedding_weights: config.opt_bool("tie_word_embeddings")?.unwrap_or(true),
                 }
             }
             ConfigSource::Keras { class_name } if class_name == "OPTBackbone" => {
@@ -142,8 +147,10 @@ impl OptConfig {
             "word_embed_proj_dim": self.embedding_dim,
             "activation_function": activation_name(self.activation)?,
             "do_layer_norm_before": self.norm_first,
+            "_remove_final_layer_norm": !self.final_norm,
             "enable_bias": self.use_bias,
             "layer_norm_elementwise_affine": self.norm_affine,
+            "tie_word_embeddings": self.tie_embedding_weights,
             "absolute_positions": self.positions == OptPositions::Absolute,
         })))
     }

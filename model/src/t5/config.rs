@@ -46,7 +46,7 @@ pub struct T5Config {
 }
 
 impl Default for T5Config {
-    /// T5 base, with KerasHub's defaults but for the activation, which is not gated in it.
+    /// The sizes of T5 base, with KerasHub's defaults: a gate, which T5 1.1 has and T5 has not.
     fn default() -> Self {
         T5Config {
             vocabulary_size: 32_128,
@@ -57,7 +57,7 @@ impl Default for T5Config {
             key_value_dim: 64,
             dropout: 0.1,
             activation: Activation::Relu,
-            use_gated_activation: false,
+            use_gated_activation: true,
             layer_norm_epsilon: 1e-6,
             tie_embedding_weights: true,
             decoder_num_layers: 12,
@@ -122,7 +122,9 @@ impl T5Config {
                     },
                     dropout: dropout(config.opt_f32("dropout")?),
                     activation: keras_activation(config.opt_function("activation")?.unwrap_or("relu"))?,
-                    use_gated_activation: config.opt_bool("use_gated_activation")?.unwrap_or(true),
+                    use_gated_activation: config
+                        .opt_bool("use_gated_activation")?
+                        .unwrap_or(defaults.use_gated_activation),
                     layer_norm_epsilon: epsilon,
                     tie_embedding_weights: tied,
                     decoder_num_layers: num_layers,

@@ -76,18 +76,21 @@ pub fn outputs(
         |layer: usize, states: SequenceOutput<'_>| all.push((format!("hs.{layer}"), padded(batch, states)));
     let output = model.forward_observed(&mut session, batch.inputs(), &mut observe).unwrap();
     let sequence = padded(batch, output.sequence_output);
-    let pooled: Vec<f32> = (0..count).flat_map(|i| output.pooled_output.row(i).to_vec()).collect();
-    if let Some(heads) = heads {
+    let pooled: Option<Vec<f32>> =
+        output.pooled_output.map(|pooled| (0..count).flat_map(|i| pooled.row(i).to_vec()).collect());
+    if let Some(heads) = heads.filter(|heads| heads.has_mlm()) {
         let mut logits = vec![f32::NAN; tokens * vocabulary];
         let rows = MatRef::new(&sequence, tokens, hidden).unwrap();
         heads.mlm_logits(&mut session, rows, &mut logits).unwrap();
         all.push(("mlm_logits".to_owned(), logits));
+    }
+    if let (Some(heads), Some(pooled)) = (heads.filter(|heads| heads.has_nsp()), &pooled) {
         let mut logits = vec![f32::NAN; count * 2];
-        heads.nsp_logits(&mut session, MatRef::new(&pooled, count, hidden).unwrap(), &mut logits).unwrap();
+        heads.nsp_logits(&mut session, MatRef::new(pooled, count, hidden).unwrap(), &mut logits).unwrap();
         all.push(("nsp_logits".to_owned(), logits));
     }
     all.push(("sequence_output".to_owned(), sequence));
-    all.push(("pooled_output".to_owned(), pooled));
+    all.extend(pooled.map(|pooled| ("pooled_output".to_owned(), pooled)));
     all
 }
 

@@ -59,21 +59,30 @@ fn bert(
     let mut observe = |layer: usize, states: SequenceOutput<'_>| layers.put("", layer, batch.shape, states);
     let output = model.forward_observed(session, inputs, &mut observe)?;
     let sequence = batch.padded(output.sequence_output)?;
-    let pooled: Vec<f32> = (0..count).flat_map(|i| output.pooled_output.row(i).to_vec()).collect();
+    let pooled: Option<Vec<f32>> =
+        output.pooled_output.map(|pooled| (0..count).flat_map(|i| pooled.row(i).to_vec()).collect());
     let mut outputs = layers.finish()?;
     if args.logits {
         let heads = BertPretrainingHeads::load(preset, model)?
             .ok_or("the file has no heads to compute logits with")?;
-        let vocabulary = model.config().vocabulary_size;
-        let logits =
-            batch.logits(&sequence, vocabulary, |rows, logits| heads.mlm_logits(session, rows, logits))?;
-        outputs.insert("mlm_logits".to_owned(), logits);
-        let mut logits = vec![0.0; count * 2];
-        heads.nsp_logits(session, MatRef::new(&pooled, count, hidden)?, &mut logits)?;
-        outputs.insert("nsp_logits".to_owned(), (vec![count, 2], logits));
+        if heads.has_mlm() {
+            let vocabulary = model.config().vocabulary_size;
+            let logits = batch
+                .logits(&sequence, vocabulary, |rows, logits| heads.mlm_logits(session, rows, logits))?;
+            outputs.insert("mlm_logits".to_owned(), logits);
+        }
+        if heads.has_nsp() {
+            let pooled =
+                pooled.as_ref().ok_or("the file has a next-sentence head and no pooler before it")?;
+            let mut logits = vec![0.0; count * 2];
+            heads.nsp_logits(session, MatRef::new(pooled, count, hidden)?, &mut logits)?;
+            outputs.insert("nsp_logits".to_owned(), (vec![count, 2], logits));
+        }
     }
     outputs.insert("sequence_output".to_owned(), sequence);
-    outputs.insert("pooled_output".to_owned(), (vec![count, hidden], pooled));
+    if let Some(pooled) = pooled {
+        outputs.insert("pooled_output".to_owned(), (vec![count, hidden], pooled));
+    }
     Ok(outputs)
 }
 
