@@ -141,6 +141,157 @@ fn minilm_inspection_and_memory() {
     }
 }
 
+/// A tiny BERT of either library's format, `hf` or `keras`, with a tokenizer whose words are w5 to w96.
+fn tiny_bert(format: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vocabulary: Vec<String> = (0..97).map(|i| format!("w{i}")).collect();
+    vocabulary[..5].clone_from_slice(&["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned));
+    let (weights, words) = match format {
+        "keras" => ("model.weights.h5", "assets/tokenizer/vocabulary.txt"),
+        _ => ("model.safetensors", "vocab.txt"),
+    };
+    for file in ["config.json", weights] {
+        std::fs::copy(fixture(format!("bert_tanh/{format}/{file}")), dir.path().join(file)).unwrap();
+    }
+    put(&dir, words, &vocabulary.join("\n"));
+    if format == "keras" {
+        put(&dir, "tokenizer.json", r#"{"class_name": "BertTokenizer", "config": {"lowercase": true}}"#);
+    }
+    dir
+}
+
+/// Writes a file of a preset.
+fn put(dir: &tempfile::TempDir, file: &str, content: &str) {
+    let file = dir.path().join(file);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, content).unwrap();
+}
+
+/// The embedding of a text, and its length.
+fn embedding(dir: &tempfile::TempDir, text: &str, more: &[&str]) -> (Vec<f64>, f64) {
+    let report = json(&[&["embed", "--json", "--model", path(dir.path()), text], more].concat());
+    let values: Vec<f64> =
+        report["embeddings"][0].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    let length = values.iter().map(|x| x * x).sum::<f64>().sqrt();
+    (values, length)
+}
+
+#[test]
+fn embed_does_as_modules_json_says() {
+    const MODULES: [&str; 4] = ["Transformer", "Pooling", "Normalize", "Dense"];
+    let dir = tiny_bert("hf");
+    let modules = |kinds: &[&str]| {
+        let module = |(i, kind): (usize, &&str)| {
+            let path = if i == 0 { String::new() } else { format!("{i}_Own{kind}") };
+            serde_json::json!({ "idx": i, "path": path, "type": format!("sentence_transformers.models.{kind}") })
+        };
+        let list: Vec<Value> = kinds.iter().enumerate().map(module).collect();
+        put(&dir, "modules.json", &Value::from(list).to_string());
+    };
+    let text = "w7 w8 w9";
+    let [mean, cls] = ["mean", "cls"].map(|pooling| embedding(&dir, text, &["--pooling", pooling]));
+    assert_eq!(embedding(&dir, text, &[]), mean);
+
+    modules(&MODULES[..3]);
+    fail(&["embed", "--model", path(dir.path()), text], 1, "1_OwnPooling/config.json");
+    put(&dir, "1_Pooling/config.json", r#"{"pooling_mode_max_tokens": true}"#);
+    put(&dir, "1_OwnPooling/config.json", r#"{"pooling_mode_cls_token": true}"#);
+    assert_eq!(embedding(&dir, text, &[]), cls);
+    assert_eq!(embedding(&dir, text, &["--pooling", "mean"]), mean);
+    modules(&MODULES[..2]);
+    assert!((embedding(&dir, text, &[]).1 - 1.0).abs() > 0.1, "not normalised");
+
+    for wrong in [
+        &["Transformer", "Pooling", "Dense", "Normalize"][..],
+        &["Transformer", "Pooling", "Dense"],
+        &["Transformer", "Dense"],
+        &["Transformer"],
+        &[],
+    ] {
+        modules(wrong);
+        fail(
+            &["embed", "--model", path(dir.path()), "--pooling", "mean", text],
+            1,
+            &format!("modules are {}", wrong.join(", ")),
+        );
+    }
+    put(
+        &dir,
+        "modules.json",
+        r#"[{"type": "custom.Transformer"}, {"type": "custom.Pooling", "path": "1_Pooling"}]"#,
+    );
+    fail(&["embed", "--model", path(dir.path()), text], 1, "modules.json: modules are custom.Transformer");
+    put(
+        &dir,
+        "modules.json",
+        r#"[{"type": "sentence_transformers.models.Transformer"}, {"type":
+        "sentence_transformers.models.Pooling", "path": "../up"}]"#,
+    );
+    fail(&["embed", "--model", path(dir.path()), text], 1, "../up");
+
+    std::fs::remove_file(dir.path().join("modules.json")).unwrap();
+    for (len, part) in [("1", "max_seq_length is 1"), ("\"4\"", "max_seq_length is \"4\"")] {
+        put(&dir, "sentence_bert_config.json", &format!("{{\"max_seq_length\": {len}}}"));
+        fail(&["embed", "--model", path(dir.path()), text], 1, part);
+    }
+}
+
+#[test]
+fn embed_does_as_a_keras_task_says() {
+    let dir = tiny_bert("keras");
+    let text = "w7 w8 w9 w10";
+    let [mean, cls, max] =
+        ["mean", "cls", "max"].map(|pooling| embedding(&dir, text, &["--pooling", pooling]));
+    let short = embedding(&dir, "w7 w8", &[]);
+    assert!(mean != cls && mean != max && mean != short && (mean.1 - 1.0).abs() < 1e-6);
+    assert_eq!(embedding(&dir, text, &[]), mean);
+
+    let layer = |class: &str, config: Value| serde_json::json!({ "class_name": class, "config": config });
+    let preprocessor =
+        |len: u32| layer("BertTextEmbedderPreprocessor", serde_json::json!({ "sequence_length": len }));
+    let task = |config: Value| put(&dir, "task.json", &layer("BertTextEmbedder", config).to_string());
+    task(serde_json::json!({ "pooling_mode": "cls", "normalize": true, "preprocessor": null }));
+    assert_eq!(embedding(&dir, text, &[]), cls);
+    assert_eq!(embedding(&dir, text, &["--pooling", "max"]), max);
+    task(serde_json::json!({ "pooling_mode": "max", "normalize": false }));
+    let (values, length) = embedding(&dir, text, &[]);
+    assert!((length - 1.0).abs() > 0.1, "not normalised");
+    assert!(values.iter().zip(&max.0).all(|(x, unit)| (x / length - unit).abs() < 1e-6));
+
+    // Two words and the special tokens around them; the task's own preprocessor comes first.
+    put(&dir, "preprocessor.json", &preprocessor(4).to_string());
+    task(serde_json::json!({}));
+    assert_eq!(embedding(&dir, text, &[]), short);
+    task(serde_json::json!({ "preprocessor": preprocessor(32) }));
+    assert_eq!(embedding(&dir, text, &[]), mean);
+
+    for (config, part) in [
+        (serde_json::json!({ "pooling_mode": "last" }), "pooling_mode is \"last\""),
+        (serde_json::json!({ "normalize": 1 }), "normalize is 1"),
+        (
+            serde_json::json!({ "preprocessor": { "config": { "sequence_length": -1 } } }),
+            "sequence_length is -1",
+        ),
+    ] {
+        task(config);
+        fail(&["embed", "--model", path(dir.path()), text], 1, part);
+    }
+
+    // Files of other classes leave the defaults, and so do another library's.
+    put(
+        &dir,
+        "task.json",
+        &layer("BertTextClassifier", serde_json::json!({ "pooling_mode": "cls" })).to_string(),
+    );
+    put(
+        &dir,
+        "preprocessor.json",
+        r#"{"class_name": "BertTextClassifierPreprocessor", "config": {"sequence_length": 4}}"#,
+    );
+    put(&dir, "1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#);
+    assert_eq!(embedding(&dir, text, &[]), mean);
+}
+
 #[test]
 fn run_computes_what_the_goldens_say() {
     check_run(
