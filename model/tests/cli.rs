@@ -563,6 +563,55 @@ fn failures_are_status_1_and_name_the_thing() {
     run("token_idz", vec![1, 2], &[1, 1], "token_idz");
 }
 
+/// Runs that print, with this for their standard output: the status, and standard error.
+#[cfg(unix)]
+fn print_to(output: impl Fn() -> Stdio) -> Vec<(Option<i32>, String)> {
+    let (tiny, opt) = (fixture("bert_tanh/hf"), fixture("opt_pre/hf"));
+    let words = tiny_bert("hf");
+    let generate = ["generate", "--model", path(&opt), "--max-new-tokens", "4", "--prompt-ids", "5"];
+    [
+        &["--help"][..],
+        &["inspect", "--model", path(&tiny)],
+        &["inspect", "--json", "--model", path(&tiny)],
+        &["embed", "--model", path(words.path()), "w5"],
+        &["embed", "--json", "--model", path(words.path()), "w5"],
+        &generate,
+        &[&generate[..], &["--json"]].concat(),
+        &[&generate[..], &["--prompt-ids", "6"]].concat(),
+    ]
+    .iter()
+    .map(|arguments| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rachis"));
+        command.args(*arguments).env_remove("RACHIS_ISA").stdin(Stdio::null()).stdout(output());
+        let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    })
+    .collect()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_reader_that_is_gone_ends_it_quietly() {
+    for (status, errors) in print_to(|| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer.into()
+    }) {
+        assert_eq!((status, errors.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_a_failure() {
+    for (status, errors) in
+        print_to(|| std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into())
+    {
+        assert_eq!(status, Some(1), "{errors}");
+        assert!(errors.starts_with("error: standard output: ") && errors.lines().count() == 1, "{errors}");
+    }
+}
+
 #[test]
 fn verify_finds_what_is_not_a_number() {
     let dir = tempfile::tempdir().unwrap();

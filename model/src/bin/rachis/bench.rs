@@ -8,8 +8,8 @@ use rachis::loader::Preset;
 use rachis::{Backbone, BertInputs, CacheOptions, Session, Tokens};
 use serde_json::json;
 
-use crate::Result;
 use crate::args::{BadUsage, BenchArgs};
+use crate::{Result, print};
 
 /// Calls are repeated for this long, and at least [`FEWEST`] times.
 const DURATION: Duration = Duration::from_secs(3);
@@ -70,10 +70,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         "bytes_copied": preset.bytes_copied(),
     });
     if args.common.json {
-        println!("{report}");
+        print(format_args!("{report}\n"))?;
     } else if let Some(fields) = report.as_object() {
         for (key, value) in fields {
-            println!("{key:>12}  {value}");
+            print(format_args!("{key:>12}  {value}\n"))?;
         }
     }
     Ok(())

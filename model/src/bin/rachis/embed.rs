@@ -7,9 +7,8 @@ use rachis::loader::{ConfigSource, Preset};
 use rachis::{Backbone, BertInputs, Pooling, Session, Tokens, normalize};
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::args::{EmbedArgs, PoolingName};
-use crate::tokenizer;
+use crate::{Result, print, tokenizer};
 
 /// Texts that run in one forward pass.
 const BATCH: usize = 32;
@@ -42,8 +41,7 @@ pub fn embed(args: &EmbedArgs) -> Result<()> {
     if recipe.normalize {
         normalize(&mut embeddings, width);
     }
-    print(args, &texts, &embeddings, width);
-    Ok(())
+    report(args, &texts, &embeddings, width)
 }
 
 /// The texts given, or the lines of standard input.
@@ -195,21 +193,21 @@ fn wrong(file: &str, name: &str, found: &Value, expected: &str) -> Box<dyn Error
     format!("{file}: {name} is {:.60}, expected {expected}", found.to_string()).into()
 }
 
-fn print(args: &EmbedArgs, texts: &[String], embeddings: &[f32], width: usize) {
+fn report(args: &EmbedArgs, texts: &[String], embeddings: &[f32], width: usize) -> Result<()> {
     let rows: Vec<&[f32]> = embeddings.chunks_exact(width).collect();
     if args.common.json {
-        println!("{}", json!({ "embeddings": rows }));
-        return;
+        return print(format_args!("{}\n", json!({ "embeddings": rows })));
     }
     for (i, text) in texts.iter().enumerate() {
-        println!("{:>3}  {text}", i + 1);
+        print(format_args!("{:>3}  {text}\n", i + 1))?;
     }
     let header: String = (1..=rows.len()).map(|i| format!("{i:>8}")).collect();
-    println!("\ncosine similarity\n   {header}");
+    print(format_args!("\ncosine similarity\n   {header}\n"))?;
     for (i, a) in rows.iter().enumerate() {
         let line: String = rows.iter().map(|b| format!("{:>8.4}", cosine(a, b))).collect();
-        println!("{:>3}{line}", i + 1);
+        print(format_args!("{:>3}{line}\n", i + 1))?;
     }
+    Ok(())
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {

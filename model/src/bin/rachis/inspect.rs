@@ -4,8 +4,8 @@ use rachis::Backbone;
 use rachis::loader::{Access, Data, Preset, Tensor};
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::args::InspectArgs;
+use crate::{Result, print};
 
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     report(args, false)
@@ -34,16 +34,12 @@ fn report(args: &InspectArgs, verify: bool) -> Result<()> {
     if verify {
         summary["not_finite"] = bad.clone().into();
     }
-    if args.json {
-        println!("{summary}");
-    } else {
-        print(&summary);
-    }
+    let printed = if args.json { print(format_args!("{summary}\n")) } else { table(&summary) };
     match bad.first() {
         Some(first) => {
             Err(format!("weight {} has {} values that are not finite", first["name"], first["count"]).into())
         }
-        None => Ok(()),
+        None => printed,
     }
 }
 
@@ -68,19 +64,20 @@ fn not_finite(tensor: &Tensor) -> Option<Value> {
     (count > 0).then(|| json!({ "name": tensor.name(), "count": count }))
 }
 
-fn print(summary: &Value) {
+fn table(summary: &Value) -> Result<()> {
     for key in ["architecture", "dtype", "parameters", "bytes_mapped", "bytes_copied"] {
-        println!("{key:>14}  {}", plain(&summary[key]));
+        print(format_args!("{key:>14}  {}\n", plain(&summary[key])))?;
     }
     for file in summary["files"].as_array().into_iter().flatten() {
-        println!("{:>14}  {} ({} bytes)", "file", plain(&file["name"]), file["bytes"]);
+        print(format_args!("{:>14}  {} ({} bytes)\n", "file", plain(&file["name"]), file["bytes"]))?;
     }
-    println!();
+    print("\n")?;
     for tensor in summary["tensors"].as_array().into_iter().flatten() {
         let copied = if tensor["copied"] == true { "copied" } else { "mapped" };
         let (dtype, name, shape) = (plain(&tensor["dtype"]), plain(&tensor["name"]), &tensor["shape"]);
-        println!("{dtype:>6}  {copied}  {:>12} bytes  {name} {shape}", tensor["bytes"]);
+        print(format_args!("{dtype:>6}  {copied}  {:>12} bytes  {name} {shape}\n", tensor["bytes"]))?;
     }
+    Ok(())
 }
 
 /// A value without the quotes of JSON strings.
