@@ -612,6 +612,38 @@ fn output_that_cannot_be_written_is_a_failure() {
     }
 }
 
+/// A tiny BERT with more tensors than it reads.
+fn bert_beside(extra: &[(&str, Dtype, &[u8])]) -> tempfile::TempDir {
+    let dir = tiny_bert("hf");
+    let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let extra = extra.iter().map(|(name, dtype, bytes)| {
+        let shape = vec![bytes.len() * 8 / dtype.bitsize()];
+        (name.to_string(), TensorView::new(*dtype, shape, bytes).unwrap())
+    });
+    let tensors: Vec<_> = file.tensors().into_iter().chain(extra).collect();
+    safetensors::serialize_to_file(tensors, None, &dir.path().join("model.safetensors")).unwrap();
+    dir
+}
+
+#[test]
+fn names_out_of_files_do_not_reach_the_terminal_as_they_are() {
+    let name = "\u{1b}]0;title\u{7}\nsecond\tline\u{202e}\u{9b}1m größe 日本 it's";
+    let dir = bert_beside(&[(name, Dtype::U8, &[0])]);
+    let text = succeed(&["inspect", "--model", path(dir.path())]);
+    let shown = r"\u{1b}]0;title\u{7}\nsecond\tline\u{202e}\u{9b}1m größe 日本 it's [1]";
+    assert!(text.lines().any(|line| line.ends_with(shown)), "{text}");
+    assert!(
+        json(&["inspect", "--json", "--model", path(dir.path())])["tensors"].to_string().contains("größe")
+    );
+
+    let input = dir.path().join("in.safetensors");
+    let view = TensorView::new(Dtype::U8, vec![1], &[0]).unwrap();
+    safetensors::serialize_to_file([(name, view)], None, &input).unwrap();
+    let (model, input) = (path(dir.path()), path(&input));
+    fail(&["run", "--model", model, "--input", input, "--output", "x"], 1, r"\u{1b}]0;title\u{7} second");
+}
+
 #[test]
 fn verify_finds_what_is_not_a_number() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use rachis::loader::{Access, Data, Preset, Tensor};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
-use crate::{Result, print};
+use crate::{Result, print, visible};
 
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     report(args, false)
@@ -80,7 +80,7 @@ fn table(summary: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A value without the quotes of JSON strings.
+/// A value without the quotes of JSON strings, on one line.
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), visible)
 }

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Err(error) if error.downcast_ref().is_some_and(OutputError::is_closed) => ExitCode::SUCCESS,
         Err(error) => {
             let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            complain(&format!("error: {line}"));
+            complain(&format!("error: {}", visible(&line)));
             ExitCode::from(if error.is::<args::BadUsage>() { 2 } else { 1 })
         }
     }
@@ -59,6 +59,21 @@ fn run(command: Command) -> Result<()> {
 fn print(text: impl Display) -> Result<()> {
     let mut out = io::stdout().lock();
     Ok(write!(out, "{text}").and_then(|()| out.flush()).map_err(OutputError)?)
+}
+
+/// A text out of a file for a line on a terminal: what would control it, or turn the order of letters, is escaped.
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                visible.extend(c.escape_unicode());
+            }
+            c if c.is_control() => visible.extend(c.escape_debug()),
+            c => visible.push(c),
+        }
+    }
+    visible
 }
 
 /// Writes a line to standard error; there is nobody to tell when that fails.
