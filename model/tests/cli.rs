@@ -491,9 +491,21 @@ fn check_run((family, model): (&str, &str), names: &[(&str, &str)], tensors: &[&
         let model = fixture(format!("{model}/hf"));
         let (from, to) = (path(&input), path(&output));
         let mut arguments = vec!["run", "--model", path(&model), "--input", from, "--output", to];
-        succeed(&arguments);
-        arguments.extend(["--logits", "--layers"]);
-        succeed(&arguments);
+        assert_eq!(succeed(&arguments), "");
+        arguments.extend(["--logits", "--layers", "--json"]);
+        let report = json(&arguments);
+        assert_eq!(report["output"], to);
+        let written = std::fs::read(&output).unwrap();
+        let written = SafeTensors::deserialize(&written).unwrap();
+        let described = report["tensors"].as_array().unwrap();
+        assert_eq!(described.len(), written.len());
+        for tensor in described {
+            let view = written.tensor(tensor["name"].as_str().unwrap()).unwrap();
+            assert!(
+                tensor["shape"] == serde_json::json!(view.shape()) && tensor["dtype"] == "F32",
+                "{tensor}"
+            );
+        }
     }
     let bytes = std::fs::read(&output).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
