@@ -440,6 +440,7 @@ fn generate_refuses_what_it_cannot_do() {
     refuse(2, "5,x", &["--prompt-ids", "5,x"]);
     refuse(2, "--num-beams", &["--prompt-ids", "5", "--num-beams", "2", "--seed", "1"]);
     refuse(2, "sometimes", &["--prompt-ids", "5", "--num-beams", "2", "--early-stopping", "sometimes"]);
+    refuse(2, "sometimes", &["--prompt-ids", "5", "--early-stopping", "sometimes"]);
     refuse(1, "tokenizer.json", &["--prompt", "hello"]);
     refuse(1, "97", &["--prompt-ids", "97"]);
     refuse(1, "temperature", &["--prompt-ids", "5", "--temperature", "0"]);
@@ -537,7 +538,9 @@ fn bad_usage_is_status_2_and_one_line() {
     fail(&["embed"], 2, "TEXT");
     fail(&["frobnicate"], 2, "frobnicate");
     fail(&["inspect"], 2, "--model");
-    fail(&["bench", "--model", tiny, "--work", "encode:1"], 2, "encode:1");
+    for work in ["encode:1", "encode:1,2,x", "encode:1,2,", "encode:1,2,3", "encode:x,1,2"] {
+        fail(&["bench", "--model", tiny, "--work", work], 2, work);
+    }
     fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--isa", "sse9"], 2, "sse9");
     fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--dtype", "int8"], 2, "int8");
     fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--threads", "0"], 2, "0");

@@ -3,8 +3,8 @@
 use core::ops::ControlFlow;
 
 use rachis::generation::{
-    BeamRule, BeamSearch, Choice, EarlyStopping, Generated, GenerationConfig, GenerationInputs, Progress,
-    Sampler, Strategy, generate,
+    BeamRule, BeamSearch, Choice, Generated, GenerationConfig, GenerationInputs, Progress, Sampler, Strategy,
+    generate,
 };
 use rachis::loader::Preset;
 use rachis::{Decoder, Session, Tokens};
@@ -212,19 +212,12 @@ impl GenerateArgs {
                 let rule = match rule {
                     BeamRule::HuggingFace { length_penalty, early_stopping } => BeamRule::HuggingFace {
                         length_penalty: self.length_penalty.unwrap_or(length_penalty),
-                        early_stopping: self.early_stopping()?.unwrap_or(early_stopping),
+                        early_stopping: self.early_stopping.unwrap_or(early_stopping),
                     },
                     other => other,
                 };
                 Ok(BeamSearch { num_beams, rule }.into())
             }
         }
-    }
-
-    fn early_stopping(&self) -> Result<Option<EarlyStopping>> {
-        let Some(name) = &self.early_stopping else { return Ok(None) };
-        let found = EarlyStopping::from_name(name);
-        let unknown = || BadUsage(format!("--early-stopping is {name}, expected true, false or never"));
-        Ok(Some(found.ok_or_else(unknown)?))
     }
 }
