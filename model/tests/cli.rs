@@ -674,3 +674,29 @@ fn verify_finds_what_is_not_a_number() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["not_finite"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn verify_looks_at_every_type_of_float() {
+    let doubles = [1.0, f64::INFINITY, f64::NAN, f64::MAX].map(f64::to_le_bytes).concat();
+    let complex = [1.0, f32::NEG_INFINITY].map(f32::to_le_bytes).concat();
+    let dir = bert_beside(&[
+        ("a.f64", Dtype::F64, &doubles),
+        ("b.c64", Dtype::C64, &complex),
+        ("c.e5m2", Dtype::F8_E5M2, &[0x00, 0x7b, 0x7c, 0xfd, 0x80]),
+        ("d.e4m3", Dtype::F8_E4M3, &[0x00, 0x7e, 0x7f, 0xff, 0x80]),
+        ("e.fnuz", Dtype::F8_E4M3FNUZ, &[0x00, 0x7f, 0xff, 0x80]),
+        ("f.e8m0", Dtype::F8_E8M0, &[0x00, 0x7f, 0xff]),
+        ("g.finite", Dtype::F64, &f64::MIN_POSITIVE.to_le_bytes()),
+        ("h.integers", Dtype::U8, &[0x7f, 0x80, 0xff]),
+    ]);
+    let output = rachis(&["verify", "--json", "--model", path(dir.path())]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found: Vec<_> = report["not_finite"].as_array().unwrap().iter().collect();
+    let found: Vec<_> =
+        found.iter().map(|bad| (bad["name"].as_str().unwrap(), bad["count"].as_u64().unwrap())).collect();
+    assert_eq!(
+        found,
+        [("a.f64", 2), ("b.c64", 1), ("c.e5m2", 2), ("d.e4m3", 2), ("e.fnuz", 1), ("f.e8m0", 1)]
+    );
+}
