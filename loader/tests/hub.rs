@@ -85,6 +85,8 @@ fn a_fresh_download() {
         ("vocab.txt", b"[PAD]\n"),
         ("tokenizer.json", b"{}"),
         ("1_Pooling/config.json", br#"{"pooling_mode_mean_tokens": true}"#),
+        ("modules.json", b"[]"),
+        ("sentence_bert_config.json", br#"{"max_seq_length": 256}"#),
         ("pytorch_model.bin", b"never"),
         ("model.weights.h5", b"of the other kind"),
         ("onnx/model.onnx", b"never"),
@@ -94,7 +96,15 @@ fn a_fresh_download() {
     ]);
     let path = place.fetch("hf://org/tiny").unwrap();
     assert_eq!(path, place.snapshot());
-    let wanted = ["1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json", "vocab.txt"];
+    let wanted = [
+        "1_Pooling/config.json",
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+        "vocab.txt",
+    ];
     assert_eq!(tree(&path), wanted);
     assert_eq!(place.server.files_asked_for(), wanted);
     assert!(place.server.requests().iter().all(|request| request.authorization.is_none()));
@@ -150,6 +160,8 @@ fn keras_presets() {
         let small: &[(&str, &[u8])] = &[
             ("config.json", KERAS.as_bytes()),
             ("metadata.json", b"{}"),
+            ("preprocessor.json", b"{}"),
+            ("task.json", b"{}"),
             ("tokenizer.json", b"{}"),
             ("assets/tokenizer/vocabulary.txt", b"[PAD]\n"),
         ];

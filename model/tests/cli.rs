@@ -141,6 +141,157 @@ fn minilm_inspection_and_memory() {
     }
 }
 
+/// A tiny BERT of either library's format, `hf` or `keras`, with a tokenizer whose words are w5 to w96.
+fn tiny_bert(format: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vocabulary: Vec<String> = (0..97).map(|i| format!("w{i}")).collect();
+    vocabulary[..5].clone_from_slice(&["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned));
+    let (weights, words) = match format {
+        "keras" => ("model.weights.h5", "assets/tokenizer/vocabulary.txt"),
+        _ => ("model.safetensors", "vocab.txt"),
+    };
+    for file in ["config.json", weights] {
+        std::fs::copy(fixture(format!("bert_tanh/{format}/{file}")), dir.path().join(file)).unwrap();
+    }
+    put(&dir, words, &vocabulary.join("\n"));
+    if format == "keras" {
+        put(&dir, "tokenizer.json", r#"{"class_name": "BertTokenizer", "config": {"lowercase": true}}"#);
+    }
+    dir
+}
+
+/// Writes a file of a preset.
+fn put(dir: &tempfile::TempDir, file: &str, content: &str) {
+    let file = dir.path().join(file);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, content).unwrap();
+}
+
+/// The embedding of a text, and its length.
+fn embedding(dir: &tempfile::TempDir, text: &str, more: &[&str]) -> (Vec<f64>, f64) {
+    let report = json(&[&["embed", "--json", "--model", path(dir.path()), text], more].concat());
+    let values: Vec<f64> =
+        report["embeddings"][0].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    let length = values.iter().map(|x| x * x).sum::<f64>().sqrt();
+    (values, length)
+}
+
+#[test]
+fn embed_does_as_modules_json_says() {
+    const MODULES: [&str; 4] = ["Transformer", "Pooling", "Normalize", "Dense"];
+    let dir = tiny_bert("hf");
+    let modules = |kinds: &[&str]| {
+        let module = |(i, kind): (usize, &&str)| {
+            let path = if i == 0 { String::new() } else { format!("{i}_Own{kind}") };
+            serde_json::json!({ "idx": i, "path": path, "type": format!("sentence_transformers.models.{kind}") })
+        };
+        let list: Vec<Value> = kinds.iter().enumerate().map(module).collect();
+        put(&dir, "modules.json", &Value::from(list).to_string());
+    };
+    let text = "w7 w8 w9";
+    let [mean, cls] = ["mean", "cls"].map(|pooling| embedding(&dir, text, &["--pooling", pooling]));
+    assert_eq!(embedding(&dir, text, &[]), mean);
+
+    modules(&MODULES[..3]);
+    fail(&["embed", "--model", path(dir.path()), text], 1, "1_OwnPooling/config.json");
+    put(&dir, "1_Pooling/config.json", r#"{"pooling_mode_max_tokens": true}"#);
+    put(&dir, "1_OwnPooling/config.json", r#"{"pooling_mode_cls_token": true}"#);
+    assert_eq!(embedding(&dir, text, &[]), cls);
+    assert_eq!(embedding(&dir, text, &["--pooling", "mean"]), mean);
+    modules(&MODULES[..2]);
+    assert!((embedding(&dir, text, &[]).1 - 1.0).abs() > 0.1, "not normalised");
+
+    for wrong in [
+        &["Transformer", "Pooling", "Dense", "Normalize"][..],
+        &["Transformer", "Pooling", "Dense"],
+        &["Transformer", "Dense"],
+        &["Transformer"],
+        &[],
+    ] {
+        modules(wrong);
+        fail(
+            &["embed", "--model", path(dir.path()), "--pooling", "mean", text],
+            1,
+            &format!("modules are {}", wrong.join(", ")),
+        );
+    }
+    put(
+        &dir,
+        "modules.json",
+        r#"[{"type": "custom.Transformer"}, {"type": "custom.Pooling", "path": "1_Pooling"}]"#,
+    );
+    fail(&["embed", "--model", path(dir.path()), text], 1, "modules.json: modules are custom.Transformer");
+    put(
+        &dir,
+        "modules.json",
+        r#"[{"type": "sentence_transformers.models.Transformer"}, {"type":
+        "sentence_transformers.models.Pooling", "path": "../up"}]"#,
+    );
+    fail(&["embed", "--model", path(dir.path()), text], 1, "../up");
+
+    std::fs::remove_file(dir.path().join("modules.json")).unwrap();
+    for (len, part) in [("1", "max_seq_length is 1"), ("\"4\"", "max_seq_length is \"4\"")] {
+        put(&dir, "sentence_bert_config.json", &format!("{{\"max_seq_length\": {len}}}"));
+        fail(&["embed", "--model", path(dir.path()), text], 1, part);
+    }
+}
+
+#[test]
+fn embed_does_as_a_keras_task_says() {
+    let dir = tiny_bert("keras");
+    let text = "w7 w8 w9 w10";
+    let [mean, cls, max] =
+        ["mean", "cls", "max"].map(|pooling| embedding(&dir, text, &["--pooling", pooling]));
+    let short = embedding(&dir, "w7 w8", &[]);
+    assert!(mean != cls && mean != max && mean != short && (mean.1 - 1.0).abs() < 1e-6);
+    assert_eq!(embedding(&dir, text, &[]), mean);
+
+    let layer = |class: &str, config: Value| serde_json::json!({ "class_name": class, "config": config });
+    let preprocessor =
+        |len: u32| layer("BertTextEmbedderPreprocessor", serde_json::json!({ "sequence_length": len }));
+    let task = |config: Value| put(&dir, "task.json", &layer("BertTextEmbedder", config).to_string());
+    task(serde_json::json!({ "pooling_mode": "cls", "normalize": true, "preprocessor": null }));
+    assert_eq!(embedding(&dir, text, &[]), cls);
+    assert_eq!(embedding(&dir, text, &["--pooling", "max"]), max);
+    task(serde_json::json!({ "pooling_mode": "max", "normalize": false }));
+    let (values, length) = embedding(&dir, text, &[]);
+    assert!((length - 1.0).abs() > 0.1, "not normalised");
+    assert!(values.iter().zip(&max.0).all(|(x, unit)| (x / length - unit).abs() < 1e-6));
+
+    // Two words and the special tokens around them; the task's own preprocessor comes first.
+    put(&dir, "preprocessor.json", &preprocessor(4).to_string());
+    task(serde_json::json!({}));
+    assert_eq!(embedding(&dir, text, &[]), short);
+    task(serde_json::json!({ "preprocessor": preprocessor(32) }));
+    assert_eq!(embedding(&dir, text, &[]), mean);
+
+    for (config, part) in [
+        (serde_json::json!({ "pooling_mode": "last" }), "pooling_mode is \"last\""),
+        (serde_json::json!({ "normalize": 1 }), "normalize is 1"),
+        (
+            serde_json::json!({ "preprocessor": { "config": { "sequence_length": -1 } } }),
+            "sequence_length is -1",
+        ),
+    ] {
+        task(config);
+        fail(&["embed", "--model", path(dir.path()), text], 1, part);
+    }
+
+    // Files of other classes leave the defaults, and so do another library's.
+    put(
+        &dir,
+        "task.json",
+        &layer("BertTextClassifier", serde_json::json!({ "pooling_mode": "cls" })).to_string(),
+    );
+    put(
+        &dir,
+        "preprocessor.json",
+        r#"{"class_name": "BertTextClassifierPreprocessor", "config": {"sequence_length": 4}}"#,
+    );
+    put(&dir, "1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#);
+    assert_eq!(embedding(&dir, text, &[]), mean);
+}
+
 #[test]
 fn run_computes_what_the_goldens_say() {
     check_run(
@@ -313,6 +464,7 @@ fn generate_refuses_what_it_cannot_do() {
     refuse(2, "5,x", &["--prompt-ids", "5,x"]);
     refuse(2, "--num-beams", &["--prompt-ids", "5", "--num-beams", "2", "--seed", "1"]);
     refuse(2, "sometimes", &["--prompt-ids", "5", "--num-beams", "2", "--early-stopping", "sometimes"]);
+    refuse(2, "sometimes", &["--prompt-ids", "5", "--early-stopping", "sometimes"]);
     refuse(1, "tokenizer.json", &["--prompt", "hello"]);
     refuse(1, "97", &["--prompt-ids", "97"]);
     refuse(1, "temperature", &["--prompt-ids", "5", "--temperature", "0"]);
@@ -364,9 +516,21 @@ fn check_run((family, model): (&str, &str), names: &[(&str, &str)], tensors: &[&
         let model = fixture(format!("{model}/hf"));
         let (from, to) = (path(&input), path(&output));
         let mut arguments = vec!["run", "--model", path(&model), "--input", from, "--output", to];
-        succeed(&arguments);
-        arguments.extend(["--logits", "--layers"]);
-        succeed(&arguments);
+        assert_eq!(succeed(&arguments), "");
+        arguments.extend(["--logits", "--layers", "--json"]);
+        let report = json(&arguments);
+        assert_eq!(report["output"], to);
+        let written = std::fs::read(&output).unwrap();
+        let written = SafeTensors::deserialize(&written).unwrap();
+        let described = report["tensors"].as_array().unwrap();
+        assert_eq!(described.len(), written.len());
+        for tensor in described {
+            let view = written.tensor(tensor["name"].as_str().unwrap()).unwrap();
+            assert!(
+                tensor["shape"] == serde_json::json!(view.shape()) && tensor["dtype"] == "F32",
+                "{tensor}"
+            );
+        }
     }
     let bytes = std::fs::read(&output).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -398,7 +562,9 @@ fn bad_usage_is_status_2_and_one_line() {
     fail(&["embed"], 2, "TEXT");
     fail(&["frobnicate"], 2, "frobnicate");
     fail(&["inspect"], 2, "--model");
-    fail(&["bench", "--model", tiny, "--work", "encode:1"], 2, "encode:1");
+    for work in ["encode:1", "encode:1,2,x", "encode:1,2,", "encode:1,2,3", "encode:x,1,2"] {
+        fail(&["bench", "--model", tiny, "--work", work], 2, work);
+    }
     fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--isa", "sse9"], 2, "sse9");
     fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--dtype", "int8"], 2, "int8");
     fail(&["bench", "--model", tiny, "--work", "encode:1,2", "--threads", "0"], 2, "0");
@@ -436,6 +602,87 @@ fn failures_are_status_1_and_name_the_thing() {
     run("token_idz", vec![1, 2], &[1, 1], "token_idz");
 }
 
+/// Runs that print, with this for their standard output: the status, and standard error.
+#[cfg(unix)]
+fn print_to(output: impl Fn() -> Stdio) -> Vec<(Option<i32>, String)> {
+    let (tiny, opt) = (fixture("bert_tanh/hf"), fixture("opt_pre/hf"));
+    let words = tiny_bert("hf");
+    let generate = ["generate", "--model", path(&opt), "--max-new-tokens", "4", "--prompt-ids", "5"];
+    [
+        &["--help"][..],
+        &["inspect", "--model", path(&tiny)],
+        &["inspect", "--json", "--model", path(&tiny)],
+        &["embed", "--model", path(words.path()), "w5"],
+        &["embed", "--json", "--model", path(words.path()), "w5"],
+        &generate,
+        &[&generate[..], &["--json"]].concat(),
+        &[&generate[..], &["--prompt-ids", "6"]].concat(),
+    ]
+    .iter()
+    .map(|arguments| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rachis"));
+        command.args(*arguments).env_remove("RACHIS_ISA").stdin(Stdio::null()).stdout(output());
+        let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    })
+    .collect()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_reader_that_is_gone_ends_it_quietly() {
+    for (status, errors) in print_to(|| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer.into()
+    }) {
+        assert_eq!((status, errors.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_a_failure() {
+    for (status, errors) in
+        print_to(|| std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into())
+    {
+        assert_eq!(status, Some(1), "{errors}");
+        assert!(errors.starts_with("error: standard output: ") && errors.lines().count() == 1, "{errors}");
+    }
+}
+
+/// A tiny BERT with more tensors than it reads.
+fn bert_beside(extra: &[(&str, Dtype, &[u8])]) -> tempfile::TempDir {
+    let dir = tiny_bert("hf");
+    let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let extra = extra.iter().map(|(name, dtype, bytes)| {
+        let shape = vec![bytes.len() * 8 / dtype.bitsize()];
+        (name.to_string(), TensorView::new(*dtype, shape, bytes).unwrap())
+    });
+    let tensors: Vec<_> = file.tensors().into_iter().chain(extra).collect();
+    safetensors::serialize_to_file(tensors, None, &dir.path().join("model.safetensors")).unwrap();
+    dir
+}
+
+#[test]
+fn names_out_of_files_do_not_reach_the_terminal_as_they_are() {
+    let name = "\u{1b}]0;title\u{7}\nsecond\tline\u{202e}\u{9b}1m größe 日本 it's";
+    let dir = bert_beside(&[(name, Dtype::U8, &[0])]);
+    let text = succeed(&["inspect", "--model", path(dir.path())]);
+    let shown = r"\u{1b}]0;title\u{7}\nsecond\tline\u{202e}\u{9b}1m größe 日本 it's [1]";
+    assert!(text.lines().any(|line| line.ends_with(shown)), "{text}");
+    assert!(
+        json(&["inspect", "--json", "--model", path(dir.path())])["tensors"].to_string().contains("größe")
+    );
+
+    let input = dir.path().join("in.safetensors");
+    let view = TensorView::new(Dtype::U8, vec![1], &[0]).unwrap();
+    safetensors::serialize_to_file([(name, view)], None, &input).unwrap();
+    let (model, input) = (path(dir.path()), path(&input));
+    fail(&["run", "--model", model, "--input", input, "--output", "x"], 1, r"\u{1b}]0;title\u{7} second");
+}
+
 #[test]
 fn verify_finds_what_is_not_a_number() {
     let dir = tempfile::tempdir().unwrap();
@@ -450,4 +697,30 @@ fn verify_finds_what_is_not_a_number() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("1 values that are not finite"));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["not_finite"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn verify_looks_at_every_type_of_float() {
+    let doubles = [1.0, f64::INFINITY, f64::NAN, f64::MAX].map(f64::to_le_bytes).concat();
+    let complex = [1.0, f32::NEG_INFINITY].map(f32::to_le_bytes).concat();
+    let dir = bert_beside(&[
+        ("a.f64", Dtype::F64, &doubles),
+        ("b.c64", Dtype::C64, &complex),
+        ("c.e5m2", Dtype::F8_E5M2, &[0x00, 0x7b, 0x7c, 0xfd, 0x80]),
+        ("d.e4m3", Dtype::F8_E4M3, &[0x00, 0x7e, 0x7f, 0xff, 0x80]),
+        ("e.fnuz", Dtype::F8_E4M3FNUZ, &[0x00, 0x7f, 0xff, 0x80]),
+        ("f.e8m0", Dtype::F8_E8M0, &[0x00, 0x7f, 0xff]),
+        ("g.finite", Dtype::F64, &f64::MIN_POSITIVE.to_le_bytes()),
+        ("h.integers", Dtype::U8, &[0x7f, 0x80, 0xff]),
+    ]);
+    let output = rachis(&["verify", "--json", "--model", path(dir.path())]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found: Vec<_> = report["not_finite"].as_array().unwrap().iter().collect();
+    let found: Vec<_> =
+        found.iter().map(|bad| (bad["name"].as_str().unwrap(), bad["count"].as_u64().unwrap())).collect();
+    assert_eq!(
+        found,
+        [("a.f64", 2), ("b.c64", 1), ("c.e5m2", 2), ("d.e4m3", 2), ("e.fnuz", 1), ("f.e8m0", 1)]
+    );
 }

@@ -31,7 +31,7 @@ pub(super) struct Download<'a> {
 const DESCRIPTION: &str = "the repository";
 
 /// The small files that are read beside the weights, where there are any.
-const SMALL: [&str; 14] = [
+const SMALL: [&str; 15] = [
     "1_Pooling/config.json",
     "added_tokens.json",
     "generation_config.json",
@@ -39,6 +39,7 @@ const SMALL: [&str; 14] = [
     "metadata.json",
     "modules.json",
     "preprocessor.json",
+    "sentence_bert_config.json",
     "special_tokens_map.json",
     "spiece.model",
     "task.json",

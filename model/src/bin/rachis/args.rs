@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use rachis::generation::EarlyStopping;
 use rachis::kernels::{Ctx, Level};
 use rachis::loader::Preset;
 use rachis::{Backbone, DtypePolicy, PresetOptions};
@@ -151,8 +152,8 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub length_penalty: Option<f32>,
     /// When a beam search ends: true, false or never
-    #[arg(long, value_name = "WHEN")]
-    pub early_stopping: Option<String>,
+    #[arg(long, value_name = "WHEN", value_parser = early_stopping)]
+    pub early_stopping: Option<EarlyStopping>,
     /// Sequences for each prompt
     #[arg(long, value_name = "N")]
     pub num_return_sequences: Option<usize>,
@@ -181,6 +182,10 @@ impl IdOrNone {
             id => id.parse().map(|id| IdOrNone(Some(id))).map_err(|_| "expected an id or none".to_owned()),
         }
     }
+}
+
+fn early_stopping(name: &str) -> std::result::Result<EarlyStopping, &'static str> {
+    EarlyStopping::from_name(name).ok_or("expected true, false or never")
 }
 
 #[derive(Debug, clap::Args)]

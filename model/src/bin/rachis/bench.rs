@@ -8,8 +8,8 @@ use rachis::loader::Preset;
 use rachis::{Backbone, BertInputs, CacheOptions, Session, Tokens};
 use serde_json::json;
 
-use crate::Result;
 use crate::args::{BadUsage, BenchArgs};
+use crate::{Result, print};
 
 /// Calls are repeated for this long, and at least [`FEWEST`] times.
 const DURATION: Duration = Duration::from_secs(3);
@@ -70,10 +70,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         "bytes_copied": preset.bytes_copied(),
     });
     if args.common.json {
-        println!("{report}");
+        print(format_args!("{report}\n"))?;
     } else if let Some(fields) = report.as_object() {
         for (key, value) in fields {
-            println!("{key:>12}  {value}");
+            print(format_args!("{key:>12}  {value}\n"))?;
         }
     }
     Ok(())
@@ -85,11 +85,11 @@ type Call<'m> = Box<dyn FnMut(&mut Session<'_>) -> Result<()> + 'm>;
 impl Work {
     fn parse(work: &str) -> Result<Work> {
         let (kind, sizes) = work.split_once(':').unwrap_or((work, ""));
-        let sizes: Vec<usize> = sizes.split(',').map_while(|size| size.parse().ok()).collect();
-        let parsed = match (kind, &sizes[..]) {
-            ("encode", [batch, seq]) => Some(Work::Encode(*batch, *seq)),
-            ("generate", [prompt, new]) => Some(Work::Generate(*prompt, *new)),
-            ("seq2seq", [source, new, beams]) => Some(Work::Seq2Seq(*source, *new, *beams)),
+        let sizes: Option<Vec<usize>> = sizes.split(',').map(|size| size.parse().ok()).collect();
+        let parsed = match (kind, sizes.as_deref()) {
+            ("encode", Some([batch, seq])) => Some(Work::Encode(*batch, *seq)),
+            ("generate", Some([prompt, new])) => Some(Work::Generate(*prompt, *new)),
+            ("seq2seq", Some([source, new, beams])) => Some(Work::Seq2Seq(*source, *new, *beams)),
             _ => None,
         };
         let expected = "encode:BATCH,SEQ, generate:PROMPT,NEW or seq2seq:SRC,NEW,BEAMS";

@@ -1,14 +1,14 @@
 //! `embed`: sentence embeddings and how alike they are.
 
+use std::error::Error;
 use std::io::BufRead;
 
-use rachis::loader::Preset;
+use rachis::loader::{ConfigSource, Preset};
 use rachis::{Backbone, BertInputs, Pooling, Session, Tokens, normalize};
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::args::{EmbedArgs, PoolingName};
-use crate::tokenizer;
+use crate::{Result, print, tokenizer};
 
 /// Texts that run in one forward pass.
 const BATCH: usize = 32;
@@ -41,8 +41,7 @@ pub fn embed(args: &EmbedArgs) -> Result<()> {
     if recipe.normalize {
         normalize(&mut embeddings, width);
     }
-    print(args, &texts, &embeddings, width);
-    Ok(())
+    report(args, &texts, &embeddings, width)
 }
 
 /// The texts given, or the lines of standard input.
@@ -62,31 +61,97 @@ struct Recipe {
 }
 
 impl Recipe {
-    /// As `modules.json`, `1_Pooling/config.json` and `sentence_bert_config.json` say, where they are; else the
-    /// mean, normalised.
+    /// What KerasHub makes of its own presets, and sentence-transformers of other directories; a pooling that was
+    /// chosen wins.
     fn of(preset: &Preset, chosen: Option<PoolingName>) -> Result<Recipe> {
-        let normalize = preset.read_json("modules.json")?.is_none_or(|modules| {
-            let is_normalize = |module: &Value| {
-                module.get("type").and_then(Value::as_str).is_some_and(|kind| kind.ends_with(".Normalize"))
-            };
-            modules.as_array().is_none_or(|modules| modules.iter().any(is_normalize))
+        let chosen = chosen.map(|name| match name {
+            PoolingName::Cls => Pooling::Cls,
+            PoolingName::Mean => Pooling::Mean,
+            PoolingName::Last => Pooling::Last,
+            PoolingName::Max => Pooling::Max,
         });
-        let own = preset.read_json("1_Pooling/config.json")?;
-        let pooling = match (chosen, own) {
-            (Some(PoolingName::Cls), _) => Pooling::Cls,
-            (Some(PoolingName::Mean), _) => Pooling::Mean,
-            (Some(PoolingName::Last), _) => Pooling::Last,
-            (Some(PoolingName::Max), _) => Pooling::Max,
-            (None, None) => Pooling::Mean,
-            (None, Some(config)) => own_pooling(&config)?,
+        match preset.config().source() {
+            ConfigSource::Keras { .. } => Recipe::keras(preset, chosen),
+            ConfigSource::HuggingFace { .. } => Recipe::sentence_transformers(preset, chosen),
+        }
+    }
+
+    /// As `modules.json`, the pooling's `config.json` and `sentence_bert_config.json` say, where they are; else the
+    /// mean, normalised.
+    fn sentence_transformers(preset: &Preset, chosen: Option<Pooling>) -> Result<Recipe> {
+        let modules = preset.read_json("modules.json")?.map(|modules| own_modules(&modules)).transpose()?;
+        let named = modules.is_some();
+        let (dir, normalize) = modules.unwrap_or(("1_Pooling".to_owned(), true));
+        let file = format!("{dir}/config.json");
+        let pooling = match chosen {
+            Some(chosen) => chosen,
+            None => match preset.read_json(&file)? {
+                Some(config) => own_pooling(&file, &config)?,
+                None if named => {
+                    return Err(format!("{file}: is not there, but modules.json names it").into());
+                }
+                None => Pooling::Mean,
+            },
         };
         let sentence = preset.read_json("sentence_bert_config.json")?;
-        let longest = sentence.and_then(|config| config.get("max_seq_length")?.as_u64());
-        Ok(Recipe { pooling, normalize, longest: longest.and_then(|longest| usize::try_from(longest).ok()) })
+        let longest = length("sentence_bert_config.json", "max_seq_length", &sentence.unwrap_or_default())?;
+        Ok(Recipe { pooling, normalize, longest })
+    }
+
+    /// As the `BertTextEmbedder` in `task.json` and its preprocessor, in there or in `preprocessor.json`, say; else
+    /// KerasHub's defaults, which also hold where these files are of other classes.
+    fn keras(preset: &Preset, chosen: Option<Pooling>) -> Result<Recipe> {
+        let task = arguments(preset, "task.json", "BertTextEmbedder")?;
+        let (file, preprocessor) = match task["preprocessor"].get("config") {
+            Some(own) => ("task.json", own.clone()),
+            None => {
+                let file = "preprocessor.json";
+                (file, arguments(preset, file, "BertTextEmbedderPreprocessor")?)
+            }
+        };
+        let pooling = match (chosen, &task["pooling_mode"]) {
+            (Some(chosen), _) => chosen,
+            (None, Value::Null) => Pooling::Mean,
+            (None, mode) => match mode.as_str() {
+                Some("mean") => Pooling::Mean,
+                Some("cls") => Pooling::Cls,
+                Some("max") => Pooling::Max,
+                _ => return Err(wrong("task.json", "pooling_mode", mode, "mean, cls or max")),
+            },
+        };
+        let normalize = match &task["normalize"] {
+            Value::Null => true,
+            Value::Bool(normalize) => *normalize,
+            other => return Err(wrong("task.json", "normalize", other, "true or false")),
+        };
+        let longest = length(file, "sequence_length", &preprocessor)?.unwrap_or(256);
+        Ok(Recipe { pooling, normalize, longest: Some(longest) })
     }
 }
 
-fn own_pooling(config: &Value) -> Result<Pooling> {
+/// The directory of the pooling that a `modules.json` names, and whether what comes out is normalised.
+fn own_modules(modules: &Value) -> Result<(String, bool)> {
+    let modules = modules.as_array().map(Vec::as_slice).unwrap_or_default();
+    let kinds: Vec<&str> = modules
+        .iter()
+        .map(|module| {
+            let kind = module["type"].as_str().unwrap_or("nothing");
+            kind.strip_prefix("sentence_transformers.").and_then(|own| own.rsplit('.').next()).unwrap_or(kind)
+        })
+        .collect();
+    let normalize = match kinds[..] {
+        ["Transformer", "Pooling"] => false,
+        ["Transformer", "Pooling", "Normalize"] => true,
+        _ => {
+            let found = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
+            let expected = "Transformer, Pooling and perhaps Normalize";
+            return Err(format!("modules.json: modules are {found:.200}, expected {expected}").into());
+        }
+    };
+    Ok((modules[1]["path"].as_str().unwrap_or_default().to_owned(), normalize))
+}
+
+fn own_pooling(file: &str, config: &Value) -> Result<Pooling> {
     let on: Vec<&str> = config
         .as_object()
         .map(|modes| {
@@ -101,29 +166,48 @@ fn own_pooling(config: &Value) -> Result<Pooling> {
         ["pooling_mode_lasttoken"] => Ok(Pooling::Last),
         other => {
             let found = if other.is_empty() { "none".to_owned() } else { other.join(" and ") };
-            Err(format!(
-                "1_Pooling/config.json: pooling mode is {found}, expected mean, cls, max or last token"
-            )
-            .into())
+            Err(format!("{file}: pooling mode is {found}, expected mean, cls, max or last token").into())
         }
     }
 }
 
-fn print(args: &EmbedArgs, texts: &[String], embeddings: &[f32], width: usize) {
+/// The arguments of the Keras layer that a file describes; null, whose fields are all absent, where it is not there
+/// or of another class.
+fn arguments(preset: &Preset, file: &str, class: &str) -> Result<Value> {
+    let layer = preset.read_json(file)?.filter(|layer| layer["class_name"] == class);
+    Ok(layer.and_then(|layer| layer.get("config").cloned()).unwrap_or_default())
+}
+
+/// The most tokens of a text, which [CLS] and [SEP] are among.
+fn length(file: &str, name: &str, config: &Value) -> Result<Option<usize>> {
+    match &config[name] {
+        Value::Null => Ok(None),
+        len => match len.as_u64().and_then(|len| usize::try_from(len).ok()) {
+            Some(len) if len >= 2 => Ok(Some(len)),
+            _ => Err(wrong(file, name, len, "a number of tokens, 2 or more")),
+        },
+    }
+}
+
+fn wrong(file: &str, name: &str, found: &Value, expected: &str) -> Box<dyn Error + Send + Sync> {
+    format!("{file}: {name} is {:.60}, expected {expected}", found.to_string()).into()
+}
+
+fn report(args: &EmbedArgs, texts: &[String], embeddings: &[f32], width: usize) -> Result<()> {
     let rows: Vec<&[f32]> = embeddings.chunks_exact(width).collect();
     if args.common.json {
-        println!("{}", json!({ "embeddings": rows }));
-        return;
+        return print(format_args!("{}\n", json!({ "embeddings": rows })));
     }
     for (i, text) in texts.iter().enumerate() {
-        println!("{:>3}  {text}", i + 1);
+        print(format_args!("{:>3}  {text}\n", i + 1))?;
     }
     let header: String = (1..=rows.len()).map(|i| format!("{i:>8}")).collect();
-    println!("\ncosine similarity\n   {header}");
+    print(format_args!("\ncosine similarity\n   {header}\n"))?;
     for (i, a) in rows.iter().enumerate() {
         let line: String = rows.iter().map(|b| format!("{:>8.4}", cosine(a, b))).collect();
-        println!("{:>3}{line}", i + 1);
+        print(format_args!("{:>3}{line}\n", i + 1))?;
     }
+    Ok(())
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {

@@ -1,19 +1,18 @@
 //! `generate`: text, or token ids, from prompts.
 
 use core::ops::ControlFlow;
-use std::io::Write;
 
 use rachis::generation::{
-    BeamRule, BeamSearch, Choice, EarlyStopping, Generated, GenerationConfig, GenerationInputs, Progress,
-    Sampler, Strategy, generate,
+    BeamRule, BeamSearch, Choice, Generated, GenerationConfig, GenerationInputs, Progress, Sampler, Strategy,
+    generate,
 };
 use rachis::loader::Preset;
 use rachis::{Decoder, Session, Tokens};
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::args::{BadUsage, GenerateArgs};
 use crate::tokenizer::{self, Prompting, Tokenizer};
+use crate::{Result, print};
 
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let (preset, backbone) = args.common.open(args.common.model()?)?;
@@ -52,9 +51,10 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         return Err(error);
     }
     if stream.is_some() {
-        println!();
+        print("\n")?;
     } else if args.common.json {
-        println!("{}", json!({ "sequences": sequences(model, &found, tokenizer.as_ref())? }));
+        let sequences = sequences(model, &found, tokenizer.as_ref())?;
+        print(format_args!("{}\n", json!({ "sequences": sequences })))?;
     } else {
         for (prompt, found) in found.iter().enumerate() {
             for (sequence, found) in found.iter().enumerate() {
@@ -62,7 +62,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
                     Some(text) => text,
                     None => list(found.new_ids()),
                 };
-                println!("{prompt}.{sequence}  {text}");
+                print(format_args!("{prompt}.{sequence}  {text}\n"))?;
             }
         }
     }
@@ -129,18 +129,17 @@ impl<'t> Stream<'t> {
 
     fn write(&mut self, token: u32) -> Result<()> {
         self.ids.push(token);
-        let mut out = std::io::stdout().lock();
         match text(&self.ids, self.tokenizer)? {
-            None if self.ids.len() == 1 => write!(out, "{token}")?,
-            None => write!(out, ",{token}")?,
+            None if self.ids.len() == 1 => print(token),
+            None => print(format_args!(",{token}")),
             // A character may take several tokens; until it is whole, its text ends in a replacement character.
-            Some(text) if text.ends_with('\u{fffd}') => return Ok(()),
+            Some(text) if text.ends_with('\u{fffd}') => Ok(()),
             Some(text) => {
-                write!(out, "{}", text.strip_prefix(&self.written).unwrap_or_default())?;
+                print(text.strip_prefix(&self.written).unwrap_or_default())?;
                 self.written = text;
+                Ok(())
             }
         }
-        Ok(out.flush()?)
     }
 }
 
@@ -213,19 +212,12 @@ impl GenerateArgs {
                 let rule = match rule {
                     BeamRule::HuggingFace { length_penalty, early_stopping } => BeamRule::HuggingFace {
                         length_penalty: self.length_penalty.unwrap_or(length_penalty),
-                        early_stopping: self.early_stopping()?.unwrap_or(early_stopping),
+                        early_stopping: self.early_stopping.unwrap_or(early_stopping),
                     },
                     other => other,
                 };
                 Ok(BeamSearch { num_beams, rule }.into())
             }
         }
-    }
-
-    fn early_stopping(&self) -> Result<Option<EarlyStopping>> {
-        let Some(name) = &self.early_stopping else { return Ok(None) };
-        let found = EarlyStopping::from_name(name);
-        let unknown = || BadUsage(format!("--early-stopping is {name}, expected true, false or never"));
-        Ok(Some(found.ok_or_else(unknown)?))
     }
 }

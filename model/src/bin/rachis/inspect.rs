@@ -1,11 +1,11 @@
 //! `inspect` and `verify`: what a model directory holds, and whether its weights are numbers.
 
 use rachis::Backbone;
-use rachis::loader::{Access, Data, Preset, Tensor};
+use rachis::loader::{Access, Data, Dtype, Preset, Tensor};
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::args::InspectArgs;
+use crate::{Result, print, visible};
 
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     report(args, false)
@@ -34,16 +34,12 @@ fn report(args: &InspectArgs, verify: bool) -> Result<()> {
     if verify {
         summary["not_finite"] = bad.clone().into();
     }
-    if args.json {
-        println!("{summary}");
-    } else {
-        print(&summary);
-    }
+    let printed = if args.json { print(format_args!("{summary}\n")) } else { table(&summary) };
     match bad.first() {
         Some(first) => {
             Err(format!("weight {} has {} values that are not finite", first["name"], first["count"]).into())
         }
-        None => Ok(()),
+        None => printed,
     }
 }
 
@@ -63,27 +59,49 @@ fn not_finite(tensor: &Tensor) -> Option<Value> {
         Data::F32(data) => data.iter().filter(|x| !x.is_finite()).count(),
         Data::Bf16(data) => data.iter().filter(|x| !x.is_finite()).count(),
         Data::F16(data) => data.iter().filter(|x| !x.is_finite()).count(),
+        Data::Other(Dtype::F64, data) => {
+            data.as_chunks().0.iter().filter(|x| !f64::from_le_bytes(**x).is_finite()).count()
+        }
+        Data::Other(Dtype::Named { name: "C64", .. }, data) => {
+            data.as_chunks().0.iter().filter(|x| !f32::from_le_bytes(**x).is_finite()).count()
+        }
+        Data::Other(Dtype::Named { name, .. }, data) => {
+            data.iter().filter(|byte| is_special_byte(name, **byte)).count()
+        }
+        // Integers.
         _ => 0,
     };
     (count > 0).then(|| json!({ "name": tensor.name(), "count": count }))
 }
 
-fn print(summary: &Value) {
-    for key in ["architecture", "dtype", "parameters", "bytes_mapped", "bytes_copied"] {
-        println!("{key:>14}  {}", plain(&summary[key]));
-    }
-    for file in summary["files"].as_array().into_iter().flatten() {
-        println!("{:>14}  {} ({} bytes)", "file", plain(&file["name"]), file["bytes"]);
-    }
-    println!();
-    for tensor in summary["tensors"].as_array().into_iter().flatten() {
-        let copied = if tensor["copied"] == true { "copied" } else { "mapped" };
-        let (dtype, name, shape) = (plain(&tensor["dtype"]), plain(&tensor["name"]), &tensor["shape"]);
-        println!("{dtype:>6}  {copied}  {:>12} bytes  {name} {shape}", tensor["bytes"]);
+/// Whether a byte is NaN or infinite, as a float of 8 bits. Shorter floats are always finite.
+fn is_special_byte(dtype: &str, byte: u8) -> bool {
+    match dtype {
+        "F8_E5M2" => byte & 0x7c == 0x7c,
+        "F8_E4M3" => byte & 0x7f == 0x7f,
+        "F8_E5M2FNUZ" | "F8_E4M3FNUZ" => byte == 0x80,
+        "F8_E8M0" => byte == 0xff,
+        _ => false,
     }
 }
 
-/// A value without the quotes of JSON strings.
+fn table(summary: &Value) -> Result<()> {
+    for key in ["architecture", "dtype", "parameters", "bytes_mapped", "bytes_copied"] {
+        print(format_args!("{key:>14}  {}\n", plain(&summary[key])))?;
+    }
+    for file in summary["files"].as_array().into_iter().flatten() {
+        print(format_args!("{:>14}  {} ({} bytes)\n", "file", plain(&file["name"]), file["bytes"]))?;
+    }
+    print("\n")?;
+    for tensor in summary["tensors"].as_array().into_iter().flatten() {
+        let copied = if tensor["copied"] == true { "copied" } else { "mapped" };
+        let (dtype, name, shape) = (plain(&tensor["dtype"]), plain(&tensor["name"]), &tensor["shape"]);
+        print(format_args!("{dtype:>6}  {copied}  {:>12} bytes  {name} {shape}\n", tensor["bytes"]))?;
+    }
+    Ok(())
+}
+
+/// A value without the quotes of JSON strings, on one line.
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), visible)
 }

@@ -9,6 +9,8 @@ mod run;
 mod tokenizer;
 
 use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -19,35 +21,73 @@ use args::{Args, Command};
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
+    let outcome = match Args::try_parse() {
+        Ok(args) => run(args.command),
         Err(error) if error.use_stderr() => {
             // clap explains in paragraphs; the first says what is wrong.
             let text = error.to_string();
             let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-            eprintln!("{}", first.join(" "));
+            complain(&first.join(" "));
             return ExitCode::from(2);
         }
-        Err(help) => {
-            // Printing help can only fail when standard output is gone.
-            let _ = help.print();
-            return ExitCode::SUCCESS;
-        }
+        Err(help) => help.print().map_err(|error| OutputError(error).into()),
     };
-    let outcome = match args.command {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has had enough.
+        Err(error) if error.downcast_ref().is_some_and(OutputError::is_closed) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            complain(&format!("error: {}", visible(&line)));
+            ExitCode::from(if error.is::<args::BadUsage>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Embed(args) => embed::embed(&args),
         Command::Run(args) => run::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Verify(args) => inspect::verify(&args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            eprintln!("error: {line}");
-            ExitCode::from(if error.is::<args::BadUsage>() { 2 } else { 1 })
+    }
+}
+
+/// Writes to standard output, at once. All output goes through here, as `println!` panics when it cannot be written.
+fn print(text: impl Display) -> Result<()> {
+    let mut out = io::stdout().lock();
+    Ok(write!(out, "{text}").and_then(|()| out.flush()).map_err(OutputError)?)
+}
+
+/// A text out of a file for a line on a terminal: what would control it, or turn the order of letters, is escaped.
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                visible.extend(c.escape_unicode());
+            }
+            c if c.is_control() => visible.extend(c.escape_debug()),
+            c => visible.push(c),
         }
+    }
+    visible
+}
+
+/// Writes a line to standard error; there is nobody to tell when that fails.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("standard output: {0}")]
+struct OutputError(io::Error);
+
+impl OutputError {
+    /// Whether it is a pipe that nobody reads any more.
+    fn is_closed(&self) -> bool {
+        self.0.kind() == ErrorKind::BrokenPipe
     }
 }

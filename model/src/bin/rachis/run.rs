@@ -12,9 +12,10 @@ use rachis::{
     Seq2SeqInputs, Seq2SeqOutput, SequenceOutput, Session, T5Backbone, Tokens, Tower, TowerObserver,
 };
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::json;
 
-use crate::Result;
 use crate::args::RunArgs;
+use crate::{Result, print};
 
 /// An output: shape and values.
 type Output = (Vec<usize>, Vec<f32>);
@@ -38,7 +39,14 @@ pub fn run(args: &RunArgs) -> Result<()> {
         Backbone::T5(model) => seq2seq(args, model, &mut session, &inputs, T5Backbone::forward_observed)?,
         other => return Err(format!("run does not know {}", other.name()).into()),
     };
-    save(&args.output, &outputs)
+    save(&args.output, &outputs)?;
+    if args.common.json {
+        let describe =
+            |(name, (shape, _)): (&String, &Output)| json!({ "name": name, "dtype": "F32", "shape": shape });
+        let tensors: Vec<_> = outputs.iter().map(describe).collect();
+        print(format_args!("{}\n", json!({ "output": args.output.to_string_lossy(), "tensors": tensors })))?;
+    }
+    Ok(())
 }
 
 fn bert(
