@@ -1,12 +1,13 @@
 //! Against transformers and KerasHub, whose ids `tests/data/tokenizers/make.py` wrote down; and hostile files.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, iter};
 
 use rachis::loader::Preset;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::piece_file::check_lengths;
 use super::{Tokenizer, open};
 
 fn data(name: &str) -> PathBuf {
@@ -86,11 +87,16 @@ fn texts_are_cut_with_their_special_tokens() {
     }
 }
 
-/// A row of the expectations with one file of its directory replaced.
-fn with(name: &str, file: &str, content: &[u8]) -> crate::Result<Tokenizer> {
+/// The directory of the row of this name.
+fn directory_named(name: &str) -> TempDir {
     let expected = expected();
     let rows = expected["directories"].as_array().unwrap();
-    let dir = directory(rows.iter().find(|row| row["name"] == name).unwrap());
+    directory(rows.iter().find(|row| row["name"] == name).unwrap())
+}
+
+/// A row of the expectations with one file of its directory replaced.
+fn with(name: &str, file: &str, content: &[u8]) -> crate::Result<Tokenizer> {
+    let dir = directory_named(name);
     fs::write(dir.path().join(file), content).unwrap();
     tokenizer(&dir)
 }
@@ -169,6 +175,47 @@ fn damaged_sentence_pieces_never_panic() {
         }
         assert!(opened > 50, "{opened}");
     }
+}
+
+#[test]
+fn large_files_are_not_read() {
+    let dir = directory_named("falcon");
+    fs::File::create(dir.path().join("tokenizer.json")).unwrap().set_len((64 << 20) + 1).unwrap();
+    let Err(error) = tokenizer(&dir) else { panic!("opens") };
+    assert!(error.to_string().contains("expected at most 67108864 bytes"), "{error}");
+}
+
+/// A `tokenizer.json` of a unigram model with one more piece and one more field.
+fn pipeline(piece: &str, name: &str, value: Value) -> Value {
+    let vocab = json!([["<unk>", 0.0], ["a", -1.0], [piece, -2.0]]);
+    let model = json!({ "type": "Unigram", "unk_id": 0, "vocab": vocab });
+    json!({ "version": "1.0", "added_tokens": [], "model": model, name: value })
+}
+
+/// The library frees its trie by a recursion that overflows the stack, as soon as what follows the model is wrong.
+#[test]
+fn pieces_are_of_bounded_length() {
+    let piece = "a".repeat(300_000);
+    let wrong = pipeline(&piece, "decoder", json!(7)).to_string();
+    let part = "tokenizer.json: piece 2 has 300000 bytes, expected at most 1024";
+    refuse("falcon", "tokenizer.json", wrong.as_bytes(), part);
+    let model = &pipeline(&piece, "decoder", Value::Null)["model"];
+    let twice = format!(r#"{{"version": "1.0", "model": {model}, "model": 7}}"#);
+    refuse("falcon", "tokenizer.json", twice.as_bytes(), "tokenizer.json: ");
+    let garbage = pipeline(&piece, "decoder", Value::Null).to_string() + "}";
+    refuse("falcon", "tokenizer.json", garbage.as_bytes(), "tokenizer.json: trailing characters");
+    let whole = "a".repeat(1024);
+    with("falcon", "tokenizer.json", pipeline(&whole, "decoder", Value::Null).to_string().as_bytes())
+        .unwrap();
+
+    assert_eq!(check_lengths(iter::repeat_n(whole.as_str(), 8192)), Ok(()));
+    let error = check_lengths(iter::repeat_n(whole.as_str(), 8192).chain(["b"])).unwrap_err();
+    assert_eq!(error, "pieces 0 to 8192 have 8388609 bytes, expected at most 8388608");
+    // A piece of a SentencePiece model, of a length and a text of a length.
+    let mut file = fs::read(data("spiece.model")).unwrap();
+    file.extend([0x0a, 0x84, 0x08, 0x0a, 0x81, 0x08]);
+    file.extend([b'a'; 1025]);
+    refuse("t5", "spiece.model", &file, "has 1025 bytes, expected at most 1024");
 }
 
 /// The library itself panics on a pair of this kind.
