@@ -7,8 +7,8 @@
 //! KerasHub is done here, before it sees the text.
 //!
 //! The files are untrusted, and that crate panics on some that are malformed. So the modules check what they
-//! hand it. Of `tokenizer.json`, its own format, only what would end the process is checked from outside. Its panics
-//! become errors here.
+//! hand it. Of `tokenizer.json`, its own format, only what would end the process is checked from outside: a depth that
+//! overflows the stack, and memory out of proportion. Its panics become errors here.
 
 mod byte_level;
 mod charsmap;

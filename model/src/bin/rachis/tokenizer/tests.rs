@@ -6,8 +6,10 @@ use std::{fs, iter};
 use rachis::loader::Preset;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokenizers::normalizers::Precompiled;
 
-use super::piece_file::check_lengths;
+use super::charsmap::CharsMap;
+use super::piece_file::{Model, check_lengths};
 use super::{Tokenizer, open};
 
 fn data(name: &str) -> PathBuf {
@@ -216,6 +218,51 @@ fn pieces_are_of_bounded_length() {
     file.extend([0x0a, 0x84, 0x08, 0x0a, 0x81, 0x08]);
     file.extend([b'a'; 1025]);
     refuse("t5", "spiece.model", &file, "has 1025 bytes, expected at most 1024");
+}
+
+#[test]
+fn pipelines_are_of_bounded_growth() {
+    let times = |n: usize, name: &str, step: Value| json!({ "type": "Sequence", name: vec![step; n] });
+    let replace =
+        |pattern: Value, content: &str| json!({ "type": "Replace", "pattern": pattern, "content": content });
+    let double = || replace(json!({ "String": "a" }), "aa");
+    let map = |bytes: &[u8]| serde_json::to_value(Precompiled::from(bytes).unwrap()).unwrap();
+    let long = [&4u32.to_le_bytes()[..], &[0; 4], &[b'a'; 1025]].concat();
+    let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+    let template = json!({
+        "type": "TemplateProcessing", "single": vec![text; 1025], "pair": [], "special_tokens": {},
+    });
+    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
+    for (name, value) in [
+        ("normalizer", times(40, "normalizers", double())),
+        ("normalizer", times(2, "normalizers", times(20, "normalizers", double()))),
+        ("normalizer", times(11, "normalizers", json!({ "pattern": { "Regex": "" }, "content": "a" }))),
+        ("normalizer", times(40, "normalizers", json!({ "type": "ByteLevel" }))),
+        ("normalizer", json!({ "type": "Prepend", "prepend": "a".repeat(1024) })),
+        ("normalizer", map(&long)),
+        ("pre_tokenizer", times(40, "pretokenizers", bytes)),
+        ("decoder", times(40, "decoders", double())),
+        ("decoder", times(40, "decoders", json!({ "type": "BPEDecoder", "suffix": "" }))),
+        ("post_processor", template),
+    ] {
+        let json = pipeline("b", name, value).to_string();
+        refuse("falcon", "tokenizer.json", json.as_bytes(), "may make more than 1024 bytes of one");
+    }
+
+    let own = Model::parse("spiece.model", &fs::read(data("spiece.model")).unwrap()).unwrap();
+    let space = replace(json!({ "Regex": " {2,}" }), "▁");
+    let quote = replace(json!({ "String": "``" }), "\"");
+    let usual = [map(own.map().unwrap()), quote.clone(), quote, space, double()];
+    let json = pipeline("b", "normalizer", json!({ "type": "Sequence", "normalizers": usual })).to_string();
+    let tokenizer = with("falcon", "tokenizer.json", json.as_bytes()).unwrap();
+    assert_eq!(tokenizer.encode("a").unwrap().get_ids(), [1, 1]);
+}
+
+#[test]
+fn replacements_are_of_bounded_length() {
+    let map = |len: usize| [&4u32.to_le_bytes()[..], &[0; 4], b"a\0", &vec![b'b'; len], b"\0c"].concat();
+    assert_eq!(CharsMap::parse(&map(1024)).unwrap().longest_replacement(), 1024);
+    assert!(CharsMap::parse(&map(1025)).is_none());
 }
 
 /// The library itself panics on a pair of this kind.
