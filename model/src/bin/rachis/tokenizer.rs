@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rachis::loader::{ConfigSource, Preset};
 use serde_json::{Map, Value, json};
-use tokenizers::{Encoding, InputSequence, PostProcessorWrapper, TruncationParams};
+use tokenizers::{Encoding, InputSequence, PostProcessor, PostProcessorWrapper, TruncationParams};
 
 use crate::Result;
 
@@ -69,7 +69,10 @@ impl Tokenizer {
         let input: InputSequence = match &self.dialect {
             Dialect::None => text.into(),
             Dialect::Words(words) => words.split(text).into(),
-            Dialect::Pieces(pieces) => return self.library.post_process(pieces.encode(text), None, true),
+            Dialect::Pieces(pieces) => {
+                let pieces = pieces.encode(text);
+                return contained("tokenizer", || self.library.post_process(pieces, None, true));
+            }
         };
         contained("tokenizer", || self.library.encode(input, true))
     }
@@ -99,7 +102,15 @@ pub fn open(preset: &Preset, longest: usize) -> Result<Tokenizer> {
     let library = &mut *tokenizer.library;
     library.with_padding(None);
     let truncation = TruncationParams { max_length: longest, ..TruncationParams::default() };
-    library.with_truncation(Some(truncation)).map_err(|error| named("tokenizer", error))?;
+    contained("tokenizer", || {
+        // The library subtracts the one from the other without a check.
+        let special = library.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        if longest < special {
+            let found = format!("puts {special} special tokens in texts of at most {longest} tokens");
+            return Err(found.into());
+        }
+        library.with_truncation(Some(truncation)).map(drop)
+    })?;
     Ok(tokenizer)
 }
 

@@ -265,6 +265,19 @@ fn replacements_are_of_bounded_length() {
     assert!(CharsMap::parse(&map(1025)).is_none());
 }
 
+#[test]
+fn no_room_for_special_tokens_is_an_error() {
+    for (name, special) in [("bert", 2), ("keras bert", 2), ("keras t5", 1), ("keras opt", 1)] {
+        let dir = directory_named(name);
+        let preset = Preset::open_config(dir.path()).unwrap();
+        let Err(error) = open(&preset, special - 1) else { panic!("{name}") };
+        let part = format!("puts {special} special tokens in texts of at most {} tokens", special - 1);
+        assert!(error.to_string().ends_with(&part), "{name}: {error}");
+        let found = open(&preset, special).unwrap().encode("the quick brown fox").unwrap();
+        assert_eq!(found.len(), special, "{name}");
+    }
+}
+
 /// The library itself panics on a pair of this kind.
 #[test]
 fn what_the_library_panics_on_is_an_error() {
