@@ -142,8 +142,18 @@ fn nothing(preset: &Preset, expected: &str) -> Box<dyn std::error::Error + Send 
     format!("{}: has no {expected}", preset.dir().display()).into()
 }
 
+/// What is wrong with a file, of bounded length and without control characters: an error may quote the file.
 fn named(file: &str, error: impl std::fmt::Display) -> String {
-    format!("{file}: {error}")
+    const MOST: usize = 200;
+    let error = error.to_string();
+    let mut line = format!("{file}: ");
+    for c in error.chars().take(MOST) {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    if error.chars().nth(MOST).is_some() {
+        line.push_str("...");
+    }
+    line
 }
 
 /// A text out of a file, for a message.

@@ -4,7 +4,9 @@
 use rachis::loader::Preset;
 use serde_json::{Map, Value};
 
-use super::{LARGEST_FILE, Prompting, Tokenizer, byte_level, clip, nothing, sentence_piece, word_piece};
+use super::{
+    LARGEST_FILE, Prompting, Tokenizer, byte_level, clip, named, nothing, sentence_piece, word_piece,
+};
 use crate::Result;
 
 /// A layer's class and the arguments of its constructor.
@@ -97,7 +99,7 @@ pub fn special<const N: usize>(
     id: impl Fn(&str) -> Option<u32>,
 ) -> Result<[u32; N]> {
     if let Some(missing) = tokens.iter().find(|token| id(token).is_none()) {
-        return Err(format!("{file}: has no {missing}").into());
+        return Err(named(file, format!("has no {missing}")).into());
     }
     Ok(tokens.map(|token| id(token).unwrap_or_default()))
 }

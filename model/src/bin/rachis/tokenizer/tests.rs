@@ -278,6 +278,25 @@ fn no_room_for_special_tokens_is_an_error() {
     }
 }
 
+/// What a file says does not reach the terminal as it is.
+#[test]
+fn errors_are_short_and_printable() {
+    let long = format!("\u{1b}[2J\n{}", "a".repeat(1 << 12));
+    let version = json!({ "version": long }).to_string();
+    let layer = json!({ "class_name": "BertTokenizer", "config": { "oov_token": long } }).to_string();
+    let settings = json!({ "unk_token": long }).to_string();
+    for (name, file, content) in [
+        ("falcon", "tokenizer.json", version),
+        ("keras bert", "tokenizer.json", layer),
+        ("bert", "tokenizer_config.json", settings),
+    ] {
+        let Err(error) = with(name, file, content.as_bytes()) else { panic!("{name}") };
+        let error = error.to_string();
+        assert!(error.contains(r"\u{1b}[2J\naaa") && error.ends_with("a..."), "{name}: {error:.300}");
+        assert!(error.len() < 300 && !error.contains(char::is_control), "{name}: {error:.300}");
+    }
+}
+
 /// The library itself panics on a pair of this kind.
 #[test]
 fn what_the_library_panics_on_is_an_error() {
