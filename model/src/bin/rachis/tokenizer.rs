@@ -7,10 +7,12 @@
 //! KerasHub is done here, before it sees the text.
 //!
 //! The files are untrusted, and that crate panics on some that are malformed. So the modules check what they
-//! hand it; `tokenizer.json`, its own format, cannot be checked from outside, and its panics become errors here.
+//! hand it. Of `tokenizer.json`, its own format, only what would end the process is checked from outside: a depth that
+//! overflows the stack, and memory out of proportion. Its panics become errors here.
 
 mod byte_level;
 mod charsmap;
+mod json;
 mod keras;
 mod piece_file;
 mod sentence_piece;
@@ -25,12 +27,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rachis::loader::{ConfigSource, Preset};
 use serde_json::{Map, Value, json};
-use tokenizers::{Encoding, InputSequence, PostProcessorWrapper, TruncationParams};
+use tokenizers::{Encoding, InputSequence, PostProcessor, PostProcessorWrapper, TruncationParams};
 
 use crate::Result;
 
-/// Most bytes of a vocabulary that are read.
-const LARGEST_FILE: u64 = 256 << 20;
+/// Most bytes of a vocabulary that are read: a `tokenizer.json` of 250,000 pieces has 17 MB, and its values take 20 times
+/// as much memory at worst.
+const LARGEST_FILE: u64 = 64 << 20;
 
 /// What a preset's text is cut into.
 pub struct Tokenizer {
@@ -66,7 +69,10 @@ impl Tokenizer {
         let input: InputSequence = match &self.dialect {
             Dialect::None => text.into(),
             Dialect::Words(words) => words.split(text).into(),
-            Dialect::Pieces(pieces) => return self.library.post_process(pieces.encode(text), None, true),
+            Dialect::Pieces(pieces) => {
+                let pieces = pieces.encode(text);
+                return contained("tokenizer", || self.library.post_process(pieces, None, true));
+            }
         };
         contained("tokenizer", || self.library.encode(input, true))
     }
@@ -84,20 +90,27 @@ impl Tokenizer {
 /// The tokenizer of a preset. It cuts texts at `longest` tokens and pads nothing.
 pub fn open(preset: &Preset, longest: usize) -> Result<Tokenizer> {
     let json = preset.read_text("tokenizer.json", LARGEST_FILE)?;
-    let layer = json.as_deref().and_then(keras::layer);
+    let json = json.map(|json| serde_json::from_str::<Value>(&json)).transpose();
+    let json = json.map_err(|error| named("tokenizer.json", error))?;
+    let layer = json.as_ref().and_then(keras::layer);
     let mut tokenizer = match (layer, json, preset.config().source()) {
         (Some(layer), ..) => keras::open(preset, &layer)?,
-        (None, Some(json), _) => {
-            let parse = || json.parse::<tokenizers::Tokenizer>();
-            Tokenizer::from(contained("tokenizer.json", parse)?)
-        }
+        (None, Some(json), _) => json::open(json)?.into(),
         (None, None, ConfigSource::Keras { .. }) => return Err(nothing(preset, "tokenizer.json")),
         (None, None, ConfigSource::HuggingFace { model_type }) => hugging_face(preset, model_type)?.into(),
     };
     let library = &mut *tokenizer.library;
     library.with_padding(None);
     let truncation = TruncationParams { max_length: longest, ..TruncationParams::default() };
-    library.with_truncation(Some(truncation)).map_err(|error| named("tokenizer", error))?;
+    contained("tokenizer", || {
+        // The library subtracts the one from the other without a check.
+        let special = library.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        if longest < special {
+            let found = format!("puts {special} special tokens in texts of at most {longest} tokens");
+            return Err(found.into());
+        }
+        library.with_truncation(Some(truncation)).map(drop)
+    })?;
     Ok(tokenizer)
 }
 
@@ -129,8 +142,18 @@ fn nothing(preset: &Preset, expected: &str) -> Box<dyn std::error::Error + Send 
     format!("{}: has no {expected}", preset.dir().display()).into()
 }
 
+/// What is wrong with a file, of bounded length and without control characters: an error may quote the file.
 fn named(file: &str, error: impl std::fmt::Display) -> String {
-    format!("{file}: {error}")
+    const MOST: usize = 200;
+    let error = error.to_string();
+    let mut line = format!("{file}: ");
+    for c in error.chars().take(MOST) {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    if error.chars().nth(MOST).is_some() {
+        line.push_str("...");
+    }
+    line
 }
 
 /// A text out of a file, for a message.

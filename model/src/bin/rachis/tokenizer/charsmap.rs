@@ -20,7 +20,13 @@ impl CharsMap {
         let (units, odd) = trie.as_chunks::<4>();
         let replacements = String::from_utf8(replacements.to_vec()).ok()?;
         let trie = units.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
-        odd.is_empty().then_some(CharsMap { trie, replacements })
+        let map = CharsMap { trie, replacements };
+        (odd.is_empty() && map.longest_replacement() <= LONGEST_REPLACEMENT).then_some(map)
+    }
+
+    /// The bytes of the longest replacement: offsets may lie within one, but none leads across a NUL.
+    pub fn longest_replacement(&self) -> usize {
+        self.replacements.split('\0').map(str::len).max().unwrap_or_default()
     }
 
     /// The longest prefix of `text` that the map has: its bytes, and what it becomes.
@@ -76,6 +82,9 @@ impl CharsMap {
         Some(from.split('\0').next().unwrap_or_default())
     }
 }
+
+/// Most bytes that a character becomes: a text is made up to this much longer. Unicode's longest take 33.
+const LONGEST_REPLACEMENT: usize = 1024;
 
 /// Where the children of a unit are, to be combined with its place.
 fn offset(unit: u32) -> usize {

@@ -4,11 +4,10 @@
 use rachis::loader::Preset;
 use serde_json::{Map, Value};
 
-use super::{LARGEST_FILE, Prompting, Tokenizer, byte_level, clip, nothing, sentence_piece, word_piece};
+use super::{
+    LARGEST_FILE, Prompting, Tokenizer, byte_level, clip, named, nothing, sentence_piece, word_piece,
+};
 use crate::Result;
-
-/// Larger files are not a layer's description, which has no vocabulary in it.
-const LARGEST_LAYER: usize = 1 << 20;
 
 /// A layer's class and the arguments of its constructor.
 pub struct Layer {
@@ -17,14 +16,10 @@ pub struct Layer {
 }
 
 /// The Keras layer that a `tokenizer.json` describes; nothing for other content, such as Hugging Face's.
-pub fn layer(json: &str) -> Option<Layer> {
-    let small = Some(json).filter(|json| json.len() <= LARGEST_LAYER)?;
-    let mut layer: Value = serde_json::from_str(small).ok()?;
-    let class = layer.get("class_name")?.as_str()?.to_owned();
-    match layer.get_mut("config")?.take() {
-        Value::Object(arguments) => Some(Layer { class, arguments }),
-        _ => None,
-    }
+pub fn layer(json: &Value) -> Option<Layer> {
+    let class = json.get("class_name")?.as_str()?.to_owned();
+    let arguments = json.get("config")?.as_object()?.clone();
+    Some(Layer { class, arguments })
 }
 
 /// The tokenizer of this layer, which packs a prompt as KerasHub's preprocessor of the family does.
@@ -104,7 +99,7 @@ pub fn special<const N: usize>(
     id: impl Fn(&str) -> Option<u32>,
 ) -> Result<[u32; N]> {
     if let Some(missing) = tokens.iter().find(|token| id(token).is_none()) {
-        return Err(format!("{file}: has no {missing}").into());
+        return Err(named(file, format!("has no {missing}")).into());
     }
     Ok(tokens.map(|token| id(token).unwrap_or_default()))
 }

@@ -36,13 +36,12 @@ impl Model {
         if !model.normalizer.escape_whitespaces() {
             return wrong("is a model with plain spaces, expected them escaped");
         }
-        // The library frees its trie by recursion, as deep as the longest; text is compared up to it.
-        let odd = |piece: &Piece| {
-            piece.piece.is_empty() || piece.piece.len() > LONGEST_PIECE || piece.score.is_nan()
-        };
+        let odd = |piece: &Piece| piece.piece.is_empty() || piece.score.is_nan();
         if let Some(i) = model.pieces.iter().position(odd) {
-            return wrong(&format!("piece {i} is not of 1 to {LONGEST_PIECE} bytes with a score"));
+            return wrong(&format!("piece {i} is empty or its score is not a number"));
         }
+        let pieces = model.pieces.iter().map(|piece| piece.piece.as_str());
+        check_lengths(pieces).map_err(|error| named(file, error))?;
         Ok(model)
     }
 
@@ -59,7 +58,29 @@ impl Model {
     }
 }
 
+/// Refuses pieces that are too long, one or all of them together.
+///
+/// The library keeps them in a trie, which it frees by a recursion as deep as the longest, and which takes some 350 bytes
+/// for each byte of a piece. Here, text is compared up to the longest.
+pub fn check_lengths<'a>(pieces: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut total = 0;
+    for (i, piece) in pieces.enumerate() {
+        let len = piece.len();
+        total += len;
+        if len > LONGEST_PIECE {
+            return Err(format!("piece {i} has {len} bytes, expected at most {LONGEST_PIECE}"));
+        }
+        if total > MOST_PIECES {
+            return Err(format!("pieces 0 to {i} have {total} bytes, expected at most {MOST_PIECES}"));
+        }
+    }
+    Ok(())
+}
+
 const LONGEST_PIECE: usize = 1024;
+
+/// Most bytes of all pieces: 250,000 of many languages have 2.5 MB.
+const MOST_PIECES: usize = 8 << 20;
 
 /// The fields of `sentencepiece_model.proto` that are read, with its numbers and defaults.
 #[derive(Message)]

@@ -26,7 +26,8 @@ use crate::Result;
 /// A Keras preset's model.
 pub const KERAS: &str = "assets/tokenizer/vocabulary.spm";
 
-/// Most bytes of a model that are read: T5's has 0.8 MB, and pieces take 20 times as much memory at worst.
+/// Most bytes of a model that are read: T5's has 0.8 MB. A list of pieces takes 20 times as much memory at worst; what is
+/// made of them is bounded by [`check_lengths`](super::piece_file::check_lengths).
 pub const LARGEST_FILE: u64 = 32 << 20;
 
 /// transformers' special tokens.

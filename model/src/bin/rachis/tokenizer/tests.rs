@@ -1,12 +1,15 @@
 //! Against transformers and KerasHub, whose ids `tests/data/tokenizers/make.py` wrote down; and hostile files.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, iter};
 
 use rachis::loader::Preset;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokenizers::normalizers::Precompiled;
 
+use super::charsmap::CharsMap;
+use super::piece_file::{Model, check_lengths};
 use super::{Tokenizer, open};
 
 fn data(name: &str) -> PathBuf {
@@ -86,11 +89,16 @@ fn texts_are_cut_with_their_special_tokens() {
     }
 }
 
-/// A row of the expectations with one file of its directory replaced.
-fn with(name: &str, file: &str, content: &[u8]) -> crate::Result<Tokenizer> {
+/// The directory of the row of this name.
+fn directory_named(name: &str) -> TempDir {
     let expected = expected();
     let rows = expected["directories"].as_array().unwrap();
-    let dir = directory(rows.iter().find(|row| row["name"] == name).unwrap());
+    directory(rows.iter().find(|row| row["name"] == name).unwrap())
+}
+
+/// A row of the expectations with one file of its directory replaced.
+fn with(name: &str, file: &str, content: &[u8]) -> crate::Result<Tokenizer> {
+    let dir = directory_named(name);
     fs::write(dir.path().join(file), content).unwrap();
     tokenizer(&dir)
 }
@@ -168,6 +176,124 @@ fn damaged_sentence_pieces_never_panic() {
             }
         }
         assert!(opened > 50, "{opened}");
+    }
+}
+
+#[test]
+fn large_files_are_not_read() {
+    let dir = directory_named("falcon");
+    fs::File::create(dir.path().join("tokenizer.json")).unwrap().set_len((64 << 20) + 1).unwrap();
+    let Err(error) = tokenizer(&dir) else { panic!("opens") };
+    assert!(error.to_string().contains("expected at most 67108864 bytes"), "{error}");
+}
+
+/// A `tokenizer.json` of a unigram model with one more piece and one more field.
+fn pipeline(piece: &str, name: &str, value: Value) -> Value {
+    let vocab = json!([["<unk>", 0.0], ["a", -1.0], [piece, -2.0]]);
+    let model = json!({ "type": "Unigram", "unk_id": 0, "vocab": vocab });
+    json!({ "version": "1.0", "added_tokens": [], "model": model, name: value })
+}
+
+/// The library frees its trie by a recursion that overflows the stack, as soon as what follows the model is wrong.
+#[test]
+fn pieces_are_of_bounded_length() {
+    let piece = "a".repeat(300_000);
+    let wrong = pipeline(&piece, "decoder", json!(7)).to_string();
+    let part = "tokenizer.json: piece 2 has 300000 bytes, expected at most 1024";
+    refuse("falcon", "tokenizer.json", wrong.as_bytes(), part);
+    let model = &pipeline(&piece, "decoder", Value::Null)["model"];
+    let twice = format!(r#"{{"version": "1.0", "model": {model}, "model": 7}}"#);
+    refuse("falcon", "tokenizer.json", twice.as_bytes(), "tokenizer.json: ");
+    let garbage = pipeline(&piece, "decoder", Value::Null).to_string() + "}";
+    refuse("falcon", "tokenizer.json", garbage.as_bytes(), "tokenizer.json: trailing characters");
+    let whole = "a".repeat(1024);
+    with("falcon", "tokenizer.json", pipeline(&whole, "decoder", Value::Null).to_string().as_bytes())
+        .unwrap();
+
+    assert_eq!(check_lengths(iter::repeat_n(whole.as_str(), 8192)), Ok(()));
+    let error = check_lengths(iter::repeat_n(whole.as_str(), 8192).chain(["b"])).unwrap_err();
+    assert_eq!(error, "pieces 0 to 8192 have 8388609 bytes, expected at most 8388608");
+    // A piece of a SentencePiece model, of a length and a text of a length.
+    let mut file = fs::read(data("spiece.model")).unwrap();
+    file.extend([0x0a, 0x84, 0x08, 0x0a, 0x81, 0x08]);
+    file.extend([b'a'; 1025]);
+    refuse("t5", "spiece.model", &file, "has 1025 bytes, expected at most 1024");
+}
+
+#[test]
+fn pipelines_are_of_bounded_growth() {
+    let times = |n: usize, name: &str, step: Value| json!({ "type": "Sequence", name: vec![step; n] });
+    let replace =
+        |pattern: Value, content: &str| json!({ "type": "Replace", "pattern": pattern, "content": content });
+    let double = || replace(json!({ "String": "a" }), "aa");
+    let map = |bytes: &[u8]| serde_json::to_value(Precompiled::from(bytes).unwrap()).unwrap();
+    let long = [&4u32.to_le_bytes()[..], &[0; 4], &[b'a'; 1025]].concat();
+    let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+    let template = json!({
+        "type": "TemplateProcessing", "single": vec![text; 1025], "pair": [], "special_tokens": {},
+    });
+    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
+    for (name, value) in [
+        ("normalizer", times(40, "normalizers", double())),
+        ("normalizer", times(2, "normalizers", times(20, "normalizers", double()))),
+        ("normalizer", times(11, "normalizers", json!({ "pattern": { "Regex": "" }, "content": "a" }))),
+        ("normalizer", times(40, "normalizers", json!({ "type": "ByteLevel" }))),
+        ("normalizer", json!({ "type": "Prepend", "prepend": "a".repeat(1024) })),
+        ("normalizer", map(&long)),
+        ("pre_tokenizer", times(40, "pretokenizers", bytes)),
+        ("decoder", times(40, "decoders", double())),
+        ("decoder", times(40, "decoders", json!({ "type": "BPEDecoder", "suffix": "" }))),
+        ("post_processor", template),
+    ] {
+        let json = pipeline("b", name, value).to_string();
+        refuse("falcon", "tokenizer.json", json.as_bytes(), "may make more than 1024 bytes of one");
+    }
+
+    let own = Model::parse("spiece.model", &fs::read(data("spiece.model")).unwrap()).unwrap();
+    let space = replace(json!({ "Regex": " {2,}" }), "▁");
+    let quote = replace(json!({ "String": "``" }), "\"");
+    let usual = [map(own.map().unwrap()), quote.clone(), quote, space, double()];
+    let json = pipeline("b", "normalizer", json!({ "type": "Sequence", "normalizers": usual })).to_string();
+    let tokenizer = with("falcon", "tokenizer.json", json.as_bytes()).unwrap();
+    assert_eq!(tokenizer.encode("a").unwrap().get_ids(), [1, 1]);
+}
+
+#[test]
+fn replacements_are_of_bounded_length() {
+    let map = |len: usize| [&4u32.to_le_bytes()[..], &[0; 4], b"a\0", &vec![b'b'; len], b"\0c"].concat();
+    assert_eq!(CharsMap::parse(&map(1024)).unwrap().longest_replacement(), 1024);
+    assert!(CharsMap::parse(&map(1025)).is_none());
+}
+
+#[test]
+fn no_room_for_special_tokens_is_an_error() {
+    for (name, special) in [("bert", 2), ("keras bert", 2), ("keras t5", 1), ("keras opt", 1)] {
+        let dir = directory_named(name);
+        let preset = Preset::open_config(dir.path()).unwrap();
+        let Err(error) = open(&preset, special - 1) else { panic!("{name}") };
+        let part = format!("puts {special} special tokens in texts of at most {} tokens", special - 1);
+        assert!(error.to_string().ends_with(&part), "{name}: {error}");
+        let found = open(&preset, special).unwrap().encode("the quick brown fox").unwrap();
+        assert_eq!(found.len(), special, "{name}");
+    }
+}
+
+/// What a file says does not reach the terminal as it is.
+#[test]
+fn errors_are_short_and_printable() {
+    let long = format!("\u{1b}[2J\n{}", "a".repeat(1 << 12));
+    let version = json!({ "version": long }).to_string();
+    let layer = json!({ "class_name": "BertTokenizer", "config": { "oov_token": long } }).to_string();
+    let settings = json!({ "unk_token": long }).to_string();
+    for (name, file, content) in [
+        ("falcon", "tokenizer.json", version),
+        ("keras bert", "tokenizer.json", layer),
+        ("bert", "tokenizer_config.json", settings),
+    ] {
+        let Err(error) = with(name, file, content.as_bytes()) else { panic!("{name}") };
+        let error = error.to_string();
+        assert!(error.contains(r"\u{1b}[2J\naaa") && error.ends_with("a..."), "{name}: {error:.300}");
+        assert!(error.len() < 300 && !error.contains(char::is_control), "{name}: {error:.300}");
     }
 }
 

@@ -34,7 +34,7 @@ pub fn hugging_face(preset: &Preset, vocabulary: &str) -> Result<Tokenizer> {
     for name in ["unk_token", "cls_token", "sep_token"] {
         let token = settings.token(name).map(|token| token.content);
         if let Some(token) = token.filter(|token| !ids.contains_key(token)) {
-            return Err(format!("vocab.txt: has no {token}").into());
+            return Err(named("vocab.txt", format!("has no {token}")).into());
         }
     }
     let unknown = settings.token("unk_token").map_or_else(|| "[UNK]".to_owned(), |token| token.content);
