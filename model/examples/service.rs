@@ -92,7 +92,7 @@ fn work(model: &BertBackbone, queue: &Queue, pool: usize) -> Result<(), Box<dyn 
         threads => Some(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?),
     };
     let ctx = Ctx::new(Level::detect())?.with_pool(pool.as_ref());
-    let mut session = Session::new(ctx.with_precision(model.dtype().precision()));
+    let mut session = Session::new(ctx);
     // No batch has more or longer requests: none makes the session allocate after this.
     session.reserve(model, MOST, LONGEST)?;
     loop {

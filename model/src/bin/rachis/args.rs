@@ -226,8 +226,8 @@ impl Common {
         Ok(if self.threads > 1 { Some(build()?) } else { None })
     }
 
-    /// The context of these flags for a model whose policy is `dtype`.
-    pub fn ctx<'p>(&self, pool: Option<&'p ThreadPool>, dtype: DtypePolicy) -> Result<Ctx<'p>> {
+    /// The context of these flags.
+    pub fn ctx<'p>(&self, pool: Option<&'p ThreadPool>) -> Result<Ctx<'p>> {
         let level = match &self.isa {
             Some(name) => name
                 .parse::<Level>()
@@ -235,7 +235,7 @@ impl Common {
                 .map_err(|error| BadUsage(format!("--isa: {error}")))?,
             None => Level::from_env()?,
         };
-        Ok(Ctx::new(level)?.with_pool(pool).with_precision(dtype.precision()))
+        Ok(Ctx::new(level)?.with_pool(pool))
     }
 
     /// The preset of this name, and the model in it under the policy asked for.

@@ -34,7 +34,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
 
     let start = Instant::now();
     let (preset, model) = args.common.open(name)?;
-    let mut session = Session::new(args.common.ctx(pool.as_ref(), model.dtype())?);
+    let mut session = Session::new(args.common.ctx(pool.as_ref())?);
     let mut run = work.prepare(&preset, &model)?;
     let mut call = || -> Result<Duration> {
         let start = Instant::now();

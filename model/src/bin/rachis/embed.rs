@@ -22,7 +22,7 @@ pub fn embed(args: &EmbedArgs) -> Result<()> {
     let longest = recipe.longest.unwrap_or(usize::MAX).min(model.config().max_sequence_length);
     let tokenizer = tokenizer::open(&preset, longest)?;
     let pool = args.common.pool()?;
-    let mut session = Session::new(args.common.ctx(pool.as_ref(), model.dtype())?);
+    let mut session = Session::new(args.common.ctx(pool.as_ref())?);
 
     let width = model.config().hidden_dim;
     let mut embeddings = vec![0.0; texts.len() * width];

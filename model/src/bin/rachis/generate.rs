@@ -29,7 +29,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let prompting = tokenizer.as_ref().map(|tokenizer| tokenizer.prompting.clone()).unwrap_or_default();
     let config = args.config(&preset, &prompting)?;
     let pool = args.common.pool()?;
-    let mut session = Session::new(args.common.ctx(pool.as_ref(), backbone.dtype())?);
+    let mut session = Session::new(args.common.ctx(pool.as_ref())?);
     let (ids, lengths) = (prompts.concat(), prompts.iter().map(Vec::len).collect::<Vec<_>>());
     let decoder_prompt = prompting.decoder.as_deref().filter(|_| config.decoder_start_token_id.is_none());
     let inputs = GenerationInputs { tokens: Tokens::ragged(&ids, &lengths), decoder_prompt };

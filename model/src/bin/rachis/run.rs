@@ -26,7 +26,7 @@ type Outputs = BTreeMap<String, Output>;
 pub fn run(args: &RunArgs) -> Result<()> {
     let (preset, model) = args.common.open(args.common.model()?)?;
     let pool = args.common.pool()?;
-    let mut session = Session::new(args.common.ctx(pool.as_ref(), model.dtype())?);
+    let mut session = Session::new(args.common.ctx(pool.as_ref())?);
     let bytes = std::fs::read(&args.input).map_err(|error| format!("{}: {error}", args.input.display()))?;
     let inputs = Inputs::parse(&args.input, &bytes)?;
     let outputs = match &model {
