@@ -38,6 +38,12 @@ pub enum Error {
         /// The weight's name in the preset.
         name: String,
     },
+    /// A layer's weight that the configuration has no place for: another model's configuration.
+    #[error("weight {name} is in the files, expected none by the configuration")]
+    ExtraWeight {
+        /// The weight's name in the preset.
+        name: String,
+    },
     /// A weight has another shape than the configuration says.
     #[error("weight {name} has shape {}, expected {expected:?}", clip(format!("{found:?}")))]
     WeightShape {

@@ -235,15 +235,39 @@ impl<'s> Scope<'s> {
         }
     }
 
+    /// That the preset has no weights here.
+    pub(crate) fn expect_none(&self) -> Result<()> {
+        self.refuse(|preset| preset.tensors().iter().find(|tensor| tensor.name().starts_with(&self.path)))
+    }
+
+    /// That the preset has no such weight of the layer here.
+    pub(crate) fn expect_no(&self, role: Role) -> Result<()> {
+        let name = |name| format!("{}{name}", self.path);
+        self.refuse(|preset| self.names(role).iter().find_map(|role| preset.tensor(&name(role))))
+    }
+
+    fn refuse(&self, extra: impl FnOnce(&'s Preset) -> Option<&'s Tensor>) -> Result<()> {
+        match self.source {
+            Source::Preset(preset) => match extra(preset) {
+                Some(extra) => Err(Error::ExtraWeight { name: extra.name().to_owned() }),
+                None => Ok(()),
+            },
+            Source::Random(_) | Source::Counted(_) => Ok(()),
+        }
+    }
+
     /// A weight of the layer here, which must have `shape`.
     pub(crate) fn weight(&self, role: Role, shape: &[usize], init: Init) -> Result<Weight> {
-        let names: &[&str] = match (self.source.naming(), role) {
+        self.any_of(self.names(role), shape, init)
+    }
+
+    fn names(&self, role: Role) -> &'static [&'static str] {
+        match (self.source.naming(), role) {
             (Naming::HuggingFace, Role::Weight) => &["weight", "gamma"],
             (Naming::HuggingFace, Role::Bias) => &["bias", "beta"],
             (Naming::Keras, Role::Weight) => &["vars/0"],
             (Naming::Keras, Role::Bias) => &["vars/1"],
-        };
-        self.any_of(names, shape, init)
+        }
     }
 
     /// The weight `name`, which must have `shape`.

@@ -286,3 +286,24 @@ fn defaults_are_those_of_keras_hub() {
     let found = FalconConfig::from_preset(&preset("FalconBackbone", falcon)).unwrap();
     assert_eq!(found, FalconConfig::default());
 }
+
+/// Weights of another configuration would be left out in silence, and another model computed.
+#[test]
+fn layers_and_biases_beyond_the_configuration_are_refused() {
+    let extra = |files: Files| match Backbone::load(&files.preset()).unwrap_err() {
+        Error::ExtraWeight { name } => name,
+        error => panic!("{error}"),
+    };
+    for (name, field, layer) in [
+        ("bert_gelu", "num_hidden_layers", "bert.encoder.layer.1."),
+        ("opt_pre", "num_hidden_layers", "model.decoder.layers.1."),
+        ("falcon_rw", "num_hidden_layers", "transformer.h.1."),
+        ("bart_sym", "encoder_layers", "model.encoder.layers.1."),
+        ("t5_relu_tied", "num_decoder_layers", "decoder.block.1."),
+    ] {
+        let name = extra(Files::fixture(&format!("{name}/hf")).configured(field, 1));
+        assert!(name.starts_with(layer), "{name}");
+    }
+    let name = extra(Files::fixture("opt_pre/hf").configured("enable_bias", false));
+    assert!(name.starts_with("model.decoder.layers.0.") && name.ends_with(".bias"), "{name}");
+}

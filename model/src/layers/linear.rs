@@ -27,7 +27,12 @@ impl Linear {
             Naming::Keras => ([inputs, outputs], Layout::Kn),
         };
         let weight = scope.weight(Role::Weight, &shape, Init::KERNEL)?;
-        let bias = bias.then(|| scope.weight(Role::Bias, &[outputs], Init::Zeros)).transpose()?;
+        let bias = if bias {
+            Some(scope.weight(Role::Bias, &[outputs], Init::Zeros)?)
+        } else {
+            scope.expect_no(Role::Bias)?;
+            None
+        };
         Ok(Linear { weight, bias, layout })
     }
 

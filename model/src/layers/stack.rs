@@ -14,7 +14,7 @@ use crate::session::{Observer, SequenceOutput};
 use crate::stop::Stop;
 use crate::tokens::Rows;
 use crate::trace;
-use crate::weights::Scope;
+use crate::weights::{Naming, Scope};
 
 /// An encoder or a decoder.
 #[derive(Debug)]
@@ -63,14 +63,19 @@ pub(crate) struct Room<'w> {
 }
 
 impl Stack {
-    /// The layers of this name, from number `first` on.
+    /// The layers of this name, from number `first` on; a Hugging Face file must have no more of them. KerasHub's
+    /// numbers go on from one stack to the next.
     pub(crate) fn blocks(
         scope: &Scope<'_>,
         (name, first, layers): (&str, usize, usize),
         names: &BlockNames,
         config: BlockConfig,
     ) -> Result<Vec<Block>> {
-        (first..first + layers).map(|i| Block::load(&scope.layer(name, i), names, config)).collect()
+        let end = first + layers;
+        if scope.naming() == Naming::HuggingFace {
+            scope.layer(name, end).expect_none()?;
+        }
+        (first..end).map(|i| Block::load(&scope.layer(name, i), names, config)).collect()
     }
 
     /// What is to be stored, under the names of `like`.
