@@ -153,8 +153,9 @@ fn forward(
                 (0..target.ids.len()).map(|i| (i % bert.config().num_segments) as u32).collect();
             let segment_ids = (input.request[1] & 2 == 2).then_some(&segments[..]);
             let output = bert.forward(session, BertInputs { tokens, segment_ids })?;
-            for i in 0..output.pooled_output.rows() {
-                assert!(!sound || output.pooled_output.row(i).iter().all(|x| x.is_finite()));
+            let pooled = output.pooled_output.into_iter();
+            for row in pooled.flat_map(|pooled| (0..pooled.rows()).map(move |i| pooled.row(i))) {
+                assert!(!sound || row.iter().all(|x| x.is_finite()));
             }
             output.sequence_output
         }
