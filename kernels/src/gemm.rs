@@ -172,7 +172,8 @@ pub fn gemm<A: Elem, C: Elem, const L: usize>(
     scratch: &mut Scratch,
     op: Gemm<'_, A, C, L>,
 ) -> Result<()> {
-    gemm_with(Plan::pick(ctx, op.a.rows()), ctx, scratch, op)
+    validate(&op)?;
+    compute(Plan::pick(ctx, op.a.rows()), ctx, scratch, op)
 }
 
 /// [`gemm`] by a plan of the caller's choice, for tests and measurements.
@@ -190,6 +191,16 @@ pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
     if !PLANS.contains(plan) || !plan.fits(ctx, op.a.rows()) {
         return Err(Error::Plan { plan: plan.name, level: ctx.level(), rows: op.a.rows() });
     }
+    compute(plan, ctx, scratch, op)
+}
+
+/// [`gemm`] of valid operands, by a plan of the table that fits.
+fn compute<A: Elem, C: Elem, const L: usize>(
+    plan: &Plan,
+    ctx: &Ctx,
+    scratch: &mut Scratch,
+    op: Gemm<'_, A, C, L>,
+) -> Result<()> {
     with_product(ctx, op, |product| {
         if !product.is_empty() {
             let len = plan.scratch_len(ctx, ctx.threads(), &product.dims());

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, PositionEmbedding, Positions, Stack,
-    shared_table,
+    UNTIED_HEAD, head_weight, shared_table,
 };
 use crate::seq2seq::Seq2SeqParts;
 use crate::weights::{Init, Source};
@@ -75,9 +75,6 @@ const KERAS_DECODER: Names = Names {
 /// Of every norm; no configuration has another.
 const NORM: (NormKind, f32) = (NormKind::Layer, 1e-5);
 
-/// The logits' weights, where they are not the token table.
-const HEAD: &str = "lm_head.weight";
-
 impl Architecture for BartConfig {
     type Parts = Seq2SeqParts;
 
@@ -87,7 +84,7 @@ impl Architecture for BartConfig {
 
     /// A file without a head, as of a bare model, and one of a tied model with a copy of the table leave it tied.
     fn adjusted(self, preset: &Preset) -> BartConfig {
-        let tied = self.tie_embedding_weights || preset.tensor(HEAD).is_none();
+        let tied = self.tie_embedding_weights || preset.tensor(UNTIED_HEAD).is_none();
         BartConfig { tie_embedding_weights: tied, ..self }
     }
 
@@ -103,11 +100,7 @@ impl Architecture for BartConfig {
         let scale = if config.scale_embedding { (hidden as f32).sqrt() } else { 1.0 };
         let tokens = Embedding::load(&shared_table(&root), vocabulary, hidden)?.scaled(scale);
         let bias = || source.scope("").named("final_logits_bias", &[1, vocabulary], Init::Zeros);
-        let head = if config.tie_embedding_weights {
-            tokens.weight()
-        } else {
-            source.scope("").named(HEAD, &[vocabulary, hidden], Init::KERNEL)?
-        };
+        let head = head_weight(source, (&tokens, config.tie_embedding_weights), [vocabulary, hidden])?;
         let head = Linear::tied(head, source.has("final_logits_bias").then(bias).transpose()?);
         let block = BlockConfig {
             attention: AttentionConfig::square(hidden, config.num_heads, true),

@@ -16,7 +16,7 @@ use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
-    Linear, LogitsHead, Norm, NormKind, Order, Positions, Stack,
+    Linear, LogitsHead, Norm, NormKind, Order, Positions, Stack, UNTIED_HEAD,
 };
 use crate::weights::Source;
 
@@ -48,9 +48,6 @@ const KERAS: BlockNames = BlockNames {
     feed_forward_norm: Some("post_attention_layernorm"),
 };
 
-/// The logits' weights, where they are not the token table.
-const HEAD: &str = "lm_head.weight";
-
 impl Architecture for FalconConfig {
     type Parts = CausalParts;
 
@@ -59,7 +56,7 @@ impl Architecture for FalconConfig {
     }
 
     fn adjusted(self, preset: &Preset) -> FalconConfig {
-        FalconConfig { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..self }
+        FalconConfig { tie_embedding_weights: preset.tensor(UNTIED_HEAD).is_none(), ..self }
     }
 
     fn to_hugging_face(&self) -> Result<Fields> {

@@ -18,6 +18,7 @@ pub(crate) use embedding::shared_table;
 pub(crate) use embeddings::{Counting, Embeddings, PositionEmbedding};
 pub(crate) use feed_forward::FeedForwardNames;
 pub use head::LogitsHead;
+pub(crate) use head::{UNTIED_HEAD, head_weight};
 pub(crate) use linear::Linear;
 pub(crate) use norm::{Norm, NormKind};
 pub(crate) use positions::{Buckets, Positions, RelativeBias};

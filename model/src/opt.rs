@@ -15,8 +15,9 @@ use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, PositionEmbedding, Positions, Stack,
+    UNTIED_HEAD, head_weight,
 };
-use crate::weights::{Init, Source};
+use crate::weights::Source;
 
 /// The OPT decoder. `forward` takes [`Tokens`](crate::Tokens) and gives a [`SequenceOutput`](crate::SequenceOutput).
 pub type OptBackbone = BackboneOf<OptConfig>;
@@ -60,9 +61,6 @@ const KERAS: Names = Names {
 /// Of every norm; no configuration has another.
 const EPSILON: f32 = 1e-5;
 
-/// The logits' weights, where they are not the token table.
-const HEAD: &str = "lm_head.weight";
-
 impl Architecture for OptConfig {
     type Parts = CausalParts;
 
@@ -72,7 +70,7 @@ impl Architecture for OptConfig {
 
     /// A file without a head, as of a bare model, and one of a tied model with a copy of the table leave it tied.
     fn adjusted(self, preset: &Preset) -> OptConfig {
-        let tied = self.tie_embedding_weights || preset.tensor(HEAD).is_none();
+        let tied = self.tie_embedding_weights || preset.tensor(UNTIED_HEAD).is_none();
         OptConfig { tie_embedding_weights: tied, ..self }
     }
 
@@ -88,11 +86,8 @@ impl Architecture for OptConfig {
         let root = source.root(&["model.decoder.", "decoder.", ""], "embed_tokens.weight");
         let names = source.pick(&HUGGING_FACE, &KERAS);
         let tokens = Embedding::load(&root.at(names.tokens), config.vocabulary_size, width)?;
-        let head = if config.tie_embedding_weights {
-            tokens.weight()
-        } else {
-            source.scope("").named(HEAD, &[config.vocabulary_size, width], Init::KERNEL)?
-        };
+        let shape = [config.vocabulary_size, width];
+        let head = head_weight(source, (&tokens, config.tie_embedding_weights), shape)?;
         let head = LogitsHead::new(Linear::tied(head, None), 1.0);
         let positions = PositionEmbedding {
             table: Embedding::load_after(

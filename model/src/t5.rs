@@ -14,7 +14,7 @@ use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Buckets, Embedding, Embeddings,
-    FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, Positions, RelativeBias, Stack,
+    FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, Positions, RelativeBias, Stack, UNTIED_HEAD,
     shared_table,
 };
 use crate::seq2seq::Seq2SeqParts;
@@ -131,9 +131,6 @@ const KERAS_CROSS: BlockNames = BlockNames {
     ..KERAS
 };
 
-/// The logits' weights, where they are not the token table.
-const HEAD: &str = "lm_head.weight";
-
 impl Architecture for T5Config {
     type Parts = Seq2SeqParts;
 
@@ -144,7 +141,9 @@ impl Architecture for T5Config {
     /// Newer configurations of untied models call themselves tied.
     fn adjusted(self, preset: &Preset) -> T5Config {
         match Source::Preset(preset).naming() {
-            Naming::HuggingFace => T5Config { tie_embedding_weights: preset.tensor(HEAD).is_none(), ..self },
+            Naming::HuggingFace => {
+                T5Config { tie_embedding_weights: preset.tensor(UNTIED_HEAD).is_none(), ..self }
+            }
             Naming::Keras => self,
         }
     }

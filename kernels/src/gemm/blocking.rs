@@ -93,9 +93,11 @@ impl Blocking {
         let lanes = (fitting / unit.lanes * unit.lanes).clamp(least, 16 * unit.lanes);
         let lanes = lanes.min(v_step.next_multiple_of(unit.lanes));
         let finish = unit.finish.min(lanes);
-        let (sweep, kept) = match unit.depth < dims.k {
-            true => (SWEEP.next_multiple_of(strip), SWEEP.next_multiple_of(strip).min(m_step)),
-            false => (usize::MAX, strip),
+        let (sweep, kept) = if unit.depth < dims.k {
+            let sweep = SWEEP.next_multiple_of(strip);
+            (sweep, sweep.min(m_step))
+        } else {
+            (usize::MAX, strip)
         };
         Blocking {
             strip,

@@ -3,9 +3,22 @@
 use rachis_kernels::{Activation, Ctx, MatMut, MatRef, Scratch};
 
 use crate::error::{Result, request};
-use crate::layers::Linear;
+use crate::layers::{Embedding, Linear};
 use crate::save::Tensors;
 use crate::trace;
+use crate::weights::{Init, Source, Weight};
+
+/// The weights of a Hugging Face head that is not tied.
+pub(crate) const UNTIED_HEAD: &str = "lm_head.weight";
+
+/// The weights of the logits, `[vocabulary, width]`: the token table, or a head's own.
+pub(crate) fn head_weight(
+    source: &Source<'_>,
+    (tokens, tied): (&Embedding, bool),
+    shape: [usize; 2],
+) -> Result<Weight> {
+    if tied { Ok(tokens.weight()) } else { source.scope("").named(UNTIED_HEAD, &shape, Init::KERNEL) }
+}
 
 /// A language-model head, tied to the token table or not.
 #[derive(Debug)]

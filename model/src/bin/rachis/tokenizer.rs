@@ -29,7 +29,7 @@ use rachis::loader::{ConfigSource, Preset};
 use serde_json::{Map, Value, json};
 use tokenizers::{Encoding, InputSequence, PostProcessor, PostProcessorWrapper, TruncationParams};
 
-use crate::Result;
+use crate::{Result, visible};
 
 /// Most bytes of a vocabulary that are read: a `tokenizer.json` of 250,000 pieces has 17 MB, and its values take 20 times
 /// as much memory at worst.
@@ -144,22 +144,20 @@ fn nothing(preset: &Preset, expected: &str) -> Box<dyn std::error::Error + Send 
 
 /// What is wrong with a file, of bounded length and without control characters: an error may quote the file.
 fn named(file: &str, error: impl std::fmt::Display) -> String {
-    const MOST: usize = 200;
-    let error = error.to_string();
-    let mut line = format!("{file}: ");
-    for c in error.chars().take(MOST) {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    if error.chars().nth(MOST).is_some() {
-        line.push_str("...");
-    }
-    line
+    let (start, more) = shortened(&error.to_string(), 200);
+    format!("{file}: {}{more}", visible(&start))
 }
 
 /// A text out of a file, for a message.
 fn clip(text: &str) -> String {
-    let more = if text.chars().nth(60).is_some() { "..." } else { "" };
-    format!("\"{}{more}\"", text.chars().take(60).collect::<String>().escape_debug())
+    let (start, more) = shortened(text, 60);
+    format!("\"{}{more}\"", start.escape_debug())
+}
+
+/// At most so many characters of a text, and dots if there are more.
+fn shortened(text: &str, most: usize) -> (String, &'static str) {
+    let more = if text.chars().nth(most).is_some() { "..." } else { "" };
+    (text.chars().take(most).collect(), more)
 }
 
 /// A JSON object beside the weights, for settings.
