@@ -86,27 +86,28 @@ const READ: Duration = Duration::from_millis(1);
 /// After which no further turn starts.
 const CASE: Duration = Duration::from_millis(2500);
 
-/// A product with memory for its operands.
+/// A product with memory for its operands, activations and results at cache lines, as a session has them.
 pub struct Case<'a> {
     /// The dimensions.
     pub shape: Shape,
     /// How the weights lie.
     pub layout: Layout,
     arena: &'a Arena,
-    a: Vec<f32>,
+    a: Scratch,
     /// The same rounded, for libraries that take no mixture.
     a_bf16: Vec<bf16>,
-    out: Vec<f32>,
+    out: Scratch,
     scratch: Scratch,
 }
 
 impl<'a> Case<'a> {
     /// A product by the weights in `arena`.
     pub fn new(shape: Shape, layout: Layout, arena: &'a Arena) -> Case<'a> {
-        let a = values(shape.m * shape.k);
-        let a_bf16 = a.iter().map(|x| bf16::from_f32(*x)).collect();
-        let out = vec![0.0; shape.m * shape.n];
-        Case { shape, layout, arena, a, a_bf16, out, scratch: Scratch::new() }
+        let activations = values(shape.m * shape.k);
+        let a_bf16 = activations.iter().map(|x| bf16::from_f32(*x)).collect();
+        let mut a = Scratch::new();
+        a.take(activations.len()).expect("memory").copy_from_slice(&activations);
+        Case { shape, layout, arena, a, a_bf16, out: Scratch::new(), scratch: Scratch::new() }
     }
 
     /// Everything that can compute it: the plans that fit, and the library if it takes such weights.
@@ -179,7 +180,7 @@ impl<'a> Case<'a> {
         let Case { shape, layout, .. } = *self;
         let Shape { m, n, k } = shape;
         let weights = self.arena.weights(shape, copy);
-        let out = &mut self.out[..];
+        let (a, out) = (&*self.a.take(m * k)?, self.out.take(m * n)?);
         match (method, weights) {
             (Method::Plan(plan), weights) => {
                 let (rows, cols) = if layout == Layout::Nk { (n, k) } else { (k, n) };
@@ -188,12 +189,12 @@ impl<'a> Case<'a> {
                     AnySlice::Bf16(data) => MatRef::new(data, rows, cols)?.into(),
                     AnySlice::F16(data) => MatRef::new(data, rows, cols)?.into(),
                 };
-                let (a, out) = (MatRef::new(&self.a, m, k)?, MatMut::new(out, m, n)?);
+                let (a, out) = (MatRef::new(a, m, k)?, MatMut::new(out, m, n)?);
                 let product = Gemm::product(a, Weights { matrix, layout }, out);
                 Ok(gemm_with(plan, ctx, &mut self.scratch, product)?)
             }
             (Method::Cblas(cblas), AnySlice::F32(weights)) => {
-                cblas.gemm_f32(Product { shape, layout, a: &self.a, weights, out });
+                cblas.gemm_f32(Product { shape, layout, a, weights, out });
                 Ok(())
             }
             (Method::Cblas(cblas), AnySlice::Bf16(weights))
@@ -241,14 +242,15 @@ mod tests {
                             AnySlice::Bf16(data) => data.iter().map(|x| x.to_f32()).collect(),
                             AnySlice::F16(data) => data.iter().map(|x| x.to_f32()).collect(),
                         };
-                        let want = exact(shape, layout, &case.a, &weights);
+                        let want = exact(shape, layout, &values(shape.m * shape.k), &weights);
                         let methods = case.candidates(&ctx, None);
                         assert!(!methods.is_empty());
                         for method in methods {
                             println!("{level} {precision:?} {dtype:?} {layout:?} {}", method.name());
-                            case.out.fill(f32::NAN);
+                            let len = shape.m * shape.n;
+                            case.out.take(len).expect("memory").fill(f32::NAN);
                             case.run(&ctx, &method, copy).expect("it fits");
-                            for (got, want) in case.out.iter().zip(&want) {
+                            for (got, want) in case.out.take(len).expect("memory").iter().zip(&want) {
                                 assert!((f64::from(*got) - want).abs() < 0.1, "{got} {want}");
                             }
                         }

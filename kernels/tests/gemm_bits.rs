@@ -6,7 +6,8 @@ mod common;
 use common::{Element, at_every_level, bits, is_scalar, view, view_mut};
 use rachis_kernels::gemm::Order;
 use rachis_kernels::{
-    Activation, Ctx, Gemm, Layout, MatRef, Part, Plan, Precision, Scratch, Weights, bf16, f16, gemm,
+    Activation, AnyMatRef, Combine, Ctx, Gemm, Layout, MatRef, Part, Plan, Precision, Scratch, Weights, bf16,
+    f16, gemm,
 };
 use rachis_testkit::{Grid, Kind, Rng, Storage, shapes};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -68,6 +69,39 @@ fn a_row_does_not_depend_on_its_batch() {
                     assert!(batch == alone[..m * n], "{} {layout:?} {precision:?} batch of {m}", ctx.level());
                 }
             }
+        }
+    });
+}
+
+/// Rows of bf16 that are whole blocks of 32 may be multiplied from where they lie, or from a copy if many rows of
+/// activations come: that does not show, and neither does it if the other factor of a product must be copied.
+#[test]
+fn bits_do_not_depend_on_where_blocks_of_weights_lie() {
+    let (most, n, k) = (300, 64, 96);
+    let mut rng = Rng::new(14);
+    let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (most, k), 0);
+    let [gate, up] = [2, 0].map(|gap| Grid::<bf16>::random(&mut rng, Kind::Uniform, (n, k), gap));
+    let values: Vec<f32> = up.values().into_iter().map(Storage::to_f32).collect();
+    let wide = Grid::new(&values, (n, k), 0);
+    at_every_level(|ctx| {
+        let ctx = ctx.with_precision(Precision::Bf16);
+        let product = |rows: usize, up: AnyMatRef<'_>| {
+            let mut out = Grid::<f32>::new(&vec![0.0; rows * n], (rows, n), 0);
+            let part = |matrix| Part::of(Weights { matrix, layout: Layout::Nk });
+            let op = Gemm {
+                a: view(&a).rows_range(0..rows),
+                parts: [part(view(&gate).into()), part(up)],
+                combine: Combine::Product,
+                residual: None,
+                out: view_mut(&mut out),
+            };
+            gemm(&ctx, &mut Scratch::new(), op).unwrap();
+            bits(&out.values())
+        };
+        let all = product(most, view(&up).into());
+        for rows in [1, 16, 40, 130] {
+            assert!(product(rows, view(&up).into()) == all[..rows * n], "{} {rows}", ctx.level());
+            assert!(product(rows, view(&wide).into()) == all[..rows * n], "{} {rows} f32", ctx.level());
         }
     });
 }

@@ -7,7 +7,7 @@ use super::softmax::{Scores, Softmax};
 use crate::ctx::Precision;
 use crate::gemm::epilogue::{Orientation, StoreTurned, Sums};
 use crate::gemm::pack::{Operand, pack_rows, pack_turned};
-use crate::gemm::task::{Engine, Strip};
+use crate::gemm::task::Strip;
 use crate::gemm::tile::{Columns, Tile, stage_len};
 use crate::gemm::word::{Single, Word};
 use crate::isa::{Kernel, LANES, Simd};
@@ -101,7 +101,6 @@ impl<W: Copy> Run<'_, W> {
                     stage: &mut *stage,
                     k: 0..depth,
                     lanes: 0..queries.len(),
-                    of: queries.len(),
                     packed: &mut *packed,
                     unpacked: None,
                     sums: &mut *scores,
@@ -144,7 +143,7 @@ impl<W: Copy> Run<'_, W> {
             };
             // SAFETY: these rows are used by nobody else while this block of them is.
             let out = unsafe { out.block(queries, 0..depth) };
-            s.call(StoreTurned { sums: &sums, bias: None, residual: None, out });
+            s.call(StoreTurned { sums: &sums, out });
         }
     }
 }

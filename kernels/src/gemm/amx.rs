@@ -1,347 +1,238 @@
-//! The tile unit of AMX: [`Engine`] for bfloat16 products.
+//! The tile unit of AMX: bfloat16 products.
 //!
-//! `tdpbf16ps` multiplies a tile of 16 rows x 32 k by a tile of 16 pairs of k x 16 lanes. Rows of X are the first
-//! kind as they lie in memory, if they are bf16: weights `[N, K]` are loaded into tiles from where they are. The
-//! packed operand is of the second kind. Two by two tiles of sums need one tile load for each product.
+//! Both operands come into the form of tiles (`forms`): some rows of activations once, and weights for 32 columns of
+//! the output at a time. Rows of bf16 weights `[N, K]` have that form where they lie; others are copied. The unit
+//! computes beside the rest of the core, so the next weights are copied, or asked for, in pieces meanwhile (`chores`).
 
-use core::arch::asm;
+mod chores;
+mod forms;
+mod tiles;
+
 use core::ops::Range;
 
-use super::ahead::Ahead;
-use super::blocking::{Unit, panels};
-use super::pack::{Operand, rows_from};
-use super::task::{Engine, Strip, Task};
-use super::word::Word;
+use super::blocking::{Blocking, Unit, steps};
+use super::epilogue::{Orientation, Sums, finish};
+use super::pack::Operand;
+use super::{Layout, Part, Product};
 use crate::ctx::Ctx;
-use crate::elem::Elem;
-use crate::isa::amx::{Amx, TileRegisters};
 use crate::isa::avx512::Avx512;
 use crate::isa::avx512_bf16::Bf16Pairs;
-use crate::isa::{Isa, KernelAt, LANES, Simd};
-use crate::mem;
-use crate::view::{AnyMatRef, MatRef, any};
+use crate::isa::{Isa, KernelAt, LANES};
 
-/// The tile unit, configured on this thread.
-#[derive(Clone, Copy)]
-pub(super) struct TileUnit {
-    proof: Amx,
-}
+use chores::Chores;
+use forms::{Lanes, STEP, block_len};
+use tiles::{Rows, Shape, TileUnit};
 
-/// Values of k in a tile.
-const STEP: usize = 32;
-
-/// Rows of X, and lanes of V, in two tiles.
+/// Columns of the output, and rows, in two tiles by two.
 const SIDE: usize = 32;
 
-/// Lanes from which on it pays to copy rows that straddle cache lines rather than load them straddling again and
-/// again.
-const ALIGN_FROM: usize = 256;
+/// Rows of the output whose sums are finished at a time: of more, they would leave the first-level cache.
+const CHUNK: usize = 4 * SIDE;
 
-/// Lanes that are finished at a time.
-const FINISH: usize = 4 * SIDE;
-
-/// Bytes of a row of a tile.
-const ROW: usize = 64;
+/// Rows of activations from which on it pays to copy weights that straddle cache lines rather than load them so again
+/// and again.
+const COPY_FROM: usize = 256;
 
 pub(super) fn unit(k: usize) -> Unit {
-    let pairs = k.next_multiple_of(STEP) / 2;
-    Unit { rows: SIDE, lanes: SIDE, depth: k, packed: pairs, stage: SIDE * pairs, finish: FINISH }
+    let packed = block_len(1) * k.div_ceil(STEP);
+    // Weights of now and next.
+    Unit { rows: SIDE, lanes: SIDE, depth: k, packed, stage: 2 * SIDE * packed }
 }
 
-/// Runs a task on the tile unit, which is set up before and released after.
-pub(super) fn run<'a, 'b: 'a>(ctx: &Ctx, task: impl FnOnce(TileUnit) -> Task<'a, 'b, TileUnit>) {
+/// One thread's share of a product.
+pub(super) struct Share<'a, 'b> {
+    pub(super) product: &'a Product<'b>,
+    pub(super) blocking: &'a Blocking,
+    pub(super) index: usize,
+    pub(super) scratch: &'a mut [f32],
+}
+
+/// Computes a share on the tile unit, which is set up before and released after.
+pub(super) fn run(ctx: &Ctx, share: Share<'_, '_>) {
     if let Isa::Amx(s, amx) = ctx.isa() {
-        let _registers = TileRegisters::configure(amx);
-        s.run(task(TileUnit { proof: amx }));
+        s.run(OnTiles { unit: TileUnit::configure(amx), word: amx.pairs(), share });
     }
 }
 
-impl KernelAt<Avx512> for Task<'_, '_, TileUnit> {
+/// See [`run`].
+struct OnTiles<'a, 'b> {
+    unit: TileUnit,
+    word: Bf16Pairs,
+    share: Share<'a, 'b>,
+}
+
+impl KernelAt<Avx512> for OnTiles<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run_at(self, s: Avx512) {
-        self.run_with(s);
+        let OnTiles { unit, word, share: Share { product, blocking, index, scratch } } = self;
+        let (layout, depth) = (product.layout(), product.a.cols().div_ceil(STEP));
+        let fused = product.dims().fused();
+        let (packed, rest) = scratch.split_at_mut(blocking.packed_len());
+        let (weights, rest) = rest.split_at_mut(fused * depth * block_len(SIDE));
+        let (next_weights, rest) = rest.split_at_mut(weights.len());
+        let chunk = blocking.lanes.min(CHUNK);
+        let sums = &mut rest[..fused * chunk * SIDE];
+        let mut products = Products { unit, layout, depth, chunk, packed, weights, sums };
+        let mut chores = Chores::new(word, depth, next_weights);
+        for rows in steps(blocking.rows(index), blocking.lanes) {
+            products.pack(s, word, product.activations(), rows.clone());
+            chores.rows = rows.len();
+            let mut columns = AllColumns::new(product, blocking, index);
+            let panels = rows.len().div_ceil(SIDE);
+            // The first weights are brought while nothing is computed.
+            chores.expect(columns.next(), panels);
+            chores.expect(columns.next(), panels);
+            chores.bring_rest(s);
+            while let Some(this) = chores.next.clone() {
+                core::mem::swap(&mut products.weights, &mut chores.weights);
+                chores.expect(columns.next(), panels);
+                for chunk in steps(0..rows.len(), chunk) {
+                    for panel in steps(chunk.clone(), SIDE) {
+                        products.multiply(s, &this, panel, &mut chores);
+                    }
+                    products.finish(s, &this, rows.start + chunk.start..rows.start + chunk.end);
+                }
+                chores.bring_rest(s);
+            }
+        }
     }
 }
 
-impl Engine<Avx512> for TileUnit {
-    const TURN: usize = STEP;
-    const PACKS: bool = false;
+/// Up to 32 columns of the output, of a group of parts.
+#[derive(Clone)]
+struct Columns<'a> {
+    product: &'a Product<'a>,
+    group: &'a [Part<'a>],
+    /// The group's first column in the output.
+    column: usize,
+    /// Columns within the group.
+    n: Range<usize>,
+}
+
+/// All columns that a share has of every group, up to 32 at a time.
+struct AllColumns<'a, 'b> {
+    product: &'a Product<'b>,
+    blocking: &'a Blocking,
+    index: usize,
+    /// The next group's first part, its first column, and how many columns of the share are done.
+    part: usize,
+    column: usize,
+    done: usize,
+}
+
+impl<'a, 'b> AllColumns<'a, 'b> {
+    fn new(product: &'a Product<'b>, blocking: &'a Blocking, index: usize) -> AllColumns<'a, 'b> {
+        AllColumns { product, blocking, index, part: 0, column: 0, done: 0 }
+    }
+}
+
+impl<'a> Iterator for AllColumns<'a, '_> {
+    type Item = Columns<'a>;
 
     #[inline(always)]
-    fn pack(self, s: Avx512, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32]) {
-        any!(AnyMatRef, v.matrix, from => if v.k_in_rows {
-            pack_transposed(s, self.proof.pairs(), from, lanes, packed);
-        } else {
-            pack_direct(s, self.proof.pairs(), from, lanes, packed);
-        });
+    fn next(&mut self) -> Option<Columns<'a>> {
+        let product = self.product;
+        let fused = product.dims().fused();
+        loop {
+            let group = product.parts.get(self.part..self.part + fused)?;
+            let share = self.blocking.columns(self.index, group[0].weights.n());
+            let n = share.start + self.done..share.end.min(share.start + self.done + SIDE);
+            if !n.is_empty() {
+                self.done += SIDE;
+                return Some(Columns { product, group, column: self.column, n });
+            }
+            (self.part, self.column, self.done) = (self.part + fused, self.column + group[0].weights.n(), 0);
+        }
+    }
+}
+
+/// What the tile unit works on.
+struct Products<'a> {
+    unit: TileUnit,
+    layout: Layout,
+    /// Blocks of k.
+    depth: usize,
+    /// Rows of activations whose sums are kept.
+    chunk: usize,
+    /// Panels of 32 rows of activations, block after block in each.
+    packed: &'a mut [f32],
+    /// For each matrix 32 columns of the output, block after block.
+    weights: &'a mut [f32],
+    /// For each matrix a row for each row of the tiles of rows.
+    sums: &'a mut [f32],
+}
+
+impl Products<'_> {
+    /// Brings rows of activations into tiles.
+    #[inline(always)]
+    fn pack(&mut self, s: Avx512, word: Bf16Pairs, operand: Operand<'_>, rows: Range<usize>) {
+        for (i, lanes) in steps(rows, SIDE).enumerate() {
+            let lanes = Lanes { operand, lanes, pairs: self.layout == Layout::Nk };
+            let len = block_len(lanes.tiles() * LANES);
+            let panel = &mut self.packed[i * self.depth * block_len(SIDE)..][..self.depth * len];
+            for (block, to) in panel.chunks_exact_mut(len).enumerate() {
+                lanes.bring(s, word, block, to);
+            }
+        }
     }
 
-    /// Rows that are not bf16 are converted, and rows that straddle cache lines are copied if many lanes follow.
-    /// Of others the last values of k and the last strip, which a tile would read beyond, are copied with zeros
-    /// behind them.
+    /// The sums of some columns and a panel of the packed rows, while chores are done.
     #[inline(always)]
-    fn stage(self, s: Avx512, x: Operand<'_>, rows: Range<usize>, lanes: usize, stage: &mut [f32]) {
-        any!(AnyMatRef, x.matrix, matrix => {
-            let start = if in_place(x, &rows, lanes) { matrix.cols() / STEP * STEP } else { 0 };
-            stage_rows(s, self.proof.pairs(), matrix, rows, start..matrix.cols(), stage);
-        });
-    }
-
-    #[inline(always)]
-    fn multiply(self, _: Avx512, strip: Strip<'_>, _ahead: Option<&mut Ahead>) {
-        let Strip { x, rows, k, lanes, of, packed, stage, sums, stride, .. } = strip;
-        let depth = k.len();
-        let pairs = depth.next_multiple_of(STEP) / 2;
-        let width = lanes.len().next_multiple_of(LANES);
-        assert!(stage.len() >= SIDE * pairs && packed.len() >= width * pairs);
-        assert!(sums.len() >= (SIDE - 1) * stride + width);
-        let staged: *const u8 = stage.as_ptr().cast();
-        let none = core::ptr::null();
-        let tiles = match x.matrix {
-            AnyMatRef::Bf16(matrix) if in_place(x, &rows, of) => {
-                let stride = matrix.row_stride().wrapping_mul(2);
-                let first: *const u8 = matrix.block(rows, 0..depth).as_ptr().cast();
-                let tail = if depth.is_multiple_of(STEP) { none } else { staged };
-                Tiles { first, stride, blocks: depth / STEP, step: ROW, pairs: 0, tail, next: none, ahead: 0 }
-            }
-            _ => {
-                let (blocks, step) = (depth.div_ceil(STEP), SIDE * ROW);
-                Tiles { first: staged, stride: ROW, blocks, step, pairs: 0, tail: none, next: none, ahead: 0 }
-            }
+    fn multiply(
+        &mut self,
+        s: Avx512,
+        columns: &Columns<'_>,
+        panel: Range<usize>,
+        chores: &mut Chores<'_, '_>,
+    ) {
+        let (depth, tiles) = (self.depth, panel.len().div_ceil(LANES));
+        let shape = match (tiles, self.layout) {
+            (2, _) => Shape::Square,
+            (_, Layout::Nk) => Shape::Narrow,
+            (_, Layout::Kn) => Shape::Flat,
         };
-        // The rows after these are asked for a few with every panel, so that all are when these are done.
-        let groups = if tiles.step == ROW { (SIDE / 8).div_ceil(of.div_ceil(SIDE)) } else { 0 };
-        for panel in panels(0..lanes.len(), SIDE) {
-            let first = SIDE + (lanes.start + panel.start) / SIDE * groups * 8;
-            let next = tiles.first.wrapping_add(first.wrapping_mul(tiles.stride));
-            let ahead = if first < 2 * SIDE { groups } else { 0 };
-            let tiles = Tiles { pairs: panel.len() * ROW, next, ahead, ..tiles };
-            let (v, sums) = (packed[panel.start * pairs..].as_ptr(), sums[panel.start..].as_mut_ptr());
-            // SAFETY: the unit is configured (`TileUnit`). `first` has the blocks of 32 rows in place
-            // (`in_place`: the view has them) or, by the first assertion and as `stage_rows` lays them out, in
-            // the stage; the tail is the stage's first block. `packed` has as many blocks of pairs for the
-            // panel's lanes, and `sums` 32 rows of them, by the assertions.
-            unsafe { tiles.multiply(v, sums, stride) };
+        let block = block_len(tiles * LANES);
+        let packed = &self.packed[panel.start * depth * block_len(1)..][..depth * block];
+        let (stride, at) = match self.layout {
+            Layout::Nk => (self.chunk, panel.start % self.chunk),
+            Layout::Kn => (SIDE, panel.start % self.chunk * SIDE),
+        };
+        let in_place = chores.in_place(columns);
+        for (part, sums) in self.sums.chunks_exact_mut(self.chunk * SIDE).enumerate() {
+            let len = depth * block_len(SIDE);
+            let weights = &self.weights[part * len..][..len];
+            let (mut rows, pairs, pairs_block) = match self.layout {
+                Layout::Nk => {
+                    let rows = columns.lanes(part).in_place().filter(|_| in_place);
+                    (rows.unwrap_or(Rows::staged(weights, SIDE)), packed, block)
+                }
+                Layout::Kn => (Rows::staged(packed, tiles * LANES), weights, block_len(SIDE)),
+            };
+            self.unit.zero();
+            for pairs in pairs.chunks_exact(pairs_block) {
+                // SAFETY: there are tiles for `depth` blocks: staged ones as the lengths say, those in place as
+                // `Lanes::in_place` does.
+                unsafe { self.unit.multiply(shape, rows, pairs.as_ptr()) };
+                rows.advance();
+                chores.turn(s);
+            }
+            self.unit.store(&mut sums[at..], stride);
         }
     }
-}
 
-/// Whether tiles can be loaded from where these rows of X are, which will meet `lanes` lanes.
-#[inline(always)]
-fn in_place(x: Operand<'_>, rows: &Range<usize>, lanes: usize) -> bool {
-    let AnyMatRef::Bf16(matrix) = x.matrix else { return false };
-    let aligned = matrix.as_ptr().align_offset(ROW) == 0 && matrix.row_stride().is_multiple_of(STEP);
-    rows.len() == SIDE && (aligned || lanes < ALIGN_FROM)
-}
-
-/// 32 rows of X in bf16, as tiles are loaded from them.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Tiles {
-    first: *const u8,
-    /// Bytes between rows.
-    stride: usize,
-    /// Whole blocks of 32 values of k, and bytes between them.
-    blocks: usize,
-    step: usize,
-    /// Bytes of a block of pairs of V: one tile or two.
-    pairs: usize,
-    /// One more block elsewhere, rows [`ROW`] bytes apart; or null.
-    tail: *const u8,
-    /// Rows to ask for, and how many groups of eight.
-    next: *const u8,
-    ahead: usize,
-}
-
-/// The products of one block: the tiles of X at `$upper` and `$lower`, those of V at `v`, of which there are two
-/// unless a block of pairs is as long as one.
-macro_rules! multiply_block {
-    ($upper:literal, $lower:literal) => {
-        concat!(
-            "tileloadd tmm4, ",
-            $upper,
-            "
-             tileloadd tmm6, [{v} + {line}]
-             tileloadd tmm5, ",
-            $lower,
-            "
-             tdpbf16ps tmm0, tmm4, tmm6
-             tdpbf16ps tmm2, tmm5, tmm6
-             cmp qword ptr [{this} + {pairs}], 1024
-             je 8f
-             tileloadd tmm7, [{v} + {line} + 1024]
-             tdpbf16ps tmm1, tmm4, tmm7
-             tdpbf16ps tmm3, tmm5, tmm7
-             8:"
-        )
-    };
-}
-
-/// What a loop over blocks does besides multiplying: asks for a line of each of some rows, eight at a time.
-macro_rules! ask_ahead {
-    () => {
-        "mov {groups}, [{this} + {ahead}]
-         test {groups}, {groups}
-         jz 7f
-         mov {row_at}, {next}
-         6:
-         prefetcht1 [{row_at}]
-         prefetcht1 [{row_at} + {sa}]
-         prefetcht1 [{row_at} + {sa} * 2]
-         prefetcht1 [{row_at} + {sa} * 4]
-         add {row_at}, {thrice}
-         prefetcht1 [{row_at}]
-         prefetcht1 [{row_at} + {sa} * 2]
-         prefetcht1 [{row_at} + {sa} * 4]
-         prefetcht1 [{row_at} + {thrice}]
-         add {row_at}, {thrice}
-         lea {row_at}, [{row_at} + {sa} * 2]
-         dec {groups}
-         jnz 6b
-         add {next}, 64
-         7:"
-    };
-}
-
-impl Tiles {
-    /// The sums of the rows and 16 or 32 lanes.
-    ///
-    /// # Safety
-    /// The tile unit is configured; the blocks are readable; `v` has the pairs of every block, `pairs` bytes a block;
-    /// `sums` has 32 rows of as many elements as there are lanes, `stride` elements apart.
+    /// Finishes the sums of some columns and a chunk of rows.
     #[inline(always)]
-    unsafe fn multiply(&self, v: *const f32, sums: *mut f32, stride: usize) {
-        // SAFETY: the caller's contract. A prefetch may name any address. The tile registers are nobody else's:
-        // compiled code does not use them, and by the calling convention they are not kept across calls.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "test {blocks}, {blocks}",
-                "jz 3f",
-                "2:",
-                multiply_block!("[{a0} + {sa}]", "[{a1} + {sa}]"),
-                ask_ahead!(),
-                "add {a0}, [{this} + {step}]",
-                "add {a1}, [{this} + {step}]",
-                "add {v}, [{this} + {pairs}]",
-                "dec {blocks}",
-                "jnz 2b",
-                "3:",
-                "mov {a0}, [{this} + {tail}]",
-                "test {a0}, {a0}",
-                "jz 4f",
-                multiply_block!("[{a0} + {line}]", "[{a0} + {line} + 1024]"),
-                "4:",
-                "lea {a1}, [{c} + {sc} * 8]",
-                "lea {a1}, [{a1} + {sc} * 8]",
-                "tilestored [{c} + {sc}], tmm0",
-                "tilestored [{a1} + {sc}], tmm2",
-                "cmp qword ptr [{this} + {pairs}], 1024",
-                "je 5f",
-                "tilestored [{c} + {sc} + 64], tmm1",
-                "tilestored [{a1} + {sc} + 64], tmm3",
-                "5:",
-                a0 = inout(reg) self.first => _,
-                a1 = inout(reg) self.first.wrapping_add(self.stride.wrapping_mul(16)) => _,
-                sa = in(reg) self.stride,
-                v = inout(reg) v => _,
-                line = in(reg) ROW,
-                blocks = inout(reg) self.blocks => _,
-                next = inout(reg) self.next => _,
-                row_at = out(reg) _,
-                groups = out(reg) _,
-                thrice = in(reg) self.stride.wrapping_mul(3),
-                this = in(reg) self,
-                step = const core::mem::offset_of!(Tiles, step),
-                pairs = const core::mem::offset_of!(Tiles, pairs),
-                tail = const core::mem::offset_of!(Tiles, tail),
-                ahead = const core::mem::offset_of!(Tiles, ahead),
-                c = in(reg) sums,
-                sc = in(reg) stride * 4,
-                options(nostack),
-            );
-        }
-    }
-}
-
-/// Copies the columns `k` of `rows` into `stage` as bf16: blocks of 32 columns, in them 32 rows of 64 bytes.
-/// What is not there becomes zero.
-#[inline(always)]
-fn stage_rows<T: Elem>(
-    s: Avx512,
-    word: Bf16Pairs,
-    from: MatRef<'_, T>,
-    rows: Range<usize>,
-    k: Range<usize>,
-    stage: &mut [f32],
-) {
-    if k.is_empty() {
-        return;
-    }
-    // The strip after this one is asked for as this one is copied.
-    let ahead = from.row_stride().wrapping_mul(SIDE);
-    for i in 0..SIDE {
-        let row = if i < rows.len() { &from.row(rows.start + i)[k.clone()] } else { &[] };
-        for at in (0..k.len()).step_by(STEP) {
-            s.prefetch_far(row.as_ptr().wrapping_add(at.wrapping_add(ahead)).cast());
-            mem::store(s, stage, (at + i) * LANES, word.along_ragged(s, row, at, true));
-        }
-    }
-}
-
-/// Packs lanes of a matrix `[lanes, K]`: panels of up to 32 lanes, in them blocks of 32 values of k, in them
-/// groups of 16 lanes, in them a row of 16 lanes for each pair of values.
-#[inline(always)]
-fn pack_transposed<T: Elem>(
-    s: Avx512,
-    word: Bf16Pairs,
-    from: MatRef<'_, T>,
-    lanes: Range<usize>,
-    packed: &mut [f32],
-) {
-    let depth = from.cols();
-    let pairs = depth.next_multiple_of(STEP) / 2;
-    for panel in panels(lanes.clone(), SIDE) {
-        let (start, width) = ((panel.start - lanes.start) * pairs, panel.len());
-        for (group, first) in panel.step_by(LANES).enumerate() {
-            let rows = rows_from(from, first);
-            for k in (0..depth).step_by(STEP) {
-                let at = start + k / 2 * width + group * LANES * LANES;
-                let mut block = [s.splat(0.0); LANES];
-                for (v, row) in block.iter_mut().zip(rows) {
-                    *v = word.along_ragged(s, row, k, true);
-                }
-                for (to, v) in packed[at..].as_chunks_mut::<LANES>().0.iter_mut().zip(s.transpose(block)) {
-                    mem::store(s, to, 0, v);
-                }
-            }
-        }
-    }
-}
-
-/// [`pack_transposed`] of a matrix `[K, lanes]`.
-#[inline(always)]
-fn pack_direct<T: Elem>(
-    s: Avx512,
-    word: Bf16Pairs,
-    from: MatRef<'_, T>,
-    lanes: Range<usize>,
-    packed: &mut [f32],
-) {
-    let depth = from.rows();
-    let pairs = depth.next_multiple_of(STEP) / 2;
-    for pair in 0..pairs {
-        for panel in panels(lanes.clone(), SIDE) {
-            let (start, width) = ((panel.start - lanes.start) * pairs, panel.len());
-            for (group, at) in panel.step_by(LANES).enumerate() {
-                let to = start + pair / LANES * LANES * width + (group * LANES + pair % LANES) * LANES;
-                mem::store(s, packed, to, word.across_ragged(s, from, (2 * pair, at), true));
-            }
-        }
+    fn finish(&mut self, s: Avx512, columns: &Columns<'_>, rows: Range<usize>) {
+        let Columns { product, group, column, n } = columns;
+        let (orientation, stride) = match self.layout {
+            Layout::Nk => (Orientation::Turned, self.chunk),
+            Layout::Kn => (Orientation::Straight, SIDE),
+        };
+        let sums =
+            Sums { orientation, m: rows, n: n.clone(), stride, data: self.sums, block: self.chunk * SIDE };
+        // SAFETY: `Blocking` gives each share its own rows and columns of every part.
+        unsafe { finish(s, product, group, *column, sums) };
     }
 }

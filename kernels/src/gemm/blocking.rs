@@ -28,14 +28,13 @@ pub(super) struct Unit {
     pub(super) packed: usize,
     /// Elements of scratch in which rows of X are staged.
     pub(super) stage: usize,
-    /// Lanes that are finished at a time: a multiple of the tile's, or all.
-    pub(super) finish: usize,
 }
 
 impl Unit {
-    /// Nothing, finished all at once.
-    pub(super) const WHOLE: Unit =
-        Unit { rows: 0, lanes: 0, depth: 0, packed: 0, stage: 0, finish: usize::MAX };
+    /// One that packs and stages nothing.
+    pub(super) const fn bare(rows: usize, lanes: usize) -> Unit {
+        Unit { rows, lanes, depth: 0, packed: 0, stage: 0 }
+    }
 }
 
 /// The cut of one product.
@@ -45,8 +44,6 @@ pub(super) struct Blocking {
     pub(super) strip: usize,
     /// Lanes of V that are packed at a time, a multiple of the register tile's.
     pub(super) lanes: usize,
-    /// Lanes of V that are finished at a time.
-    pub(super) finish: usize,
     /// Rows of X that meet packed lanes before other lanes are packed, and of how many the sums are kept.
     pub(super) sweep: usize,
     kept: usize,
@@ -92,7 +89,6 @@ impl Blocking {
         let least = (2 * unit.lanes).max(LEAST);
         let lanes = (fitting / unit.lanes * unit.lanes).clamp(least, 16 * unit.lanes);
         let lanes = lanes.min(v_step.next_multiple_of(unit.lanes));
-        let finish = unit.finish.min(lanes);
         let (sweep, kept) = if unit.depth < dims.k {
             let sweep = SWEEP.next_multiple_of(strip);
             (sweep, sweep.min(m_step))
@@ -102,7 +98,6 @@ impl Blocking {
         Blocking {
             strip,
             lanes,
-            finish,
             sweep,
             kept,
             unit,
@@ -144,16 +139,16 @@ impl Blocking {
 
     /// Elements of a block of sums, and between its rows.
     pub(super) fn sums_len(&self) -> usize {
-        self.kept * self.finish
+        self.kept * self.lanes
     }
 
     /// Where in a block of sums those of row `i` of a sweep start.
     pub(super) fn sums_at(&self, i: usize) -> usize {
-        i % self.kept * self.finish
+        i % self.kept * self.lanes
     }
 
     pub(super) fn sums_stride(&self) -> usize {
-        self.finish
+        self.lanes
     }
 
     /// Register tiles in that many rows of X and lanes of V.
@@ -217,7 +212,7 @@ mod tests {
             for (m, n, k) in [(1, 1, 1), (300, 500, 700), (5, 4096, 512), (4096, 7, 512), (49, 33, 4096)] {
                 for (layout, threads) in [(Layout::Nk, 1), (Layout::Nk, 3), (Layout::Kn, 3), (Layout::Kn, 8)]
                 {
-                    let unit = Unit { rows, lanes, depth: k, packed: k, stage: 0, ..Unit::WHOLE };
+                    let unit = Unit { rows, lanes, depth: k, packed: k, stage: 0 };
                     let dims = Dims { parts: 2, ..Dims::of_one(layout, [m, n, k]) };
                     let blocking = Blocking::new(unit, threads, &dims);
                     // A part with fewer columns than the widest is cut by the same rule.

@@ -9,7 +9,7 @@ use crate::elem::Elem;
 use crate::elem::private::Storage;
 use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
-use crate::view::{AnyMatMut, AnyMatRef, AnySlice, MatMut, MatRef, any};
+use crate::view::{AnyMatMut, AnySlice, MatMut, MatRef, any};
 
 /// Whether the rows of a block of sums are rows of the output, or its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +56,7 @@ pub(super) unsafe fn finish<S: Simd>(
     column: usize,
     sums: Sums<'_>,
 ) {
-    // SAFETY: the caller's contract.
-    let out = unsafe { product.out.block(sums.m.clone(), column + sums.n.start..column + sums.n.end) };
-    s.call(Finish { product, group, column, sums, out });
+    s.call(&mut Finish { product, group, column, sums });
 }
 
 /// See [`finish`].
@@ -67,31 +65,35 @@ struct Finish<'a, 'b> {
     group: &'a [Part<'b>],
     column: usize,
     sums: Sums<'a>,
-    out: AnyMatMut<'a>,
 }
 
-impl Kernel for Finish<'_, '_> {
+/// By reference, as a copy would read with wide loads what was just written with narrow stores: it would wait until
+/// those have left the core, which is after all that comes before them, the tile unit's products included.
+impl Kernel for &mut Finish<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Finish { product, group, column, mut sums, mut out } = self;
+        let Finish { product, group, column, sums } = self;
         // A lone sum with a bias at most is finished as it is stored.
         let plain = group.len() == 1 && group[0].activation == Activation::Identity;
         if !plain {
             for (p, part) in group.iter().enumerate() {
-                activate(s, part, p, &mut sums);
+                activate(s, part, p, sums);
             }
         }
         let bias = if plain { group[0].bias } else { None };
-        let columns = column + sums.n.start..column + sums.n.end;
-        let residual = product.residual.map(|residual| residual.block(sums.m.clone(), columns));
-        match sums.orientation {
-            Orientation::Straight => any!(AnyMatMut, &mut out, out => {
-                store(s, &sums, bias, residual.and_then(Storage::typed), out);
-            }),
-            Orientation::Turned => s.call(StoreTurned { sums: &sums, bias, residual, out }),
-        }
+        any!(AnyMatMut, &product.out, out => {
+            let (rows, columns) = (sums.m.clone(), *column + sums.n.start..*column + sums.n.end);
+            let residual = product.residual.and_then(Storage::typed);
+            let residual = residual.map(|residual: MatRef<'_, _>| residual.block(rows.clone(), columns.clone()));
+            // SAFETY: the contract of `finish`, which alone makes these.
+            let mut out = unsafe { out.block(rows, columns) };
+            match sums.orientation {
+                Orientation::Straight => store(s, sums, bias, residual, &mut out),
+                Orientation::Turned => store_turned(s, sums, bias, residual, &mut out),
+            }
+        });
     }
 }
 
@@ -169,11 +171,9 @@ fn store<S: Simd, C: Elem>(
     }
 }
 
-/// Stores sums whose rows are columns of the output, 16 x 16 at a time. The residual has the output's storage type.
+/// Stores sums whose rows are columns of the output.
 pub(crate) struct StoreTurned<'a> {
     pub(crate) sums: &'a Sums<'a>,
-    pub(crate) bias: Option<AnySlice<'a>>,
-    pub(crate) residual: Option<AnyMatRef<'a>>,
     pub(crate) out: AnyMatMut<'a>,
 }
 
@@ -183,11 +183,12 @@ impl Kernel for StoreTurned<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         any!(AnyMatMut, &mut self.out, out => {
-            store_turned(s, self.sums, self.bias, self.residual.and_then(Storage::typed), out);
+            store_turned(s, self.sums, None, None, out);
         });
     }
 }
 
+/// Stores sums whose rows are columns of the output, 16 x 16 at a time.
 #[inline(always)]
 fn store_turned<S: Simd, C: Elem>(
     s: S,

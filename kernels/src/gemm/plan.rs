@@ -139,11 +139,22 @@ impl Plan {
         }
     }
 
+    /// The cut of a product on so many threads.
+    fn blocking(&self, ctx: &Ctx, threads: usize, dims: &Dims) -> Blocking {
+        let unit = self.unit(ctx, dims.layout, dims.k);
+        match self.method {
+            // Activations are packed, whatever the layout.
+            #[cfg(target_arch = "x86_64")]
+            Method::Amx => Blocking::new(unit, threads, &Dims { layout: Layout::Nk, ..*dims }),
+            _ => Blocking::new(unit, threads, dims),
+        }
+    }
+
     /// Elements of scratch for a product of these dimensions on so many threads.
     pub(super) fn scratch_len(&self, ctx: &Ctx, threads: usize, dims: &Dims) -> usize {
         match self.method {
             Method::Thin(_) => thin::Cut::new(threads, dims).scratch_len(),
-            _ => Blocking::new(self.unit(ctx, dims.layout, dims.k), threads, dims).scratch_len(),
+            _ => self.blocking(ctx, threads, dims).scratch_len(),
         }
     }
 
@@ -160,17 +171,17 @@ impl Plan {
             });
         }
         let unit = self.unit(ctx, dims.layout, dims.k);
-        let blocking = &Blocking::new(unit, ctx.threads(), &dims);
+        let blocking = &self.blocking(ctx, ctx.threads(), &dims);
         let scratch = &mut scratch[..blocking.scratch_len()];
         ctx.for_each_piece(scratch, blocking.piece_len(), |index, scratch| match self.method {
             #[cfg(target_arch = "x86_64")]
-            Method::Amx => amx::run(ctx, |engine| Task { engine, unit, product, blocking, index, scratch }),
+            Method::Amx => amx::run(ctx, amx::Share { product, blocking, index, scratch }),
             #[cfg(target_arch = "x86_64")]
             Method::Tile(Words::Pairs) => run_pairs(ctx, |word| {
-                let engine = Tile(word);
-                Task { engine, unit, product, blocking, index, scratch }
+                let tile = Tile(word);
+                Task { tile, unit, product, blocking, index, scratch }
             }),
-            _ => ctx.run(Task { engine: Tile(Single), unit, product, blocking, index, scratch }),
+            _ => ctx.run(Task { tile: Tile(Single), unit, product, blocking, index, scratch }),
         });
     }
 }

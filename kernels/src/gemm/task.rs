@@ -6,27 +6,10 @@ use super::ahead::Ahead;
 use super::blocking::{Blocking, Unit, steps};
 use super::epilogue::{Orientation, Sums, finish};
 use super::pack::Operand;
+use super::tile::{TURN, Tile};
+use super::word::Word;
 use super::{Layout, Part, Product};
 use crate::isa::Simd;
-
-/// A micro-kernel with the form of its packed operand.
-pub(crate) trait Engine<S: Simd>: Copy {
-    /// Steps of k between two prefetches.
-    const TURN: usize;
-
-    /// Whether `multiply` packs lanes that lie along rows of a matrix while it uses them for the first time.
-    const PACKS: bool;
-
-    /// Packs some lanes of V for all k: lanes that must be turned, or all where `multiply` packs none.
-    fn pack(self, s: S, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32]);
-
-    /// Brings into `stage` what the rows of a strip, which will meet `lanes` lanes, need there.
-    fn stage(self, s: S, x: Operand<'_>, rows: Range<usize>, lanes: usize, stage: &mut [f32]);
-
-    /// Computes the sums of a strip whose rows are staged. While it does, it asks for what `ahead` says or,
-    /// without one, for the rows of X that follow.
-    fn multiply(self, s: S, strip: Strip<'_>, ahead: Option<&mut Ahead>);
-}
 
 /// Some rows of X against some packed lanes of V.
 pub(crate) struct Strip<'a> {
@@ -35,11 +18,8 @@ pub(crate) struct Strip<'a> {
     pub(crate) stage: &'a mut [f32],
     /// The values of k: all, or a block of them, whose sums are added to those of the blocks before.
     pub(crate) k: Range<usize>,
-    /// The lanes, and how many the strip's rows meet in all.
     pub(crate) lanes: Range<usize>,
-    pub(crate) of: usize,
-    /// The lanes, panel after panel in the engine's form: there already, or, with where they come from, to be put
-    /// there by the way.
+    /// The lanes, panel after panel: there already, or, with where they come from, to be put there by the way.
     pub(crate) packed: &'a mut [f32],
     pub(crate) unpacked: Option<Operand<'a>>,
     /// The sum of row `i` of the strip and lane `j` goes to `i * stride + j`.
@@ -48,8 +28,8 @@ pub(crate) struct Strip<'a> {
 }
 
 /// One thread's share of a product.
-pub(super) struct Task<'a, 'b, E> {
-    pub(super) engine: E,
+pub(super) struct Task<'a, 'b, W> {
+    pub(super) tile: Tile<W>,
     pub(super) unit: Unit,
     pub(super) product: &'a Product<'b>,
     pub(super) blocking: &'a Blocking,
@@ -57,23 +37,23 @@ pub(super) struct Task<'a, 'b, E> {
     pub(super) scratch: &'a mut [f32],
 }
 
-impl<E: Copy> Task<'_, '_, E> {
+impl<W> Task<'_, '_, W> {
     #[inline(always)]
     pub(super) fn run_with<S: Simd>(self, s: S)
     where
-        E: Engine<S>,
+        W: Word<S>,
     {
-        let Task { engine, product, blocking, index, .. } = self;
+        let Task { tile, product, blocking, index, .. } = self;
         let packed_len = blocking.packed_len();
         let (packed, rest) = self.scratch.split_at_mut(packed_len * blocking.packed_matrices());
         let (stage, sums) = rest.split_at_mut(blocking.stage_len());
         let (rows, depth) = (blocking.rows(index), product.a.cols());
-        let mut sweep = Sweep { engine, unit: self.unit, product, blocking, stage, sums };
+        let mut sweep = Sweep { tile, product, blocking, stage, sums };
         match product.layout() {
             // Activations are packed, and rows of weights meet them.
             Layout::Nk => {
                 for m in steps(rows, blocking.lanes) {
-                    engine.pack(s, product.activations(), m.clone(), packed);
+                    tile.pack(s, product.activations(), m.clone(), packed);
                     for (group, column) in product.groups() {
                         let columns = blocking.columns(index, group[0].weights.n());
                         sweep.run(s, (group, column), (columns, 0..depth), m.clone(), packed, None);
@@ -85,12 +65,6 @@ impl<E: Copy> Task<'_, '_, E> {
                 for (group, column) in product.groups() {
                     let columns = blocking.columns(index, group[0].weights.n());
                     for n in steps(columns.clone(), blocking.lanes) {
-                        if !E::PACKS {
-                            for (part, packed) in group.iter().zip(packed.chunks_exact_mut(packed_len.max(1)))
-                            {
-                                engine.pack(s, product.weights(part), n.clone(), packed);
-                            }
-                        }
                         let after = n.end..columns.end.min(n.end + n.len());
                         for rows in steps(rows.clone(), blocking.sweep) {
                             for k in blocking.depths(depth) {
@@ -98,7 +72,8 @@ impl<E: Copy> Task<'_, '_, E> {
                                     true => (k.end, n.clone()),
                                     false => (0, after.clone()),
                                 };
-                                let turns = blocking.tiles(rows.len(), n.len()) * (k.len() / E::TURN);
+                                let turns =
+                                    blocking.tiles(rows.len(), n.len()) * (k.len() / (TURN * W::VALUES));
                                 let mut ahead = next_weights(&group[0], next, self.unit.depth, turns);
                                 let (rows, n) = (rows.clone(), n.clone());
                                 sweep.run(s, (group, column), (rows, k), n, packed, Some(&mut ahead));
@@ -123,16 +98,15 @@ fn next_weights(part: &Part<'_>, (k, columns): (usize, Range<usize>), depth: usi
 }
 
 /// The part of a task that multiplies what is packed.
-struct Sweep<'a, 'b, E> {
-    engine: E,
-    unit: Unit,
+struct Sweep<'a, 'b, W> {
+    tile: Tile<W>,
     product: &'a Product<'b>,
     blocking: &'a Blocking,
     stage: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
-impl<'a, E: Copy> Sweep<'a, '_, E> {
+impl<'a, W> Sweep<'a, '_, W> {
     /// Multiplies the values `k` of the rows `x` of the broadcast operand by those of the lanes `v` of the packed one,
     /// and finishes the sums if they are the last.
     #[inline(always)]
@@ -145,9 +119,9 @@ impl<'a, E: Copy> Sweep<'a, '_, E> {
         packed: &mut [f32],
         mut ahead: Option<&mut Ahead>,
     ) where
-        E: Engine<S>,
+        W: Word<S>,
     {
-        let Sweep { engine, unit, product, blocking, .. } = *self;
+        let Sweep { tile, product, blocking, .. } = *self;
         let layout = product.layout();
         let operand = |part: &Part<'a>| match layout {
             Layout::Nk => product.weights(part),
@@ -157,44 +131,35 @@ impl<'a, E: Copy> Sweep<'a, '_, E> {
         for rows in steps(x.clone(), blocking.strip) {
             let first = rows.start == x.start;
             let at = blocking.sums_at(rows.start - x.start);
-            for (part, stage) in group.iter().zip(self.stage.chunks_exact_mut(unit.stage.max(1))) {
-                engine.stage(s, operand(part), rows.clone(), v.len(), stage);
-            }
-            for lanes in steps(v.clone(), blocking.finish) {
-                for (p, part) in group.iter().enumerate() {
-                    // The layout says whose operands differ from part to part.
-                    let (packed_at, stage, unpacked) = match layout {
-                        Layout::Nk => (0, p * unit.stage, None),
-                        Layout::Kn => {
-                            let unpacked = (E::PACKS && first).then(|| product.weights(part));
-                            (p * blocking.packed_len(), 0, unpacked)
-                        }
-                    };
-                    let strip = Strip {
-                        x: operand(part),
-                        rows: rows.clone(),
-                        stage: &mut self.stage[stage..][..unit.stage],
-                        k: k.clone(),
-                        lanes: lanes.clone(),
-                        of: v.len(),
-                        packed: &mut packed[packed_at + (lanes.start - v.start) * unit.packed..],
-                        unpacked,
-                        sums: &mut self.sums[p * block..][..block][at..],
-                        stride,
-                    };
-                    engine.multiply(s, strip, ahead.as_deref_mut());
-                }
-                if k.end < product.a.cols() {
-                    continue;
-                }
-                let (orientation, m, n) = match layout {
-                    Layout::Nk => (Orientation::Turned, lanes, rows.clone()),
-                    Layout::Kn => (Orientation::Straight, rows.clone(), lanes),
+            for (p, part) in group.iter().enumerate() {
+                // The layout says whose operands differ from part to part.
+                let (packed_at, unpacked) = match layout {
+                    Layout::Nk => (0, None),
+                    Layout::Kn => (p * blocking.packed_len(), first.then(|| product.weights(part))),
                 };
-                let sums = Sums { orientation, m, n, stride, data: &mut self.sums[at..], block };
-                // SAFETY: `Blocking` gives each task its own rows and columns of every part.
-                unsafe { finish(s, product, group, column, sums) };
+                let strip = Strip {
+                    x: operand(part),
+                    rows: rows.clone(),
+                    stage: self.stage,
+                    k: k.clone(),
+                    lanes: v.clone(),
+                    packed: &mut packed[packed_at..],
+                    unpacked,
+                    sums: &mut self.sums[p * block..][..block][at..],
+                    stride,
+                };
+                tile.multiply(s, strip, ahead.as_deref_mut());
             }
+            if k.end < product.a.cols() {
+                continue;
+            }
+            let (orientation, m, n) = match layout {
+                Layout::Nk => (Orientation::Turned, v.clone(), rows.clone()),
+                Layout::Kn => (Orientation::Straight, rows.clone(), v.clone()),
+            };
+            let sums = Sums { orientation, m, n, stride, data: &mut self.sums[at..], block };
+            // SAFETY: `Blocking` gives each task its own rows and columns of every part.
+            unsafe { finish(s, product, group, column, sums) };
         }
     }
 }

@@ -66,7 +66,7 @@ impl Kernel for ThinUnit {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Unit {
-        Unit { rows: together::<S>(), lanes: LANES, ..Unit::WHOLE }
+        Unit::bare(together::<S>(), LANES)
     }
 }
 

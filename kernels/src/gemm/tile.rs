@@ -1,4 +1,4 @@
-//! The register tile of multiply-adds: [`Engine`] of every level, for every storage type, in every kind of word.
+//! The register tile of multiply-adds: of every level, for every storage type, in every kind of word.
 //!
 //! `tile[r][lane] += x[r][k] * v[k][lane]`, with `x` broadcast and `v` in lanes, and with all values of a word at a
 //! time. How words of `x` are found is said in `rows`, how those of `v` are in `lanes`; here is what multiplies them,
@@ -14,7 +14,7 @@ use core::ops::Range;
 use super::ahead::Ahead;
 use super::blocking::{Unit, panels, steps};
 use super::pack::{Operand, pack_rows_from, pack_turned};
-use super::task::{Engine, Strip, Task};
+use super::task::{Strip, Task};
 use super::word::{Single, Word};
 use super::{K_BLOCK, Layout};
 use crate::isa::{Kernel, KernelAt, LANES, Simd};
@@ -49,11 +49,11 @@ impl Kernel for TileUnit {
             Layout::Kn => self.k.min(K_BLOCK * self.values),
         };
         let (packed, stage) = (depth.div_ceil(self.values), stage_len::<S>());
-        Unit { rows, lanes, depth, packed, stage, ..Unit::WHOLE }
+        Unit { rows, lanes, depth, packed, stage }
     }
 }
 
-impl Kernel for Task<'_, '_, Tile<Single>> {
+impl Kernel for Task<'_, '_, Single> {
     type Output = ();
 
     #[inline(always)]
@@ -63,7 +63,7 @@ impl Kernel for Task<'_, '_, Tile<Single>> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl KernelAt<Avx512> for Task<'_, '_, Tile<Bf16Pairs>> {
+impl KernelAt<Avx512> for Task<'_, '_, Bf16Pairs> {
     type Output = ();
 
     #[inline(always)]
@@ -72,26 +72,28 @@ impl KernelAt<Avx512> for Task<'_, '_, Tile<Bf16Pairs>> {
     }
 }
 
-impl<S: Simd, W: Word<S>> Engine<S> for Tile<W> {
-    const TURN: usize = TURN * W::VALUES;
-    const PACKS: bool = true;
-
+impl<W> Tile<W> {
+    /// Packs some lanes of V that must be turned, for all k.
     #[inline(always)]
-    fn pack(self, s: S, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32]) {
+    pub(super) fn pack<S: Simd>(self, s: S, v: Operand<'_>, lanes: Range<usize>, packed: &mut [f32])
+    where
+        W: Word<S>,
+    {
         pack_turned(s, self.0, v, lanes, S::TILE_VECTORS * LANES, packed);
     }
 
-    /// Nothing: a block of k is staged when it is multiplied, and used up there.
+    /// Computes the sums of a strip. While it does, it asks for what `ahead` says or, without one, for the rows of X
+    /// that follow.
     #[inline(always)]
-    fn stage(self, _: S, _: Operand<'_>, _: Range<usize>, _: usize, _: &mut [f32]) {}
-
-    #[inline(always)]
-    fn multiply(self, s: S, strip: Strip<'_>, ahead: Option<&mut Ahead>) {
+    pub(crate) fn multiply<S: Simd>(self, s: S, strip: Strip<'_>, ahead: Option<&mut Ahead>)
+    where
+        W: Word<S>,
+    {
         s.call(Multiply { word: self.0, strip, ahead });
     }
 }
 
-/// See [`Engine::multiply`].
+/// See [`Tile::multiply`].
 struct Multiply<'a, 'b, W> {
     word: W,
     strip: Strip<'a>,
@@ -104,7 +106,7 @@ impl<S: Simd, W: Word<S>> KernelAt<S> for Multiply<'_, '_, W> {
     #[inline(always)]
     fn run_at(self, s: S) {
         let Multiply { word, strip, mut ahead } = self;
-        let Strip { x, rows, k: all, lanes, of, packed, unpacked, stage, sums, stride } = strip;
+        let Strip { x, rows, k: all, lanes, packed, unpacked, stage, sums, stride } = strip;
         let words = all.len().div_ceil(W::VALUES);
         if all.is_empty() {
             sums.fill(0.0);
@@ -113,7 +115,7 @@ impl<S: Simd, W: Word<S>> KernelAt<S> for Multiply<'_, '_, W> {
             for at in steps(0..words, K_BLOCK) {
                 let k = all.start + at.start * W::VALUES..all.end.min(all.start + at.end * W::VALUES);
                 let from = Rows::at(s, word, x, rows.clone(), k.clone(), stage);
-                let count = of.div_ceil(S::TILE_VECTORS * LANES);
+                let count = lanes.len().div_ceil(S::TILE_VECTORS * LANES);
                 let mut next = next_rows::<S>(x, &rows, &k, (all.end, count * at.len() / TURN));
                 let mut start = 0;
                 for panel in panels(lanes.clone(), S::TILE_VECTORS * LANES) {
@@ -256,7 +258,7 @@ impl<W: Copy> Block<W> {
 }
 
 /// Steps of k between two prefetches.
-const TURN: usize = 4;
+pub(super) const TURN: usize = 4;
 
 /// `acc[r][j] += x[r][k] * v[j]` at one word k.
 ///

@@ -1,0 +1,147 @@
+//! What the rest of the core does while the tile unit multiplies: brings the next weights into tiles, or asks for them.
+
+use super::forms::{Lanes, block_len};
+use super::tiles::Rows;
+use super::{COPY_FROM, Columns, SIDE};
+use crate::gemm::Layout;
+use crate::gemm::ahead::Ahead;
+use crate::isa::avx512::Avx512;
+use crate::isa::avx512_bf16::Bf16Pairs;
+use crate::isa::{KernelAt, Simd};
+
+/// Pieces of work, one every so many turns.
+#[derive(Default)]
+struct Pieces {
+    done: usize,
+    of: usize,
+    wait: usize,
+    pace: usize,
+}
+
+impl Pieces {
+    /// `of` pieces in so many turns; those that have none are left at the end.
+    #[inline(always)]
+    fn of(of: usize, turns: usize) -> Pieces {
+        let pace = (turns / of.max(1)).max(1);
+        Pieces { done: 0, of, wait: pace, pace }
+    }
+
+    /// The piece of this turn.
+    #[inline(always)]
+    fn turn(&mut self) -> Option<usize> {
+        self.wait = self.wait.wrapping_sub(1);
+        if self.wait > 0 || self.done == self.of {
+            return None;
+        }
+        self.wait = self.pace;
+        self.next()
+    }
+
+    /// The next piece.
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let piece = self.done;
+        self.done += usize::from(piece < self.of);
+        (piece < self.of).then_some(piece)
+    }
+}
+
+/// The work, and how far it is.
+pub(super) struct Chores<'a, 'b> {
+    word: Bf16Pairs,
+    /// Blocks of k.
+    depth: usize,
+    /// Rows of activations that the weights meet.
+    pub(super) rows: usize,
+    /// Where the next weights go.
+    pub(super) weights: &'a mut [f32],
+    /// The columns whose weights are brought, and those that follow.
+    pub(super) next: Option<Columns<'b>>,
+    after: Option<Columns<'b>>,
+    bring: Pieces,
+    /// Weights that are asked for meanwhile.
+    ahead: Ahead,
+}
+
+impl<'a, 'b> Chores<'a, 'b> {
+    /// Nothing to do.
+    pub(super) fn new(word: Bf16Pairs, depth: usize, weights: &'a mut [f32]) -> Chores<'a, 'b> {
+        let (bring, ahead) = (Pieces::default(), Ahead::NONE);
+        Chores { word, depth, rows: 0, weights, next: None, after: None, bring, ahead }
+    }
+
+    /// Goes on to the next weights, while some panels of rows are multiplied; those of `after` follow them.
+    #[inline(always)]
+    pub(super) fn expect(&mut self, after: Option<Columns<'b>>, panels: usize) {
+        self.next = core::mem::replace(&mut self.after, after);
+        (self.bring, self.ahead) = (Pieces::default(), Ahead::NONE);
+        let Some(next) = &self.next else { return };
+        let turns = next.group.len() * self.depth * panels;
+        let in_place = self.in_place(next);
+        if !in_place {
+            self.bring = Pieces::of(next.group.len() * self.depth, turns);
+        }
+        // Of weights that are multiplied together, the first are asked for.
+        if let Some(columns) = if in_place { Some(next) } else { self.after.as_ref() } {
+            let part = &columns.group[0];
+            let k = part.weights.k();
+            let (at, size) = match part.weights.layout {
+                Layout::Nk => ((columns.n.start, 0), (columns.n.len(), k)),
+                Layout::Kn => ((0, columns.n.start), (k, columns.n.len())),
+            };
+            self.ahead = Ahead::block(part.weights.matrix, at, size, turns);
+        }
+    }
+
+    /// A turn's share of all work.
+    #[inline(always)]
+    pub(super) fn turn(&mut self, s: Avx512) {
+        self.ahead.prefetch(s);
+        if let Some(piece) = self.bring.turn() {
+            s.call(Bring { chores: self, piece });
+        }
+    }
+
+    /// What is left to bring.
+    #[inline(always)]
+    pub(super) fn bring_rest(&mut self, s: Avx512) {
+        while let Some(piece) = self.bring.next() {
+            s.call(Bring { chores: self, piece });
+        }
+    }
+
+    /// Whether the weights of some columns, of all parts, are multiplied from where they lie.
+    #[inline(always)]
+    pub(super) fn in_place(&self, columns: &Columns<'_>) -> bool {
+        let fits = |rows: Rows| self.rows < COPY_FROM || rows.aligned();
+        (0..columns.group.len()).all(|part| columns.lanes(part).in_place().is_some_and(fits))
+    }
+}
+
+impl<'a> Columns<'a> {
+    /// The weights of one part.
+    #[inline(always)]
+    pub(super) fn lanes(&self, part: usize) -> Lanes<'a> {
+        let operand = self.product.weights(&self.group[part]);
+        Lanes { operand, lanes: self.n.clone(), pairs: !operand.k_in_rows }
+    }
+}
+
+/// Brings a block of one matrix.
+struct Bring<'c, 'a, 'b> {
+    chores: &'c mut Chores<'a, 'b>,
+    piece: usize,
+}
+
+impl KernelAt<Avx512> for Bring<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run_at(self, s: Avx512) {
+        let Bring { chores, piece } = self;
+        let (part, block) = (piece / chores.depth, piece % chores.depth);
+        let Some(next) = &chores.next else { return };
+        let to = &mut chores.weights[piece * block_len(SIDE)..][..block_len(SIDE)];
+        next.lanes(part).bring(s, chores.word, block, to);
+    }
+}

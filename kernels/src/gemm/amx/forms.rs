@@ -1,0 +1,157 @@
+//! The forms of tiles: blocks of 32 values of k of 16 or 32 lanes each, as bfloat16.
+//!
+//! In the form of *rows*, a tile has 16 lanes, 32 values of k each. In the form of *pairs*, it has 16 pairs of
+//! values of k, 16 lanes each. What lacks is zero.
+
+use core::ops::Range;
+
+use super::Operand;
+use super::tiles::Rows;
+use crate::elem::Elem;
+use crate::gemm::word::Word;
+use crate::isa::avx512::Avx512;
+use crate::isa::avx512_bf16::Bf16Pairs;
+use crate::isa::{LANES, Simd};
+use crate::mem;
+use crate::view::{AnyMatRef, MatRef, any};
+
+/// Values of k in a block.
+pub(super) const STEP: usize = 32;
+
+/// Elements of scratch of a tile.
+const TILE: usize = LANES * LANES;
+
+/// Elements of scratch of a block of some lanes.
+pub(super) const fn block_len(lanes: usize) -> usize {
+    lanes * LANES
+}
+
+/// Lanes of an operand with how they are brought into tiles.
+#[derive(Clone)]
+pub(super) struct Lanes<'a> {
+    pub(super) operand: Operand<'a>,
+    /// Up to 32.
+    pub(super) lanes: Range<usize>,
+    /// Whether the tiles are of the form of pairs.
+    pub(super) pairs: bool,
+}
+
+impl Lanes<'_> {
+    /// Tiles of a block.
+    pub(super) fn tiles(&self) -> usize {
+        self.lanes.len().div_ceil(LANES)
+    }
+
+    /// The rows as tiles where they lie, if they can be loaded from there.
+    #[inline(always)]
+    pub(super) fn in_place(&self) -> Option<Rows> {
+        let AnyMatRef::Bf16(matrix) = self.operand.matrix else { return None };
+        let whole = self.lanes.len() == 2 * LANES && matrix.cols().is_multiple_of(STEP);
+        if self.pairs || !self.operand.k_in_rows || !whole {
+            return None;
+        }
+        let stride = matrix.row_stride().wrapping_mul(2);
+        let upper: *const u8 = matrix.block(self.lanes.clone(), 0..matrix.cols()).as_ptr().cast();
+        Some(Rows { upper, lower: upper.wrapping_add(stride.wrapping_mul(LANES)), stride, step: 2 * STEP })
+    }
+
+    /// Brings a block of k into `to`, which has as many tiles.
+    #[inline(always)]
+    pub(super) fn bring(&self, s: Avx512, word: Bf16Pairs, block: usize, to: &mut [f32]) {
+        let k = block * STEP;
+        any!(AnyMatRef, self.operand.matrix, from => {
+            for (tile, to) in to.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+                let first = self.lanes.start + tile * LANES;
+                match (self.operand.k_in_rows, self.pairs) {
+                    (true, false) => along(s, word, from, (first, k), to),
+                    (true, true) => turned(s, word, from, (first, k), to),
+                    (false, _) => across(s, word, from, (k, first), to),
+                }
+            }
+        });
+    }
+}
+
+/// Rows along k, as they lie.
+#[inline(always)]
+fn along<T: Elem>(
+    s: Avx512,
+    word: Bf16Pairs,
+    from: MatRef<'_, T>,
+    (row, k): (usize, usize),
+    to: &mut [f32; TILE],
+) {
+    if row + LANES <= from.rows() && k + STEP <= from.cols() {
+        let stride = from.row_stride();
+        let first = from.as_ptr().wrapping_add(row * stride + k);
+        for (i, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            // SAFETY: 16 rows are there, and 32 elements of each.
+            mem::store(s, to, 0, unsafe { word.along(s, first.wrapping_add(i * stride), true) });
+        }
+        return;
+    }
+    for (i, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        mem::store(s, to, 0, along_ragged(s, word, from, row + i, k));
+    }
+}
+
+/// 32 values of a row; those past an end of the matrix are zeros.
+#[inline(always)]
+fn along_ragged<T: Elem>(
+    s: Avx512,
+    word: Bf16Pairs,
+    from: MatRef<'_, T>,
+    row: usize,
+    k: usize,
+) -> <Avx512 as Simd>::F32 {
+    let row = if row < from.rows() { from.row(row) } else { &[] };
+    word.along_ragged(s, row, k, true)
+}
+
+/// Rows along k, turned.
+#[inline(always)]
+fn turned<T: Elem>(
+    s: Avx512,
+    word: Bf16Pairs,
+    from: MatRef<'_, T>,
+    (row, k): (usize, usize),
+    to: &mut [f32; TILE],
+) {
+    let block = if row + LANES <= from.rows() && k + STEP <= from.cols() {
+        let stride = from.row_stride();
+        // SAFETY: 16 rows are there, and 32 elements of each.
+        unsafe { word.turned(s, from.as_ptr().wrapping_add(row * stride + k), stride, !T::IS_BF16) }
+    } else {
+        let mut block = [s.splat(0.0); LANES];
+        for (i, v) in block.iter_mut().enumerate() {
+            *v = along_ragged(s, word, from, row + i, k);
+        }
+        s.transpose(block)
+    };
+    for (to, v) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(block) {
+        mem::store(s, to, 0, v);
+    }
+}
+
+/// Rows across k, two by two.
+#[inline(always)]
+fn across<T: Elem>(
+    s: Avx512,
+    word: Bf16Pairs,
+    from: MatRef<'_, T>,
+    (k, lane): (usize, usize),
+    to: &mut [f32; TILE],
+) {
+    if k + STEP <= from.rows() && lane + LANES <= from.cols() {
+        let stride = from.row_stride();
+        let first = from.as_ptr().wrapping_add(k * stride + lane);
+        for (i, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            // SAFETY: 32 rows are there, and 16 elements of each.
+            mem::store(s, to, 0, unsafe { word.across(s, first.wrapping_add(2 * i * stride), stride, true) });
+        }
+        return;
+    }
+    for (i, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        mem::store(s, to, 0, word.across_ragged(s, from, (k + 2 * i, lane), true));
+    }
+}
