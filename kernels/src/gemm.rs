@@ -15,10 +15,10 @@
 //! | [`Layout::Nk`] | weights, where they lie | activations, transposed | transposed: turned when stored |
 //! | [`Layout::Kn`] | activations | weights, a block of columns and of k at a time | as it is |
 //!
-//! So no weight is ever copied as a whole, and all layouts, storage types and levels share the loops; the tile unit of AMX
-//! has its own, which pack activations in both layouts. There are three micro-kernels, the rows of [`PLANS`]: the register tile of multiply-adds, its form for a few rows of
-//! activations, and the tile unit of AMX. The first two multiply words of one f32 or, where the processor has an
-//! instruction for it, of two bf16.
+//! So no weight is ever copied as a whole, and all layouts, storage types and levels share the loops; the tile unit of
+//! AMX has its own, which pack activations in both layouts. There are three micro-kernels, the rows of [`PLANS`]: the
+//! register tile of multiply-adds, its form for a few rows of activations, and the tile unit of AMX. The first two
+//! multiply words of one f32 or, where the processor has an instruction for it, of two bf16.
 //!
 //! # Numeric contract
 //!

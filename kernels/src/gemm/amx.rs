@@ -79,7 +79,10 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
         for rows in steps(blocking.rows(index), blocking.lanes) {
             products.pack(s, word, product.activations(), rows.clone());
             chores.rows = rows.len();
-            let mut columns = AllColumns::new(product, blocking, index);
+            let mut columns = product.groups().flat_map(|(group, column)| {
+                let share = blocking.columns(index, group[0].weights.n());
+                steps(share, SIDE).map(move |n| Columns { product, group, column, n })
+            });
             let panels = rows.len().div_ceil(SIDE);
             // The first weights are brought while nothing is computed.
             chores.expect(columns.next(), panels);
@@ -109,43 +112,6 @@ struct Columns<'a> {
     column: usize,
     /// Columns within the group.
     n: Range<usize>,
-}
-
-/// All columns that a share has of every group, up to 32 at a time.
-struct AllColumns<'a, 'b> {
-    product: &'a Product<'b>,
-    blocking: &'a Blocking,
-    index: usize,
-    /// The next group's first part, its first column, and how many columns of the share are done.
-    part: usize,
-    column: usize,
-    done: usize,
-}
-
-impl<'a, 'b> AllColumns<'a, 'b> {
-    fn new(product: &'a Product<'b>, blocking: &'a Blocking, index: usize) -> AllColumns<'a, 'b> {
-        AllColumns { product, blocking, index, part: 0, column: 0, done: 0 }
-    }
-}
-
-impl<'a> Iterator for AllColumns<'a, '_> {
-    type Item = Columns<'a>;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Columns<'a>> {
-        let product = self.product;
-        let fused = product.dims().fused();
-        loop {
-            let group = product.parts.get(self.part..self.part + fused)?;
-            let share = self.blocking.columns(self.index, group[0].weights.n());
-            let n = share.start + self.done..share.end.min(share.start + self.done + SIDE);
-            if !n.is_empty() {
-                self.done += SIDE;
-                return Some(Columns { product, group, column: self.column, n });
-            }
-            (self.part, self.column, self.done) = (self.part + fused, self.column + group[0].weights.n(), 0);
-        }
-    }
 }
 
 /// What the tile unit works on.

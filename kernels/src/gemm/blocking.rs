@@ -30,13 +30,6 @@ pub(super) struct Unit {
     pub(super) stage: usize,
 }
 
-impl Unit {
-    /// One that packs and stages nothing.
-    pub(super) const fn bare(rows: usize, lanes: usize) -> Unit {
-        Unit { rows, lanes, depth: 0, packed: 0, stage: 0 }
-    }
-}
-
 /// The cut of one product.
 #[derive(Debug, Clone)]
 pub(super) struct Blocking {
@@ -47,7 +40,7 @@ pub(super) struct Blocking {
     /// Rows of X that meet packed lanes before other lanes are packed, and of how many the sums are kept.
     pub(super) sweep: usize,
     kept: usize,
-    unit: Unit,
+    pub(super) unit: Unit,
     /// Matrices that are multiplied before one result is stored, and how many of them are packed.
     fused: usize,
     packed_matrices: usize,

@@ -170,7 +170,6 @@ impl Plan {
                 _ => ctx.run(Thin { word: Single, product, cut, index, scratch }),
             });
         }
-        let unit = self.unit(ctx, dims.layout, dims.k);
         let blocking = &self.blocking(ctx, ctx.threads(), &dims);
         let scratch = &mut scratch[..blocking.scratch_len()];
         ctx.for_each_piece(scratch, blocking.piece_len(), |index, scratch| match self.method {
@@ -179,9 +178,9 @@ impl Plan {
             #[cfg(target_arch = "x86_64")]
             Method::Tile(Words::Pairs) => run_pairs(ctx, |word| {
                 let tile = Tile(word);
-                Task { tile, unit, product, blocking, index, scratch }
+                Task { tile, product, blocking, index, scratch }
             }),
-            _ => ctx.run(Task { tile: Tile(Single), unit, product, blocking, index, scratch }),
+            _ => ctx.run(Task { tile: Tile(Single), product, blocking, index, scratch }),
         });
     }
 }

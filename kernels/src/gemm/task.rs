@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::ahead::Ahead;
-use super::blocking::{Blocking, Unit, steps};
+use super::blocking::{Blocking, steps};
 use super::epilogue::{Orientation, Sums, finish};
 use super::pack::Operand;
 use super::tile::{TURN, Tile};
@@ -30,7 +30,6 @@ pub(crate) struct Strip<'a> {
 /// One thread's share of a product.
 pub(super) struct Task<'a, 'b, W> {
     pub(super) tile: Tile<W>,
-    pub(super) unit: Unit,
     pub(super) product: &'a Product<'b>,
     pub(super) blocking: &'a Blocking,
     pub(super) index: usize,
@@ -74,7 +73,7 @@ impl<W> Task<'_, '_, W> {
                                 };
                                 let turns =
                                     blocking.tiles(rows.len(), n.len()) * (k.len() / (TURN * W::VALUES));
-                                let mut ahead = next_weights(&group[0], next, self.unit.depth, turns);
+                                let mut ahead = next_weights(&group[0], next, blocking.unit.depth, turns);
                                 let (rows, n) = (rows.clone(), n.clone());
                                 sweep.run(s, (group, column), (rows, k), n, packed, Some(&mut ahead));
                             }

@@ -66,7 +66,7 @@ impl Kernel for ThinUnit {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Unit {
-        Unit::bare(together::<S>(), LANES)
+        Unit { rows: together::<S>(), lanes: LANES, depth: 0, packed: 0, stage: 0 }
     }
 }
 

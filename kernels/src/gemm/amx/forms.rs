@@ -95,7 +95,8 @@ fn along<T: Elem>(
     }
 }
 
-/// 32 values of a row; those past an end of the matrix are zeros.
+/// 32 values of a row; those past an end of the matrix are zeros. Row by row: with an array of 16 rows first, products of
+/// 8 took 5 % longer.
 #[inline(always)]
 fn along_ragged<T: Elem>(
     s: Avx512,

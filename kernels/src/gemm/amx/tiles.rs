@@ -4,8 +4,9 @@ use core::arch::asm;
 
 use crate::isa::amx::{Amx, TileRegisters};
 
-/// Bytes of a row of a tile of an operand, and of a tile.
+/// Bytes of a row of a tile, and of a tile.
 const ROW: usize = 64;
+const TILE: usize = 16 * ROW;
 
 /// How many tiles each operand has; the other sums are not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl Rows {
     #[inline(always)]
     pub(super) fn staged(stage: &[f32], lanes: usize) -> Rows {
         let upper: *const u8 = stage.as_ptr().cast();
-        Rows { upper, lower: upper.wrapping_add(1024), stride: ROW, step: lanes * ROW }
+        Rows { upper, lower: upper.wrapping_add(TILE), stride: ROW, step: lanes * ROW }
     }
 
     /// Whether every row begins at a cache line.
@@ -53,6 +54,23 @@ impl Rows {
     pub(super) fn advance(&mut self) {
         (self.upper, self.lower) = (self.upper.wrapping_add(self.step), self.lower.wrapping_add(self.step));
     }
+}
+
+/// A block: the first tile of each operand, and what differs from shape to shape.
+macro_rules! multiply {
+    ($rows:ident, $pairs:ident, $rest:literal, $($operand:tt)*) => {
+        asm!(
+            "tileloadd tmm4, [{upper} + {stride}]",
+            "tileloadd tmm6, [{pairs} + {line}]",
+            $rest,
+            upper = in(reg) $rows.upper,
+            stride = in(reg) $rows.stride,
+            pairs = in(reg) $pairs,
+            line = in(reg) ROW,
+            $($operand)*
+            options(nostack, readonly, preserves_flags),
+        )
+    };
 }
 
 impl TileUnit {
@@ -98,46 +116,31 @@ impl TileUnit {
         // SAFETY: the registers are configured; the caller's contract.
         unsafe {
             match shape {
-                Shape::Square => asm!(
-                    "tileloadd tmm4, [{upper} + {stride}]",
-                    "tileloadd tmm6, [{pairs} + {line}]",
-                    "tileloadd tmm5, [{lower} + {stride}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{pairs} + {line} + 1024]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "tdpbf16ps tmm3, tmm5, tmm7",
-                    upper = in(reg) rows.upper,
+                Shape::Square => multiply!(
+                    rows,
+                    pairs,
+                    "tileloadd tmm5, [{lower} + {stride}]
+                     tdpbf16ps tmm0, tmm4, tmm6
+                     tileloadd tmm7, [{pairs} + {line} + 1024]
+                     tdpbf16ps tmm2, tmm5, tmm6
+                     tdpbf16ps tmm1, tmm4, tmm7
+                     tdpbf16ps tmm3, tmm5, tmm7",
                     lower = in(reg) rows.lower,
-                    stride = in(reg) rows.stride,
-                    pairs = in(reg) pairs,
-                    line = in(reg) ROW,
-                    options(nostack, readonly, preserves_flags),
                 ),
-                Shape::Flat => asm!(
-                    "tileloadd tmm4, [{upper} + {stride}]",
-                    "tileloadd tmm6, [{pairs} + {line}]",
-                    "tileloadd tmm7, [{pairs} + {line} + 1024]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    upper = in(reg) rows.upper,
-                    stride = in(reg) rows.stride,
-                    pairs = in(reg) pairs,
-                    line = in(reg) ROW,
-                    options(nostack, readonly, preserves_flags),
+                Shape::Flat => multiply!(
+                    rows,
+                    pairs,
+                    "tileloadd tmm7, [{pairs} + {line} + 1024]
+                     tdpbf16ps tmm0, tmm4, tmm6
+                     tdpbf16ps tmm1, tmm4, tmm7",
                 ),
-                Shape::Narrow => asm!(
-                    "tileloadd tmm4, [{upper} + {stride}]",
-                    "tileloadd tmm6, [{pairs} + {line}]",
-                    "tileloadd tmm5, [{lower} + {stride}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    upper = in(reg) rows.upper,
+                Shape::Narrow => multiply!(
+                    rows,
+                    pairs,
+                    "tileloadd tmm5, [{lower} + {stride}]
+                     tdpbf16ps tmm0, tmm4, tmm6
+                     tdpbf16ps tmm2, tmm5, tmm6",
                     lower = in(reg) rows.lower,
-                    stride = in(reg) rows.stride,
-                    pairs = in(reg) pairs,
-                    line = in(reg) ROW,
-                    options(nostack, readonly, preserves_flags),
                 ),
             }
         }
