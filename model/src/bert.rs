@@ -169,7 +169,7 @@ impl Forward for BertParts {
         let rows = session::rows(batch, (seq, self.positions))?;
         let pooler = self.pooler.as_ref().map_or(0, |pooler| pooler.scratch_len(ctx, batch, 0));
         let scratch = self.stack.scratch_len(ctx, rows).max(pooler);
-        Ok(Plan { hidden: self.sizes((rows, seq), batch).iter().sum(), scratch })
+        Ok(Plan { hidden: self.sizes(ctx, (rows, seq), batch).iter().sum(), scratch })
     }
 
     fn run<'s>(
@@ -181,11 +181,12 @@ impl Forward for BertParts {
         let Session { call: ctx, work, stop, .. } = session;
         self.prepare(work, inputs)?;
         let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.stack.hidden_dim());
-        let sizes = self.sizes((rows, work.rows.end()), batch);
+        let sizes = self.sizes(ctx, (rows, work.rows.end()), batch);
         let [x, y, z, wide, positions, first, pooled] = carve(&mut work.hidden, sizes)?;
-        let (tokens, segments, scratch) = (&work.rows, &work.segments, &mut work.scratch);
+        let (tokens, segments) = (&work.rows, &work.segments);
+        let (scratch, spans) = (&mut work.scratch, &mut work.group);
         ctx.enter(|| -> Result<()> {
-            let room = Room { pieces: [&mut *x, y, z, wide, positions], scratch, stop };
+            let room = Room { pieces: [&mut *x, y, z, wide, positions], scratch, spans, stop };
             self.stack.run(ctx, Scene { segments, ..Scene::of(tokens) }, room, observer)?;
             let Some(pooler) = &self.pooler else { return Ok(()) };
             for (span, to) in tokens.spans.iter().zip(first.chunks_exact_mut(hidden)) {
@@ -229,8 +230,8 @@ impl BertParts {
     }
 
     /// Elements of the stack's pieces, of the first tokens and of the pooled output.
-    fn sizes(&self, (rows, end): (usize, usize), batch: usize) -> [usize; 7] {
-        let [x, y, z, wide, positions] = self.stack.sizes(rows, end);
+    fn sizes(&self, ctx: &Ctx, rows: (usize, usize), batch: usize) -> [usize; 7] {
+        let [x, y, z, wide, positions] = self.stack.sizes(ctx, rows);
         let pooled = if self.pooler.is_some() { batch * self.stack.hidden_dim() } else { 0 };
         [x, y, z, wide, positions, pooled, pooled]
     }

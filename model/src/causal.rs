@@ -48,9 +48,9 @@ impl Forward for CausalParts {
         let Session { call: ctx, work, stop, .. } = session;
         work.rows.fill(tokens, (stack.vocabulary_size(), self.positions), First::IfReal)?;
         let rows = work.rows.len();
-        let pieces = carve(&mut work.hidden, stack.sizes(rows, work.rows.end()))?;
-        let (scene, room) = (Scene::of(&work.rows), Room { pieces, scratch: &mut work.scratch, stop });
-        ctx.enter(|| stack.run(ctx, scene, room, observer))?;
+        let pieces = carve(&mut work.hidden, stack.sizes(ctx, (rows, work.rows.end())))?;
+        let room = Room { pieces, scratch: &mut work.scratch, spans: &mut work.group, stop };
+        ctx.enter(|| stack.run(ctx, Scene::of(&work.rows), room, observer))?;
         let width = stack.output_dim();
         let x = &work.hidden.take(rows * width)?[..];
         Ok(SequenceOutput { data: MatRef::new(x, rows, width)?, rows: &work.rows })

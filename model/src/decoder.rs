@@ -65,12 +65,12 @@ pub trait Decoder: Model + private::Stacks {
         work.source.fill(sources, (encoder.vocabulary_size(), self.positions()), First::IfReal)?;
         let mut keys = cache.sources(&work.source.spans)?;
         let (rows, end) = (work.source.len(), work.source.end());
-        let mut pieces = carve(&mut work.hidden, encoder.sizes(rows, end))?;
+        let mut pieces = carve(&mut work.hidden, encoder.sizes(ctx, (rows, end)))?;
         let width = encoder.output_dim();
-        let (scratch, source) = (&mut work.scratch, &work.source);
+        let (scratch, spans, source) = (&mut work.scratch, &mut work.group, &work.source);
         ctx.enter(|| -> Result<()> {
             let scene = Scene::of(source);
-            let room = Room { pieces: pieces.each_mut().map(|piece| &mut **piece), scratch, stop };
+            let room = Room { pieces: pieces.each_mut().map(|piece| &mut **piece), scratch, spans, stop };
             encoder.run(ctx, scene, room, None)?;
             let states = MatRef::new(&pieces[0][..rows * width], rows, width)?;
             for (i, block) in decoder.blocks.iter().enumerate() {
@@ -109,13 +109,13 @@ pub trait Decoder: Model + private::Stacks {
         })?;
         cache.extend(sequences, &work.rows)?;
         let rows = work.rows.len();
-        let pieces = carve(&mut work.hidden, stack.sizes(rows, cache.end()))?;
-        let (scratch, new) = (&mut work.scratch, &work.rows);
+        let pieces = carve(&mut work.hidden, stack.sizes(ctx, (rows, cache.end())))?;
+        let (scratch, group, new) = (&mut work.scratch, &mut work.group, &work.rows);
         ctx.enter(|| {
             let (kept, cross) = cache.kept()?;
             let memory = cross.map(|(kept, spans)| SceneMemory { states: None, spans, kept });
             let scene = Scene { kept: Some(kept), memory, ..Scene::of(new) };
-            stack.run(ctx, scene, Room { pieces, scratch, stop }, None)
+            stack.run(ctx, scene, Room { pieces, scratch, spans: group, stop }, None)
         })?;
         cache.commit();
         let width = stack.output_dim();

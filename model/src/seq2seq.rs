@@ -58,7 +58,7 @@ impl Forward for Seq2SeqParts {
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
         let rows = session::rows(batch, (seq, self.positions))?;
         let scratch = self.encoder.scratch_len(ctx, rows).max(self.decoder.scratch_len(ctx, rows));
-        Ok(Plan { hidden: self.sizes((rows, seq), (rows, seq)).iter().sum(), scratch })
+        Ok(Plan { hidden: self.sizes(ctx, (rows, seq), (rows, seq)).iter().sum(), scratch })
     }
 
     fn run<'s>(
@@ -82,8 +82,9 @@ impl Forward for Seq2SeqParts {
             .extend(spans.map(|(to, from)| Span { queries: to.queries.clone(), keys: from.keys.clone() }));
 
         let (from, to) = (work.source.len(), work.rows.len());
-        let sizes = self.sizes((from, work.source.end()), (to, work.rows.end()));
-        let (source, rows, spans, scratch) = (&work.source, &work.rows, &work.cross, &mut work.scratch);
+        let sizes = self.sizes(ctx, (from, work.source.end()), (to, work.rows.end()));
+        let (source, rows, cross) = (&work.source, &work.rows, &work.cross);
+        let (scratch, spans) = (&mut work.scratch, &mut work.group);
         let [states, x, y, z, wide, positions, keys] = carve(&mut work.hidden, sizes)?;
         let width = encoder.output_dim();
         ctx.enter(|| -> Result<()> {
@@ -93,7 +94,7 @@ impl Forward for Seq2SeqParts {
                 }
             };
             let pieces = [&mut *states, &mut *y, &mut *z, &mut *wide, &mut *positions];
-            encoder.run(ctx, Scene::of(source), Room { pieces, scratch, stop }, Some(&mut observe))?;
+            encoder.run(ctx, Scene::of(source), Room { pieces, scratch, spans, stop }, Some(&mut observe))?;
             let mut observe = |layer: usize, output: SequenceOutput<'_>| {
                 if let Some(observe) = observer.as_mut() {
                     observe(Tower::Decoder, layer, output);
@@ -101,8 +102,8 @@ impl Forward for Seq2SeqParts {
             };
             let kept = CrossKeys::shared(keys, ctx.precision(), [from, decoder.config.attention.key_width()]);
             let states = Some(MatRef::new(&states[..from * width], from, width)?);
-            let memory = Some(SceneMemory { states, spans, kept });
-            let room = Room { pieces: [x, y, z, wide, positions], scratch, stop };
+            let memory = Some(SceneMemory { states, spans: cross, kept });
+            let room = Room { pieces: [x, y, z, wide, positions], scratch, spans, stop };
             decoder.run(ctx, Scene { memory, ..Scene::of(rows) }, room, Some(&mut observe))
         })?;
         let [states, x, ..] = carve(&mut work.hidden, sizes)?;
@@ -121,9 +122,9 @@ impl Forward for Seq2SeqParts {
 impl Seq2SeqParts {
     /// Elements of the encoder's output, of what the stacks use, the decoder's output first, and of keys and values
     /// of the encoder's rows: for rows, and what their positions are less than, of the source and the target.
-    fn sizes(&self, source: (usize, usize), target: (usize, usize)) -> [usize; 7] {
+    fn sizes(&self, ctx: &Ctx, source: (usize, usize), target: (usize, usize)) -> [usize; 7] {
         let Seq2SeqParts { encoder, decoder, .. } = self;
-        let (first, second) = (encoder.sizes(source.0, source.1), decoder.sizes(target.0, target.1));
+        let (first, second) = (encoder.sizes(ctx, source), decoder.sizes(ctx, target));
         let [_, y, z, wide, positions]: [usize; 5] = std::array::from_fn(|i| first[i].max(second[i]));
         let keys = 2 * source.0 * decoder.config.attention.key_width();
         [first[0], second[0], y, z, wide, positions, keys]

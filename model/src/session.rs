@@ -9,7 +9,7 @@ use rachis_kernels::{Ctx, MatRef, Scratch, Span};
 use crate::cache::KvCache;
 use crate::config::DtypePolicy;
 use crate::error::{Result, request, try_reserve};
-use crate::layers::Stack;
+use crate::layers::{GroupSpans, Stack};
 use crate::stop::Stop;
 use crate::tokens::Rows;
 
@@ -43,6 +43,8 @@ pub(crate) struct Workspace {
     pub(crate) cross: Vec<Span>,
     /// The rows' segments.
     pub(crate) segments: Vec<u32>,
+    /// Of the sequences in a layer now.
+    pub(crate) group: GroupSpans,
 }
 
 /// The working memory that a model needs for requests up to some size, in elements of f32.
@@ -57,7 +59,7 @@ pub struct Plan {
 impl Plan {
     /// For a stack and so many rows, at positions less than `end`.
     pub(crate) fn of(stack: &Stack, ctx: &Ctx, (rows, end): (usize, usize)) -> Plan {
-        Plan { hidden: stack.sizes(rows, end).iter().sum(), scratch: stack.scratch_len(ctx, rows) }
+        Plan { hidden: stack.sizes(ctx, (rows, end)).iter().sum(), scratch: stack.scratch_len(ctx, rows) }
     }
 
     /// Bytes of activations and kernel scratch.
@@ -122,12 +124,14 @@ impl<'p> Session<'p> {
     }
 
     pub(crate) fn reserve_plan(&mut self, plan: Plan, (batch, seq): (usize, usize)) -> Result<()> {
-        let Workspace { hidden, scratch, rows, source, cross, segments } = &mut self.work;
+        let Workspace { hidden, scratch, rows, source, cross, segments, group } = &mut self.work;
         hidden.reserve(plan.hidden)?;
         scratch.reserve(plan.scratch)?;
         rows.try_reserve(batch, seq)?;
         source.try_reserve(batch, seq)?;
         try_reserve(cross, batch)?;
+        try_reserve(&mut group.own, batch)?;
+        try_reserve(&mut group.memory, batch)?;
         try_reserve(segments, batch.saturating_mul(seq))
     }
 

@@ -193,6 +193,39 @@ fn sequences_of_other_lengths_change_nothing() {
     }
 }
 
+/// Prompts of more rows than go through a layer together; several sequences have the same source.
+#[test]
+fn many_prompts_at_once_change_nothing() {
+    let sources = [ids(9, 2), ids(30, 3), ids(4, 4)];
+    let prompts: Vec<Vec<u32>> = (0..12).map(|i| ids(50 + 7 * (i % 3), 20 + i as u32)).collect();
+    let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+    let capacity = 70;
+    for subject in subjects() {
+        for_each_level(Level::supported(), |level| {
+            let ctx = Ctx::new(level).unwrap();
+            let mut session = Session::new(ctx);
+            let options = CacheOptions { sequences: 12, capacity, dtype: None };
+            session.start(&*subject.model, options).unwrap();
+            if subject.model.has_encoder() {
+                let lengths: Vec<usize> = sources.iter().map(Vec::len).collect();
+                subject.model.encode(&mut session, Tokens::ragged(&sources.concat(), &lengths)).unwrap();
+            }
+            let all: Vec<(usize, &[u32])> =
+                prompts.iter().enumerate().map(|(i, ids)| (i, &ids[..])).collect();
+            let first = append(&subject, &mut session, &all);
+            let step: Vec<(usize, &[u32])> = (0..12).map(|i| (i, &[5u32][..])).collect();
+            let second = append(&subject, &mut session, &step);
+            for (i, prompt) in prompts.iter().enumerate() {
+                let whole = [&prompt[..], &[5]].concat();
+                let expected = (subject.forward)(&mut Session::new(ctx), &sources[i / 4], &whole);
+                let place = format!("{level} {}: sequence {i}", subject.name);
+                assert!(first[i] == expected[..lengths[i]], "{place}");
+                assert!(second[i] == expected[lengths[i]..], "{place}, the next token");
+            }
+        });
+    }
+}
+
 #[test]
 fn threads_and_copies_change_nothing() {
     let (prompt, source) = (ids(20, 1), ids(9, 2));

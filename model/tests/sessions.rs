@@ -181,6 +181,33 @@ fn batches_and_padding_do_not_change_a_bit() {
     }
 }
 
+/// More rows than go through a layer together: sequences of every length in turn, some of them padded in the middle.
+#[test]
+fn large_batches_do_not_change_a_bit() {
+    let lengths: Vec<usize> = (0..24).map(|i| [80, 7, 61, 33, 1, 80][i % 6]).collect();
+    let ids = sequences(&lengths);
+    let all = ids.concat();
+    let sum: usize = lengths.iter().sum();
+    assert!(sum > 1000, "{sum} rows are few groups");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    for model in subjects() {
+        let model = model.as_ref();
+        for_each_level(Level::supported(), |level| {
+            let ctx = Ctx::new(level).unwrap();
+            let expected: Vec<_> = ids.iter().map(|ids| alone(model, ctx, ids)).collect();
+            for pool in [None, Some(&pool)] {
+                let mut session = Session::new(ctx.with_pool(pool));
+                session.reserve(model, 24, 80).unwrap();
+                let reserved = session.workspace_bytes();
+                let found = model.forward(&mut session, Tokens::ragged(&all, &lengths), true);
+                let threads = pool.map_or(1, rayon::ThreadPool::current_num_threads);
+                assert!(found == expected, "{level} {}, {threads} threads", model.name());
+                assert_eq!(session.workspace_bytes(), reserved, "{level} {}", model.name());
+            }
+        });
+    }
+}
+
 #[test]
 fn threads_do_not_change_a_bit() {
     let sizes = Sizes { vocabulary: 501, layers: 1, heads: 4, hidden: 256, inner: 1024, positions: 512 };

@@ -134,12 +134,12 @@ impl Block {
         }
     }
 
-    /// Elements of x, y, z and the wide buffer for `rows` rows.
-    pub(crate) fn sizes(config: &BlockConfig, rows: usize) -> [usize; 4] {
+    /// Elements of y, z and the wide buffer for `rows` rows.
+    pub(crate) fn sizes(config: &BlockConfig, rows: usize) -> [usize; 3] {
         let AttentionConfig { hidden, .. } = config.attention;
         let mixed = config.attention.query_width().max(hidden);
         let wide = config.attention.width().max(config.inner);
-        [hidden, mixed, hidden, wide].map(|width| rows * width)
+        [mixed, hidden, wide].map(|width| rows * width)
     }
 
     /// Elements of scratch that a call on `rows` rows needs, with up to as many in the other sequences.

@@ -1,5 +1,7 @@
 //! What goes into the first layer: the sum of a token's vectors, normalised or projected where the architecture does.
 
+use core::ops::Range;
+
 use rachis_kernels::{Activation, Ctx, MatMut, MatRef};
 
 use crate::error::Result;
@@ -63,17 +65,19 @@ impl Embeddings {
         self.tokens.width()
     }
 
-    /// The input of the first layer, in x; y and the wide buffer are used on the way. `segments` has an id for each row, if any.
+    /// The input of the first layer for a group of the rows, in x; y and the wide buffer are used on the way.
+    /// `segments` has an id for each row, if any.
     pub(crate) fn apply(
         &self,
         ctx: &Ctx,
-        rows: &Rows,
+        (rows, group): (&Rows, Range<usize>),
         segments: &[u32],
         buffers: &mut Buffers<'_>,
     ) -> Result<()> {
         let Buffers { x, y, wide, scratch, .. } = buffers;
-        let count = rows.len();
+        let count = group.len();
         let hidden = x.len() / count.max(1);
+        let ids = &rows.ids[group.clone()];
         let (sum, normed) = match &self.norm {
             Some(norm) => (&mut y[..count * hidden], Some((norm, &mut **x))),
             None => (&mut **x, None),
@@ -81,21 +85,21 @@ impl Embeddings {
         if let Some(projection) = &self.projection {
             let width = self.width();
             let narrow = &mut wide[..count * width];
-            self.tokens.lookup(ctx, &rows.ids, MatMut::new(narrow, count, width)?)?;
+            self.tokens.lookup(ctx, ids, MatMut::new(narrow, count, width)?)?;
             let (narrow, out) = (MatRef::new(narrow, count, width)?, MatMut::new(sum, count, hidden)?);
             projection.apply(ctx, scratch, narrow, (Activation::Identity, None), out)?;
         } else {
-            self.tokens.lookup(ctx, &rows.ids, MatMut::new(sum, count, hidden)?)?;
+            self.tokens.lookup(ctx, ids, MatMut::new(sum, count, hidden)?)?;
         }
         if let Some(PositionEmbedding { table, counting }) = &self.positions {
             let positions = match counting {
                 Counting::Absolute => &rows.positions,
                 Counting::Real => &rows.counts,
             };
-            table.add(ctx, positions, MatMut::new(sum, count, hidden)?)?;
+            table.add(ctx, &positions[group.clone()], MatMut::new(sum, count, hidden)?)?;
         }
         if let Some(table) = &self.segments {
-            table.add(ctx, segments, MatMut::new(sum, count, hidden)?)?;
+            table.add(ctx, &segments[group], MatMut::new(sum, count, hidden)?)?;
         }
         if let Some((norm, x)) = normed {
             norm.apply(ctx, MatRef::new(sum, count, hidden)?, MatMut::new(x, count, hidden)?)?;

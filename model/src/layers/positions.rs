@@ -1,5 +1,7 @@
 //! What positions do within attention: nothing, a bias on the scores, or a rotation of queries and keys.
 
+use core::ops::Range;
+
 use rachis_kernels::{AnyMatRef, Bias, MatMut, MatRef, rotary_angles};
 
 use crate::error::Result;
@@ -26,6 +28,28 @@ pub(crate) struct Places<'a> {
     pub(crate) keys: &'a [u32],
 }
 
+/// The bias on scores and the angles of rotation of some rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Prepared<'a> {
+    pub(crate) bias: Bias<'a>,
+    pub(crate) rotary: Option<MatRef<'a, f32>>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Those of a group of the rows, whose keys are the group's own or kept ones.
+    pub(crate) fn of(self, group: &Range<usize>, own: bool) -> Prepared<'a> {
+        let rotary = self.rotary.map(|angles| angles.rows_range(group.clone()));
+        let bias = match self.bias {
+            Bias::Distance { table, zero, queries, keys } => {
+                let keys = if own { &keys[group.clone()] } else { keys };
+                Bias::Distance { table, zero, queries: &queries[group.clone()], keys }
+            }
+            other => other,
+        };
+        Prepared { bias, rotary }
+    }
+}
+
 impl Positions {
     /// ALiBi of so many heads.
     pub(crate) fn alibi(heads: usize, round: bool) -> Positions {
@@ -47,22 +71,19 @@ impl Positions {
     }
 
     /// The bias on scores and the angles of rotation, in `room`.
-    pub(crate) fn prepare<'a>(
-        &'a self,
-        places: Places<'a>,
-        room: &'a mut [f32],
-    ) -> Result<(Bias<'a>, Option<MatRef<'a, f32>>)> {
-        match self {
-            Positions::Embedded => Ok((Bias::None, None)),
-            Positions::Alibi { slopes, round } => Ok((Bias::Linear { slopes, round: *round }, None)),
+    pub(crate) fn prepare<'a>(&'a self, places: Places<'a>, room: &'a mut [f32]) -> Result<Prepared<'a>> {
+        let (bias, rotary) = match self {
+            Positions::Embedded => (Bias::None, None),
+            Positions::Alibi { slopes, round } => (Bias::Linear { slopes, round: *round }, None),
             Positions::Rotary { theta, head_dim } => {
                 let rows = places.queries.len();
                 let angles = &mut room[..rows * head_dim];
                 rotary_angles(places.queries, *theta, MatMut::new(angles, rows, *head_dim)?)?;
-                Ok((Bias::None, Some(MatRef::new(angles, rows, *head_dim)?)))
+                (Bias::None, Some(MatRef::new(angles, rows, *head_dim)?))
             }
-            Positions::Relative(bias) => Ok((bias.fill(places, room)?, None)),
-        }
+            Positions::Relative(bias) => (bias.fill(places, room)?, None),
+        };
+        Ok(Prepared { bias, rotary })
     }
 }
 

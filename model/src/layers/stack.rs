@@ -1,5 +1,7 @@
 //! An encoder or a decoder: embeddings, layers, and what follows the last of them.
 
+use core::ops::Range;
+
 use rachis_kernels::{Activation, Ctx, MatMut, MatRef, Scratch, Span};
 
 use crate::cache::{CrossKeys, KeptKeys};
@@ -7,7 +9,8 @@ use crate::error::Result;
 use crate::layers::attention::{Around, Memory};
 use crate::layers::block::{Block, BlockConfig, BlockNames, Buffers};
 use crate::layers::embeddings::Embeddings;
-use crate::layers::positions::{Places, Positions};
+use crate::layers::groups::{GroupSpans, group_rows, groups, within};
+use crate::layers::positions::{Places, Positions, Prepared};
 use crate::layers::{Linear, Norm};
 use crate::save::Tensors;
 use crate::session::{Observer, SequenceOutput};
@@ -45,6 +48,31 @@ impl<'a> Scene<'a> {
     pub(crate) fn of(rows: &'a Rows) -> Scene<'a> {
         Scene { rows, segments: &[], kept: None, memory: None }
     }
+
+    /// What the rows of a group attend to in a layer.
+    fn around<'s>(
+        &'s mut self,
+        (layer, group): (usize, &Range<usize>),
+        Prepared { bias, rotary }: Prepared<'s>,
+        causal: bool,
+        spans: &'s mut GroupSpans,
+    ) -> (Around<'s>, Option<Memory<'s>>) {
+        match &self.kept {
+            None => within(&self.rows.spans, group, group.start, &mut spans.own),
+            Some(kept) => within(kept.spans, group, 0, &mut spans.own),
+        }
+        let kept = self.kept.as_mut().map(|kept| kept.store.layer(layer));
+        let memory = self.memory.as_mut().map(|memory| {
+            within(memory.spans, group, 0, &mut spans.memory);
+            Memory {
+                // Once the first group has attended to them, keys and values are there.
+                states: memory.states.filter(|_| group.start == 0),
+                spans: &spans.memory,
+                kept: memory.kept.layer(layer),
+            }
+        });
+        (Around { spans: &spans.own, causal, bias, rotary, kept }, memory)
+    }
 }
 
 /// See [`Memory`].
@@ -59,6 +87,7 @@ pub(crate) struct SceneMemory<'a> {
 pub(crate) struct Room<'w> {
     pub(crate) pieces: [&'w mut [f32]; 5],
     pub(crate) scratch: &'w mut Scratch,
+    pub(crate) spans: &'w mut GroupSpans,
     pub(crate) stop: &'w Stop,
 }
 
@@ -109,10 +138,13 @@ impl Stack {
     }
 
     /// Elements of the pieces of a [`Room`] for `rows` rows at positions less than `end`.
-    pub(crate) fn sizes(&self, rows: usize, end: usize) -> [usize; 5] {
-        let [x, y, z, wide] = Block::sizes(&self.config, rows);
-        let table = rows * self.embeddings.width();
-        [x.max(table), y, z, wide.max(table), self.positions.room(rows, end)]
+    pub(crate) fn sizes(&self, ctx: &Ctx, (rows, end): (usize, usize)) -> [usize; 5] {
+        let (group, table) = (group_rows(ctx, rows, end), self.embeddings.width());
+        let [y, z, wide] = Block::sizes(&self.config, group);
+        let x = rows * self.hidden_dim();
+        // Before a projection, z has all rows.
+        let z = if self.projection.is_some() { x } else { z };
+        [x.max(rows * table), y, z, wide.max(group * table), self.positions.room(rows, end)]
     }
 
     /// Elements of scratch that a call on `rows` rows needs, with up to as many in the other sequences.
@@ -126,20 +158,23 @@ impl Stack {
     pub(crate) fn run(
         &self,
         ctx: &Ctx,
-        scene: Scene<'_>,
+        mut scene: Scene<'_>,
         room: Room<'_>,
         mut observer: Option<Observer<'_>>,
     ) -> Result<()> {
-        let Scene { rows, segments, mut kept, mut memory } = scene;
-        let Room { pieces: [table_x, y, z, wide, positions], scratch, stop } = room;
-        let (count, hidden) = (rows.len(), self.hidden_dim());
+        let Room { pieces: [table_x, y, z, wide, positions], scratch, spans, stop } = room;
+        let (rows, segments, hidden) = (scene.rows, scene.segments, self.hidden_dim());
+        let count = rows.len();
         let _span = trace::stack(count);
-        let (x, z) = (&mut table_x[..count * hidden], &mut z[..count * hidden]);
+        let x = &mut table_x[..count * hidden];
+        let elements = |group: &Range<usize>| group.start * hidden..group.end * hidden;
 
-        self.embeddings.apply(ctx, rows, segments, &mut Buffers { x, y, z, wide, scratch })?;
-        let keys = kept.as_ref().map_or(&rows.positions[..], |kept| kept.positions);
-        let places = Places { queries: &rows.positions, keys };
-        let (bias, rotary) = self.positions.prepare(places, positions)?;
+        for group in groups(ctx, &rows.spans) {
+            let x = &mut x[elements(&group)];
+            self.embeddings.apply(ctx, (rows, group), segments, &mut Buffers { x, y, z, wide, scratch })?;
+        }
+        let keys = scene.kept.as_ref().map_or(&rows.positions[..], |kept| kept.positions);
+        let prepared = self.positions.prepare(Places { queries: &rows.positions, keys }, positions)?;
 
         for i in 0..=self.blocks.len() {
             stop.check()?;
@@ -148,22 +183,25 @@ impl Stack {
             }
             let Some(block) = self.blocks.get(i) else { break };
             let _span = trace::layer(i);
-            let spans = kept.as_ref().map_or(&rows.spans[..], |kept| kept.spans);
-            let keys = kept.as_mut().map(|kept| kept.store.layer(i));
-            let around = Around { spans, causal: self.config.causal, bias, rotary, kept: keys };
-            let memory = memory.as_mut().map(|memory| Memory {
-                states: memory.states,
-                spans: memory.spans,
-                kept: memory.kept.layer(i),
-            });
-            block.apply(ctx, around, memory, Buffers { x, y, z, wide, scratch })?;
+            for group in groups(ctx, &rows.spans) {
+                stop.check()?;
+                let (x, z) = (&mut x[elements(&group)], &mut z[..group.len() * hidden]);
+                let positions = prepared.of(&group, scene.kept.is_none());
+                let (around, memory) = scene.around((i, &group), positions, self.config.causal, spans);
+                block.apply(ctx, around, memory, Buffers { x, y, z, wide, scratch })?;
+            }
         }
 
         if let Some(norm) = &self.norm {
-            z.copy_from_slice(x);
-            norm.apply(ctx, MatRef::new(z, count, hidden)?, MatMut::new(x, count, hidden)?)?;
+            for group in groups(ctx, &rows.spans) {
+                let (x, z) = (&mut x[elements(&group)], &mut z[..group.len() * hidden]);
+                z.copy_from_slice(x);
+                let ends = (MatRef::new(z, group.len(), hidden)?, MatMut::new(x, group.len(), hidden)?);
+                norm.apply(ctx, ends.0, ends.1)?;
+            }
         }
         if let Some(projection) = &self.projection {
+            let z = &mut z[..count * hidden];
             z.copy_from_slice(x);
             let width = self.output_dim();
             let out = MatMut::new(&mut table_x[..count * width], count, width)?;
