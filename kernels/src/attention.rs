@@ -6,9 +6,9 @@
 //!
 //! # How
 //!
-//! Queries are lanes throughout: the register tile of the matrix product multiplies rows of keys by packed queries,
-//! maxima and sums of scores run down the lanes, and the weights come to lie as the same tile needs them to multiply
-//! columns of values. Nothing is turned or packed in between, and no lanes are added up.
+//! Queries are lanes throughout: the register tile of the matrix product, or the tile unit of AMX, multiplies rows of
+//! keys by packed queries, maxima and sums of scores run down the lanes, and the weights come to lie as the same tile
+//! needs them to multiply columns of values. No scores are turned or packed in between, and no lanes are added up.
 //!
 //! # Numeric contract
 //!
@@ -16,18 +16,25 @@
 //! apart. Weights are `e^(score - maximum)` in f32, relative to the largest score so far; what has been summed is
 //! scaled down when that grows. The division by the sum of weights comes last. In [bf16](crate::Precision::Bf16)
 //! queries, keys, values and weights are rounded before they are multiplied; sums of weights are of those not rounded.
+//! There, levels with instructions for bf16 sum as [their products](crate::gemm) do; on AMX a mixture goes on from that
+//! of the keys before, and is not added to it.
 //!
 //! An output row depends on its query and on its sequence's keys and values, not on the batch, its position or the
-//! threads. Levels that fuse agree, but for [`Level::Avx512Bf16`](crate::Level::Avx512Bf16) in bf16.
+//! threads. Levels that fuse agree, but for [`Level::Avx512Bf16`](crate::Level::Avx512Bf16) and
+//! [`Level::Amx`](crate::Level::Amx) in bf16.
 //!
 //! Sequences lie behind one another in the rows of q, k and v; a [`Span`] says which rows are whose. Padding is
 //! simply not there. A span without keys gives rows of zeros. A NaN or an infinite score makes a row NaN, except
 //! for negative infinity beside finite scores, which has no weight.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod bias;
 mod head;
 mod one;
+mod products;
 mod softmax;
+mod tile;
 
 pub use bias::Bias;
 
@@ -38,12 +45,15 @@ use crate::ctx::Ctx;
 use crate::ctx::Precision;
 use crate::elem::Elem;
 use crate::error::{Error, Result, check};
+use crate::gemm::tile::Tile;
 use crate::gemm::word::Single;
 #[cfg(target_arch = "x86_64")]
-use crate::isa::Isa;
+use crate::isa::{Isa, avx512::Avx512};
 use crate::scratch::Scratch;
 use crate::view::{AnyMatMut, AnyMatRef, MatMut, MatRef, any};
 
+#[cfg(target_arch = "x86_64")]
+use amx::OnTiles;
 use bias::HeadBias;
 use head::{Head, RoomLen, Run};
 
@@ -154,7 +164,16 @@ pub fn attention<T: Elem>(ctx: &Ctx, scratch: &mut Scratch, op: Attention<'_, T>
 /// Elements of scratch that [`attention`] needs for heads of `head_dim`, when there are at least as many sequences
 /// times heads as threads.
 pub fn attention_scratch_len(ctx: &Ctx, head_dim: usize) -> usize {
-    ctx.threads() * ctx.run(RoomLen { head_dim })
+    ctx.threads() * room_len(ctx, head_dim)
+}
+
+/// Elements of scratch for one head of this width.
+fn room_len(ctx: &Ctx, width: usize) -> usize {
+    match ctx.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx(..) if ctx.precision() == Precision::Bf16 => head::room_len::<Avx512, OnTiles>(width),
+        _ => ctx.run(RoomLen { width }),
+    }
 }
 
 /// An [`Attention`] with all its storage types as values, so that each level's code exists once and not once for each
@@ -179,7 +198,7 @@ impl Problem<'_> {
             return Ok(());
         }
         let tasks = ctx.threads().min(pairs);
-        let piece = ctx.run(RoomLen { head_dim: dim });
+        let piece = room_len(ctx, dim);
         ctx.for_each_piece(scratch.take(tasks * piece)?, piece, |task, scratch| {
             for pair in (task..pairs).step_by(tasks) {
                 // SAFETY: each pair belongs to one task, which takes one at a time.
@@ -216,8 +235,14 @@ impl Problem<'_> {
         let head = Head { q, k, v, scale: self.scale, bias, before, precision, out };
         match ctx.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16(s, word) if precision == Precision::Bf16 => s.run(Run { word, head, scratch }),
-            _ => ctx.run(Run { word: Single, head, scratch }),
+            Isa::Avx512Bf16(s, word) if precision == Precision::Bf16 => {
+                s.run(Run { products: Tile(word), head, scratch });
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(s, amx) if precision == Precision::Bf16 => {
+                s.run(Run { products: OnTiles::new(amx), head, scratch });
+            }
+            _ => ctx.run(Run { products: Tile(Single), head, scratch }),
         }
     }
 

@@ -44,8 +44,8 @@
 
 mod ahead;
 #[cfg(target_arch = "x86_64")]
-mod amx;
-mod blocking;
+pub(crate) mod amx;
+pub(crate) mod blocking;
 pub(crate) mod epilogue;
 pub(crate) mod pack;
 mod plan;

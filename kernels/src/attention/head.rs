@@ -1,19 +1,21 @@
 //! One head of one sequence: products, softmax and mixture of a few queries after the other.
 
 use super::KEYS;
+#[cfg(target_arch = "x86_64")]
+use super::amx::OnTiles;
 use super::bias::HeadBias;
-use super::one::{self, One};
+use super::one::{One, Room};
+use super::products::{Keys, Lengths, Products, Queries, Values, Weights};
 use super::softmax::{Scores, Softmax};
 use crate::ctx::Precision;
 use crate::gemm::epilogue::{Orientation, StoreTurned, Sums};
-use crate::gemm::pack::{Operand, pack_rows, pack_turned};
-use crate::gemm::task::Strip;
-use crate::gemm::tile::{Columns, Tile, stage_len};
-use crate::gemm::word::{Single, Word};
+use crate::gemm::pack::Operand;
+use crate::gemm::tile::Tile;
+use crate::gemm::word::Single;
 use crate::isa::{Kernel, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
-use crate::view::{AnyMatMut, AnyMatRef, MatRef};
+use crate::view::{AnyMatMut, AnyMatRef};
 
 /// One sequence's part of one head.
 pub(super) struct Head<'a> {
@@ -33,14 +35,14 @@ pub(super) struct Head<'a> {
     pub(super) out: AnyMatMut<'a>,
 }
 
-/// The computation of a head with words of some kind.
-pub(super) struct Run<'a, W> {
-    pub(super) word: W,
+/// The computation of a head with some way to multiply.
+pub(super) struct Run<'a, P> {
+    pub(super) products: P,
     pub(super) head: Head<'a>,
     pub(super) scratch: &'a mut [f32],
 }
 
-impl Kernel for Run<'_, Single> {
+impl Kernel for Run<'_, Tile<Single>> {
     type Output = ();
 
     #[inline(always)]
@@ -50,7 +52,7 @@ impl Kernel for Run<'_, Single> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl KernelAt<Avx512> for Run<'_, Bf16Pairs> {
+impl KernelAt<Avx512> for Run<'_, Tile<Bf16Pairs>> {
     type Output = ();
 
     #[inline(always)]
@@ -59,109 +61,98 @@ impl KernelAt<Avx512> for Run<'_, Bf16Pairs> {
     }
 }
 
-impl<W: Copy> Run<'_, W> {
+#[cfg(target_arch = "x86_64")]
+impl KernelAt<Avx512> for Run<'_, OnTiles> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run_at(self, s: Avx512) {
+        self.run_with(s);
+    }
+}
+
+impl<P> Run<'_, P> {
     #[inline(always)]
     fn run_with<S: Simd>(self, s: S)
     where
-        W: Word<S>,
+        P: Products<S>,
     {
-        let Run { word, head: Head { q, k, v, scale, bias, before, precision, mut out }, scratch } = self;
-        let (depth, lanes) = (q.cols(), S::TILE_VECTORS * LANES);
-        let width = padded::<S>(depth);
-        let (packed, scratch) = scratch.split_at_mut(depth * lanes);
-        let (state, scratch) = scratch.split_at_mut(2 * lanes);
-        let (scores, scratch) = scratch.split_at_mut(rows_of_scores::<S>() * lanes);
-        let (mixed, scratch) = scratch.split_at_mut(width * lanes);
-        let (stage, values) = scratch.split_at_mut(stage_len::<S>());
+        let Run { products, head: Head { q, k, v, scale, bias, before, precision, mut out }, scratch } = self;
+        let (width, lengths) = (q.cols(), P::lengths(q.cols()));
+        let (packed, scratch) = scratch.split_at_mut(lengths.packed);
+        let (state, scratch) = scratch.split_at_mut(2 * P::QUERIES);
+        let (scores, scratch) = scratch.split_at_mut(lengths.scores);
+        let (mixed, scratch) = scratch.split_at_mut(lengths.mixed);
+        let (stage, values) = scratch.split_at_mut(lengths.stage);
         let queries_of = Operand::of(q, true, precision);
         let keys_of = Operand::of(k, true, precision);
         let round = precision == Precision::Bf16;
         // Of a lone query that later keys are hidden from, none are there.
-        if one::takes::<S, W>(q.rows(), depth) && before.is_none_or(|before| before + 1 == k.rows()) {
+        if q.rows() == 1 && P::takes_one(width) && before.is_none_or(|before| before + 1 == k.rows()) {
             let v = Operand::of(v, false, precision);
-            let one = One { word, q: queries_of, k: keys_of, v, scale, bias, round, out: &mut out };
-            one.run(s, packed, scores, mixed);
+            let one = One { q: queries_of, k: keys_of, v, scale, bias, round, out: &mut out };
+            one.run(s, &products, Room { packed, scores, mixed, stage, values });
             return;
         }
-        for start in (0..q.rows()).step_by(lanes) {
-            let queries = start..q.rows().min(start + lanes);
-            let stride = queries.len().next_multiple_of(LANES);
-            pack_turned(s, word, queries_of, queries.clone(), lanes, packed);
+        for start in (0..q.rows()).step_by(P::QUERIES) {
+            let queries = start..q.rows().min(start + P::QUERIES);
+            let stride = P::stride(queries.len());
+            products.pack(s, queries_of, queries.clone(), packed);
             let before = before.map(|before| before + start);
             let visible = before.map_or(k.rows(), |before| before + queries.len());
             let scores_as = Scores { scale, bias, query: start, before };
-            let mut softmax = Softmax { word, round, stride, state: &mut *state };
+            let mut softmax = Softmax { word: products.word(), round, stride, state: &mut *state };
             softmax.start();
             for keys in (0..visible).step_by(KEYS) {
                 let first = keys == 0;
                 let keys = keys..visible.min(keys + KEYS);
-                let strip = Strip {
-                    x: keys_of,
-                    rows: keys.clone(),
-                    stage: &mut *stage,
-                    k: 0..depth,
-                    lanes: 0..queries.len(),
-                    packed: &mut *packed,
-                    unpacked: None,
-                    sums: &mut *scores,
-                    stride,
-                };
-                Tile(word).multiply(s, strip, None);
-                let sums = &mut mixed[..depth * stride];
+                let of_keys = Keys { k: keys_of, keys: keys.clone(), stage: &mut *stage };
+                products.score(
+                    s,
+                    Queries { packed: &mut *packed, count: queries.len(), stride },
+                    of_keys,
+                    scores,
+                );
+                let sums = &mut mixed[..width * stride];
                 match stride / LANES {
-                    3 if lanes >= 3 * LANES => {
+                    3 if P::QUERIES >= 3 * LANES => {
                         softmax.weigh::<S, 3>(s, scores_as, scores, keys.clone(), sums)
                     }
-                    2 if lanes >= 2 * LANES => {
+                    2 if P::QUERIES >= 2 * LANES => {
                         softmax.weigh::<S, 2>(s, scores_as, scores, keys.clone(), sums)
                     }
                     _ => softmax.weigh::<S, 1>(s, scores_as, scores, keys.clone(), sums),
                 }
-                let words = keys.len().div_ceil(W::VALUES);
-                let v = Operand::of(v.block(keys.clone(), 0..depth), false, precision);
-                let values = match as_words::<S, W>(v) {
-                    Some(v) => v,
-                    None => {
-                        pack_rows(s, word, v, 0..keys.len(), 0..width, values);
-                        MatRef::packed(&values[..words * width], words, width)
-                    }
-                };
-                for row in (0..depth).step_by(S::TILE_ROWS) {
-                    let (x, v) = (Columns::of(values, row), (&scores[..words * stride], stride));
-                    Tile(word).multiply_columns(s, x, v, &mut mixed[row * stride..], first);
-                }
+                let v = Operand::of(v.block(keys, 0..width), false, precision);
+                let weights = Weights { words: &mut *scores, queries: queries.len(), stride };
+                products.mix(s, weights, Values { v, room: &mut *values, first }, mixed);
             }
-            softmax.finish(s, &mut mixed[..depth * stride]);
+            softmax.finish(s, &mut mixed[..width * stride]);
             let block = mixed.len();
             let sums = Sums {
                 orientation: Orientation::Turned,
                 m: queries.clone(),
-                n: 0..depth,
+                n: 0..width,
                 stride,
                 data: &mut *mixed,
                 block,
             };
             // SAFETY: these rows are used by nobody else while this block of them is.
-            let out = unsafe { out.block(queries, 0..depth) };
+            let out = unsafe { out.block(queries, 0..width) };
             s.call(StoreTurned { sums: &sums, out });
         }
     }
 }
 
-/// The matrix, if its elements are words as they are and its columns whole register tiles.
-#[inline(always)]
-fn as_words<'a, S: Simd, W: Word<S>>(v: Operand<'a>) -> Option<MatRef<'a, f32>> {
-    match v.matrix {
-        AnyMatRef::F32(matrix) if W::VALUES == 1 && !v.round => {
-            matrix.cols().is_multiple_of(S::TILE_ROWS).then_some(matrix)
-        }
-        _ => None,
-    }
+/// Elements of scratch for one head of this width.
+pub(super) fn room_len<S: Simd, P: Products<S>>(width: usize) -> usize {
+    let Lengths { packed, scores, mixed, stage, values } = P::lengths(width);
+    packed + 2 * P::QUERIES + scores + mixed + stage + values
 }
 
-/// Elements of scratch for one head.
+/// [`room_len`] of a level's register tile.
 pub(super) struct RoomLen {
-    pub(super) head_dim: usize,
+    pub(super) width: usize,
 }
 
 impl Kernel for RoomLen {
@@ -169,18 +160,6 @@ impl Kernel for RoomLen {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> usize {
-        let lanes = S::TILE_VECTORS * LANES;
-        let width = padded::<S>(self.head_dim);
-        (self.head_dim + 2 + rows_of_scores::<S>() + width) * lanes + stage_len::<S>() + KEYS * width
+        room_len::<S, Tile<Single>>(self.width)
     }
-}
-
-/// Keys up to whole register tiles.
-const fn rows_of_scores<S: Simd>() -> usize {
-    KEYS.next_multiple_of(S::TILE_ROWS)
-}
-
-/// The width of a head up to whole register tiles, and to whole vectors.
-fn padded<S: Simd>(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(S::TILE_ROWS).next_multiple_of(LANES)
 }

@@ -20,11 +20,11 @@ use crate::isa::avx512_bf16::Bf16Pairs;
 use crate::isa::{Isa, KernelAt, LANES};
 
 use chores::Chores;
-use forms::{Lanes, STEP, block_len};
-use tiles::{Rows, Shape, TileUnit};
+pub(crate) use forms::{Lanes, STEP, block_len};
+pub(crate) use tiles::{Pairs, Rows, Shape, TileUnit};
 
 /// Columns of the output, and rows, in two tiles by two.
-const SIDE: usize = 32;
+pub(crate) const SIDE: usize = 32;
 
 /// Rows of the output whose sums are finished at a time: of more, they would leave the first-level cache.
 const CHUNK: usize = 4 * SIDE;
@@ -180,11 +180,11 @@ impl Products<'_> {
             for pairs in pairs.chunks_exact(pairs_block) {
                 // SAFETY: there are tiles for `depth` blocks: staged ones as the lengths say, those in place as
                 // `Lanes::in_place` does.
-                unsafe { self.unit.multiply(shape, rows, pairs.as_ptr()) };
+                unsafe { self.unit.multiply(shape, rows, Pairs::staged(pairs)) };
                 rows.advance();
                 chores.turn(s);
             }
-            self.unit.store(&mut sums[at..], stride);
+            self.unit.store(shape, &mut sums[at..], stride);
         }
     }
 

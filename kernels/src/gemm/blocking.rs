@@ -170,7 +170,7 @@ impl Blocking {
 
 /// `range` in steps of at most `step`.
 #[inline(always)]
-pub(super) fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(step).map(move |start| start..start.saturating_add(step).min(end))
 }

@@ -5,9 +5,9 @@
 
 use core::ops::Range;
 
-use super::Operand;
 use super::tiles::Rows;
 use crate::elem::Elem;
+use crate::gemm::pack::Operand;
 use crate::gemm::word::Word;
 use crate::isa::avx512::Avx512;
 use crate::isa::avx512_bf16::Bf16Pairs;
@@ -16,24 +16,24 @@ use crate::mem;
 use crate::view::{AnyMatRef, MatRef, any};
 
 /// Values of k in a block.
-pub(super) const STEP: usize = 32;
+pub(crate) const STEP: usize = 32;
 
 /// Elements of scratch of a tile.
 const TILE: usize = LANES * LANES;
 
 /// Elements of scratch of a block of some lanes.
-pub(super) const fn block_len(lanes: usize) -> usize {
+pub(crate) const fn block_len(lanes: usize) -> usize {
     lanes * LANES
 }
 
 /// Lanes of an operand with how they are brought into tiles.
 #[derive(Clone)]
-pub(super) struct Lanes<'a> {
-    pub(super) operand: Operand<'a>,
+pub(crate) struct Lanes<'a> {
+    pub(crate) operand: Operand<'a>,
     /// Up to 32.
-    pub(super) lanes: Range<usize>,
+    pub(crate) lanes: Range<usize>,
     /// Whether the tiles are of the form of pairs.
-    pub(super) pairs: bool,
+    pub(crate) pairs: bool,
 }
 
 impl Lanes<'_> {
@@ -44,7 +44,7 @@ impl Lanes<'_> {
 
     /// The rows as tiles where they lie, if they can be loaded from there.
     #[inline(always)]
-    pub(super) fn in_place(&self) -> Option<Rows> {
+    pub(crate) fn in_place(&self) -> Option<Rows> {
         let AnyMatRef::Bf16(matrix) = self.operand.matrix else { return None };
         let whole = self.lanes.len() == 2 * LANES && matrix.cols().is_multiple_of(STEP);
         if self.pairs || !self.operand.k_in_rows || !whole {
@@ -57,7 +57,7 @@ impl Lanes<'_> {
 
     /// Brings a block of k into `to`, which has as many tiles.
     #[inline(always)]
-    pub(super) fn bring(&self, s: Avx512, word: Bf16Pairs, block: usize, to: &mut [f32]) {
+    pub(crate) fn bring(&self, s: Avx512, word: Bf16Pairs, block: usize, to: &mut [f32]) {
         let k = block * STEP;
         any!(AnyMatRef, self.operand.matrix, from => {
             for (tile, to) in to.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
@@ -65,7 +65,11 @@ impl Lanes<'_> {
                 match (self.operand.k_in_rows, self.pairs) {
                     (true, false) => along(s, word, from, (first, k), to),
                     (true, true) => turned(s, word, from, (first, k), to),
-                    (false, _) => across(s, word, from, (k, first), to),
+                    (false, true) => across(s, word, from, (k, first), to),
+                    (false, false) => {
+                        across(s, word, from, (k, first), to);
+                        turn(s, to);
+                    }
                 }
             }
         });
@@ -154,5 +158,18 @@ fn across<T: Elem>(
     }
     for (i, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         mem::store(s, to, 0, word.across_ragged(s, from, (k + 2 * i, lane), true));
+    }
+}
+
+/// Makes rows of pairs.
+#[inline(always)]
+fn turn(s: Avx512, tile: &mut [f32; TILE]) {
+    let rows = tile.as_chunks_mut::<LANES>().0;
+    let mut block = [s.splat(0.0); LANES];
+    for (v, row) in block.iter_mut().zip(&*rows) {
+        *v = mem::load(s, row, 0);
+    }
+    for (row, v) in rows.iter_mut().zip(s.transpose(block)) {
+        mem::store(s, row, 0, v);
     }
 }

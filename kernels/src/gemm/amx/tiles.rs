@@ -10,7 +10,7 @@ const TILE: usize = 16 * ROW;
 
 /// How many tiles each operand has; the other sums are not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// Two of rows, two of pairs.
     Square,
     /// One of rows, two of pairs.
@@ -19,26 +19,38 @@ pub(super) enum Shape {
     Narrow,
 }
 
+impl Shape {
+    /// Elements of sums whose rows are `stride` apart.
+    #[inline(always)]
+    fn len(self, stride: usize) -> usize {
+        match self {
+            Shape::Square => 31 * stride + 32,
+            Shape::Flat => 15 * stride + 32,
+            Shape::Narrow => 31 * stride + 16,
+        }
+    }
+}
+
 /// The tile registers, configured on this thread. Compiled code does not use them; by the calling convention they are
 /// not kept across calls, and nothing that is called between these functions uses them.
-pub(super) struct TileUnit {
+pub(crate) struct TileUnit {
     _registers: TileRegisters,
 }
 
 /// Tiles of rows, block after block: where the first 16 rows and the second begin, and bytes between rows and between
 /// blocks.
 #[derive(Clone, Copy)]
-pub(super) struct Rows {
-    pub(super) upper: *const u8,
-    pub(super) lower: *const u8,
-    pub(super) stride: usize,
-    pub(super) step: usize,
+pub(crate) struct Rows {
+    pub(crate) upper: *const u8,
+    pub(crate) lower: *const u8,
+    pub(crate) stride: usize,
+    pub(crate) step: usize,
 }
 
 impl Rows {
     /// Those of a stage, one tile after the other.
     #[inline(always)]
-    pub(super) fn staged(stage: &[f32], lanes: usize) -> Rows {
+    pub(crate) fn staged(stage: &[f32], lanes: usize) -> Rows {
         let upper: *const u8 = stage.as_ptr().cast();
         Rows { upper, lower: upper.wrapping_add(TILE), stride: ROW, step: lanes * ROW }
     }
@@ -51,8 +63,25 @@ impl Rows {
 
     /// Goes on to the next block.
     #[inline(always)]
-    pub(super) fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         (self.upper, self.lower) = (self.upper.wrapping_add(self.step), self.lower.wrapping_add(self.step));
+    }
+}
+
+/// Tiles of pairs of a block: where the first 16 lanes and the second begin, and bytes between pairs.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs {
+    pub(crate) left: *const u8,
+    pub(crate) right: *const u8,
+    pub(crate) stride: usize,
+}
+
+impl Pairs {
+    /// Those of a stage, one tile after the other.
+    #[inline(always)]
+    pub(crate) fn staged(stage: &[f32]) -> Pairs {
+        let left: *const u8 = stage.as_ptr().cast();
+        Pairs { left, right: left.wrapping_add(TILE), stride: ROW }
     }
 }
 
@@ -61,12 +90,12 @@ macro_rules! multiply {
     ($rows:ident, $pairs:ident, $rest:literal, $($operand:tt)*) => {
         asm!(
             "tileloadd tmm4, [{upper} + {stride}]",
-            "tileloadd tmm6, [{pairs} + {line}]",
+            "tileloadd tmm6, [{left} + {line}]",
             $rest,
             upper = in(reg) $rows.upper,
             stride = in(reg) $rows.stride,
-            pairs = in(reg) $pairs,
-            line = in(reg) ROW,
+            left = in(reg) $pairs.left,
+            line = in(reg) $pairs.stride,
             $($operand)*
             options(nostack, readonly, preserves_flags),
         )
@@ -74,36 +103,83 @@ macro_rules! multiply {
 }
 
 impl TileUnit {
-    pub(super) fn configure(proof: Amx) -> TileUnit {
+    pub(crate) fn configure(proof: Amx) -> TileUnit {
         TileUnit { _registers: TileRegisters::configure(proof) }
     }
 
     /// Sums of nothing.
     #[inline(always)]
-    pub(super) fn zero(&self) {
+    pub(crate) fn zero(&self) {
         // SAFETY: the registers are configured.
         unsafe {
             asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nomem, nostack));
         }
     }
 
-    /// Sums to memory: 32 rows of 32, `stride` elements apart.
+    /// Sums to memory: 16 or 32 rows of as many, `stride` elements apart, as the shape says.
     #[inline(always)]
-    pub(super) fn store(&self, sums: &mut [f32], stride: usize) {
-        assert!(sums.len() >= 31 * stride + 32);
+    pub(crate) fn store(&self, shape: Shape, sums: &mut [f32], stride: usize) {
+        assert!(sums.len() >= shape.len(stride));
         let sums = sums.as_mut_ptr();
         // SAFETY: the registers are configured; the sums are there.
         unsafe {
-            asm!(
-                "tilestored [{upper} + {stride}], tmm0",
-                "tilestored [{upper} + {stride} + 64], tmm1",
-                "tilestored [{lower} + {stride}], tmm2",
-                "tilestored [{lower} + {stride} + 64], tmm3",
-                upper = in(reg) sums,
-                lower = in(reg) sums.add(16 * stride),
-                stride = in(reg) 4 * stride,
-                options(nostack, preserves_flags),
-            );
+            match shape {
+                Shape::Square => asm!(
+                    "tilestored [{upper} + {stride}], tmm0",
+                    "tilestored [{upper} + {stride} + 64], tmm1",
+                    "tilestored [{lower} + {stride}], tmm2",
+                    "tilestored [{lower} + {stride} + 64], tmm3",
+                    upper = in(reg) sums,
+                    lower = in(reg) sums.add(16 * stride),
+                    stride = in(reg) 4 * stride,
+                    options(nostack, preserves_flags),
+                ),
+                Shape::Flat => asm!(
+                    "tilestored [{upper} + {stride}], tmm0",
+                    "tilestored [{upper} + {stride} + 64], tmm1",
+                    upper = in(reg) sums,
+                    stride = in(reg) 4 * stride,
+                    options(nostack, preserves_flags),
+                ),
+                Shape::Narrow => asm!(
+                    "tilestored [{upper} + {stride}], tmm0",
+                    "tilestored [{lower} + {stride}], tmm2",
+                    upper = in(reg) sums,
+                    lower = in(reg) sums.add(16 * stride),
+                    stride = in(reg) 4 * stride,
+                    options(nostack, preserves_flags),
+                ),
+            }
+        }
+    }
+
+    /// Goes on from the sums in memory, which lie as [`TileUnit::store`] leaves them.
+    #[inline(always)]
+    pub(crate) fn load(&self, shape: Shape, sums: &[f32], stride: usize) {
+        assert!(sums.len() >= shape.len(stride));
+        let sums = sums.as_ptr();
+        // SAFETY: the registers are configured; the sums are there.
+        unsafe {
+            match shape {
+                Shape::Narrow => asm!(
+                    "tileloadd tmm0, [{upper} + {stride}]",
+                    "tileloadd tmm2, [{lower} + {stride}]",
+                    upper = in(reg) sums,
+                    lower = in(reg) sums.add(16 * stride),
+                    stride = in(reg) 4 * stride,
+                    options(nostack, readonly, preserves_flags),
+                ),
+                Shape::Square | Shape::Flat => asm!(
+                    "tileloadd tmm0, [{upper} + {stride}]",
+                    "tileloadd tmm1, [{upper} + {stride} + 64]",
+                    "tileloadd tmm2, [{lower} + {stride}]",
+                    "tileloadd tmm3, [{lower} + {stride} + 64]",
+                    upper = in(reg) sums,
+                    lower = in(reg) sums.add(if shape == Shape::Flat { 0 } else { 16 * stride }),
+                    stride = in(reg) 4 * stride,
+                    options(nostack, readonly, preserves_flags),
+                ),
+            }
         }
     }
 
@@ -112,7 +188,7 @@ impl TileUnit {
     /// # Safety
     /// `rows` and `pairs` have as many tiles as the shape says.
     #[inline(always)]
-    pub(super) unsafe fn multiply(&self, shape: Shape, rows: Rows, pairs: *const f32) {
+    pub(crate) unsafe fn multiply(&self, shape: Shape, rows: Rows, pairs: Pairs) {
         // SAFETY: the registers are configured; the caller's contract.
         unsafe {
             match shape {
@@ -121,18 +197,20 @@ impl TileUnit {
                     pairs,
                     "tileloadd tmm5, [{lower} + {stride}]
                      tdpbf16ps tmm0, tmm4, tmm6
-                     tileloadd tmm7, [{pairs} + {line} + 1024]
+                     tileloadd tmm7, [{right} + {line}]
                      tdpbf16ps tmm2, tmm5, tmm6
                      tdpbf16ps tmm1, tmm4, tmm7
                      tdpbf16ps tmm3, tmm5, tmm7",
                     lower = in(reg) rows.lower,
+                    right = in(reg) pairs.right,
                 ),
                 Shape::Flat => multiply!(
                     rows,
                     pairs,
-                    "tileloadd tmm7, [{pairs} + {line} + 1024]
+                    "tileloadd tmm7, [{right} + {line}]
                      tdpbf16ps tmm0, tmm4, tmm6
                      tdpbf16ps tmm1, tmm4, tmm7",
+                    right = in(reg) pairs.right,
                 ),
                 Shape::Narrow => multiply!(
                     rows,
