@@ -230,7 +230,7 @@ mod tests {
     fn every_candidate_computes_the_product() {
         let shape = Shape { m: 3, n: 37, k: 65 };
         for level in Level::supported() {
-            for precision in [Precision::Strict, Precision::Bf16] {
+            for precision in Precision::ALL {
                 for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
                     let ctx = Ctx::new(level).expect("supported").with_precision(precision);
                     let arena = Arena::new(dtype, 1 << 16, 4);
@@ -264,7 +264,7 @@ mod tests {
     fn the_pick_is_a_candidate() {
         let arena = Arena::new(Dtype::F32, 1 << 10, 0);
         for level in Level::supported() {
-            for precision in [Precision::Strict, Precision::Bf16] {
+            for precision in Precision::ALL {
                 let ctx = Ctx::new(level).expect("supported").with_precision(precision);
                 for m in [1, 8, 128] {
                     let case = Case::new(Shape { m, n: 1, k: 1 }, Layout::Nk, &arena);

@@ -16,7 +16,7 @@
 //! apart. Weights are `e^(score - maximum)` in f32, relative to the largest score so far; what has been summed is
 //! scaled down when that grows. The division by the sum of weights comes last. In [bf16](crate::Precision::Bf16)
 //! queries, keys, values and weights are rounded before they are multiplied; sums of weights are of those not rounded.
-//! There, levels with instructions for bf16 sum as [their products](crate::gemm) do; on AMX a mixture goes on from that
+//! There, levels with instructions for bf16 sum as [their products](crate::gemm()) do; on AMX a mixture goes on from that
 //! of the keys before, and is not added to it.
 //!
 //! An output row depends on its query and on its sequence's keys and values, not on the batch, its position or the

@@ -19,6 +19,17 @@ pub enum Precision {
     /// [`Level::Avx512Bf16`] and [`Level::Amx`] instructions for bfloat16 compute them, in orders of their own and
     /// with subnormal numbers as zero.
     Bf16,
+    /// About the accuracy of f32 at a multiple of its speed where there is a tile unit ([`Level::Amx`]): each f32 is
+    /// taken as a sum of three bfloat16 numbers, and of the nine products of two such sums the six largest are added, in
+    /// f32 (Henry et al., arXiv:1904.06376). What is left out is at most `2^-23` of a product. Numbers that bfloat16
+    /// cannot hold (infinity, and from about 3.39e38 on) give NaN, and subnormal numbers are zero. At other levels it is
+    /// [`Precision::Strict`], as is everything outside the products of weights.
+    Bf16x6,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Precision; 3] = [Precision::Strict, Precision::Bf16, Precision::Bf16x6];
 }
 
 /// What every kernel call is given: the level, the caller's threads (if any) and the precision.

@@ -77,7 +77,7 @@ fn every_combination_of_types_obeys_the_bound() {
     at_every_level(|ctx| {
         for shape in FEW {
             for layout in LAYOUTS {
-                for precision in [Precision::Strict, Precision::Bf16] {
+                for precision in Precision::ALL {
                     let plain = Case { precision, gaps: [3, 1, 0, 7], ..Case::new(shape, layout) };
                     let full =
                         Case { bias: true, activation: oracle::Activation::Silu, residual: true, ..plain };
@@ -130,6 +130,36 @@ fn reduced_precision_rounds_operands_once_and_nothing_else() {
                     ..Case::new(shape, layout)
                 };
                 check_case::<f32, f32, f32>(ctx, case);
+            }
+        }
+    });
+}
+
+/// In parts, what no bf16 is near is NaN; it stays in its row and column.
+#[test]
+fn special_values_in_parts_are_nan_where_they_count() {
+    let (m, n, k) = (40, 37, 70);
+    at_every_level(|ctx| {
+        for layout in LAYOUTS {
+            let ctx = ctx.with_precision(Precision::Bf16x6);
+            let mut rng = Rng::new(9);
+            let mut a = Grid::<f32>::random(&mut rng, Kind::NearOne, (m, k), 0).values();
+            let mut w = Grid::<f32>::random(&mut rng, Kind::NearOne, (n, k), 0).values();
+            (a[3 * k + 7], a[33 * k], w[5 * k + 69]) = (f32::INFINITY, f32::NAN, f32::NEG_INFINITY);
+            let w = match layout {
+                Layout::Nk => w,
+                Layout::Kn => (0..n * k).map(|i| w[i % n * k + i / n]).collect(),
+            };
+            let shape = if layout == Layout::Nk { (n, k) } else { (k, n) };
+            let weights = MatRef::new(&w, shape.0, shape.1).unwrap().into();
+            let mut out = vec![0.0f32; m * n];
+            let to = MatMut::new(&mut out, m, n).unwrap();
+            let op = Gemm::product(MatRef::new(&a, m, k).unwrap(), Weights { matrix: weights, layout }, to);
+            gemm(&ctx, &mut Scratch::new(), op).unwrap();
+            for (i, y) in out.iter().enumerate() {
+                let counts = [3, 33].contains(&(i / n)) || i % n == 5;
+                let (level, parts) = (ctx.level(), ctx.level() == Level::Amx);
+                assert!(y.is_finite() != counts && (!counts || !parts || y.is_nan()), "{level} {i}: {y}");
             }
         }
     });

@@ -84,24 +84,26 @@ fn bits_do_not_depend_on_where_blocks_of_weights_lie() {
     let values: Vec<f32> = up.values().into_iter().map(Storage::to_f32).collect();
     let wide = Grid::new(&values, (n, k), 0);
     at_every_level(|ctx| {
-        let ctx = ctx.with_precision(Precision::Bf16);
-        let product = |rows: usize, up: AnyMatRef<'_>| {
-            let mut out = Grid::<f32>::new(&vec![0.0; rows * n], (rows, n), 0);
-            let part = |matrix| Part::of(Weights { matrix, layout: Layout::Nk });
-            let op = Gemm {
-                a: view(&a).rows_range(0..rows),
-                parts: [part(view(&gate).into()), part(up)],
-                combine: Combine::Product,
-                residual: None,
-                out: view_mut(&mut out),
+        for precision in [Precision::Bf16, Precision::Bf16x6] {
+            let ctx = ctx.with_precision(precision);
+            let product = |rows: usize, up: AnyMatRef<'_>| {
+                let mut out = Grid::<f32>::new(&vec![0.0; rows * n], (rows, n), 0);
+                let part = |matrix| Part::of(Weights { matrix, layout: Layout::Nk });
+                let op = Gemm {
+                    a: view(&a).rows_range(0..rows),
+                    parts: [part(view(&gate).into()), part(up)],
+                    combine: Combine::Product,
+                    residual: None,
+                    out: view_mut(&mut out),
+                };
+                gemm(&ctx, &mut Scratch::new(), op).unwrap();
+                bits(&out.values())
             };
-            gemm(&ctx, &mut Scratch::new(), op).unwrap();
-            bits(&out.values())
-        };
-        let all = product(most, view(&up).into());
-        for rows in [1, 16, 40, 130] {
-            assert!(product(rows, view(&up).into()) == all[..rows * n], "{} {rows}", ctx.level());
-            assert!(product(rows, view(&wide).into()) == all[..rows * n], "{} {rows} f32", ctx.level());
+            let all = product(most, view(&up).into());
+            for rows in [1, 16, 40, 130] {
+                assert!(product(rows, view(&up).into()) == all[..rows * n], "{} {rows}", ctx.level());
+                assert!(product(rows, view(&wide).into()) == all[..rows * n], "{} {rows} f32", ctx.level());
+            }
         }
     });
 }
@@ -168,13 +170,14 @@ fn bits_do_not_depend_on_the_position() {
     });
 }
 
-/// Of the bits of every product of the test below in [`Precision::Strict`] and in [`Precision::Bf16`], at every
-/// level that fuses, on every architecture; and of those in `Bf16` in pairs and on the tile unit. A change of it is
+/// Of the bits of every product of the test below in each precision, at every level that fuses, on every architecture;
+/// and of those in pairs and on the tile unit. A change of it is
 /// a change of the numeric contract.
-const CHECKSUMS: [(Order, [u64; 2]); 3] = [
-    (Order::Ascending, [0x32d5c54f3a143abf, 0x5d3e37a90ac602a]),
-    (Order::Pairs, [0, 0x99a6d914e1578711]),
-    (Order::Tiles, [0, 0x9d2dff92994318b4]),
+const CHECKSUMS: [(Order, [u64; 3]); 4] = [
+    (Order::Ascending, [0x32d5c54f3a143abf, 0x5d3e37a90ac602a, 0x32d5c54f3a143abf]),
+    (Order::Pairs, [0, 0x99a6d914e1578711, 0]),
+    (Order::Tiles, [0, 0x9d2dff92994318b4, 0]),
+    (Order::TilesOfParts, [0, 0, 0x13dc914ec7d5ccd0]),
 ];
 
 /// FNV-1a over the bits.
@@ -207,9 +210,9 @@ fn bits_do_not_depend_on_layout_storage_or_level() {
     });
 }
 
-const PRECISIONS: [Precision; 2] = [Precision::Strict, Precision::Bf16];
+const PRECISIONS: [Precision; 3] = Precision::ALL;
 
-fn same_for_layout_and_storage<H: Element>(ctx: &Ctx, a: &Grid<f32>, n: usize) -> [Vec<u32>; 2] {
+fn same_for_layout_and_storage<H: Element>(ctx: &Ctx, a: &Grid<f32>, n: usize) -> [Vec<u32>; 3] {
     let mut rng = Rng::new(n as u64);
     let half: Grid<H> = Grid::random(&mut rng, Kind::Uniform, (n, a.cols()), 0);
     let widened: Vec<f32> = half.values().into_iter().map(Storage::to_f32).collect();

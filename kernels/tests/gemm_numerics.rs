@@ -14,7 +14,7 @@ use rachis_testkit::shapes::GemmShape;
 use rachis_testkit::{Grid, Kind, Rng};
 
 const LAYOUTS: [Layout; 2] = [Layout::Nk, Layout::Kn];
-const PRECISIONS: [Precision; 2] = [Precision::Strict, Precision::Bf16];
+const PRECISIONS: [Precision; 3] = Precision::ALL;
 
 /// What a plan makes of a lone operand: rounded to bf16, on the tile unit without subnormal numbers.
 fn rounded(order: Order, x: f32) -> f32 {
@@ -120,6 +120,7 @@ fn wide_outputs_obey_the_bound() {
                 let case = Case { bias: true, ..Case::new(GemmShape { m, n, k }, layout) };
                 check_case::<f32, bf16, f32>(ctx, case);
                 check_case::<f32, f32, f32>(ctx, Case { precision: Precision::Bf16, ..case });
+                check_case::<f32, f32, f32>(ctx, Case { precision: Precision::Bf16x6, ..case });
             }
         }
     });
@@ -266,6 +267,7 @@ fn the_pick_never_changes_the_order() {
             assert!((0..300).all(|m| Plan::pick(&ctx, m).order == order));
             let expected = match (ctx.level(), precision) {
                 (Level::Amx, Precision::Bf16) => Order::Tiles,
+                (Level::Amx, Precision::Bf16x6) => Order::TilesOfParts,
                 (Level::Avx512Bf16, Precision::Bf16) => Order::Pairs,
                 _ => Order::Ascending,
             };

@@ -112,7 +112,7 @@ impl CacheDtype {
     /// What a forward pass stores keys and values in.
     pub(crate) fn of(precision: Precision) -> CacheDtype {
         match precision {
-            Precision::Strict => CacheDtype::Float32,
+            Precision::Strict | Precision::Bf16x6 => CacheDtype::Float32,
             Precision::Bf16 => CacheDtype::Bfloat16,
         }
     }

@@ -142,7 +142,7 @@ fn a_cached_step_is_a_row_of_a_forward_pass() {
     let (sequence, source) = (ids(140, 1), ids(9, 2));
     for subject in subjects() {
         for_each_level(Level::supported(), |level| {
-            for precision in [Precision::Strict, Precision::Bf16] {
+            for precision in Precision::ALL {
                 let ctx = Ctx::new(level).unwrap().with_precision(precision);
                 let place = format!("{level} {} {precision:?}", subject.name);
                 let expected = (subject.forward)(&mut Session::new(ctx), &source, &sequence);
@@ -307,7 +307,7 @@ fn narrow_caches_stay_near() {
 fn steps_allocate_nothing() {
     let sources = [ids(9, 2), ids(5, 3)];
     for subject in subjects() {
-        for precision in [Precision::Strict, Precision::Bf16] {
+        for precision in Precision::ALL {
             let ctx = Ctx::new(Level::detect()).unwrap().with_precision(precision);
             let mut session = start(&subject, ctx, (&sources, 60), None);
             for i in 0..60u32 {

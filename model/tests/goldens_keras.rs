@@ -105,7 +105,7 @@ fn half_precision_files() {
                     let valid = &goldens.valid(case, kind("bert", &tensor)).data;
                     let error = relative_error(&got, expected, valid);
                     let limit = match precision {
-                        Precision::Strict => limits.float32("bert", &tensor),
+                        Precision::Strict | Precision::Bf16x6 => limits.float32("bert", &tensor),
                         Precision::Bf16 => limits.native_half("bert", "bf16"),
                     };
                     assert!(error <= limit, "{level} {dtype} {precision:?} {tensor}: {error:e} of {limit:e}");

@@ -111,13 +111,13 @@ fn requests_beyond_memory_are_refused() {
         num_heads: 1,
         hidden_dim: 2,
         intermediate_dim: 1 << 20,
-        max_sequence_length: 512,
+        max_sequence_length: 1 << 22,
         ..tiny()
     };
     let model = BertBackbone::random(config, 1).unwrap();
     let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
     let ids = vec![1; 1 << 22];
-    let tokens = Tokens::padded(&ids, ids.len() / 512, 512);
+    let tokens = Tokens::padded(&ids, 1, ids.len());
     let error = model.forward(&mut session, BertInputs { tokens, segment_ids: None }).unwrap_err();
     let memory = matches!(error, Error::Kernel(rachis::kernels::Error::Memory { .. }));
     assert!(memory, "{error:?}");

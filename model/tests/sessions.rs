@@ -167,7 +167,7 @@ fn batches_and_padding_do_not_change_a_bit() {
     for model in subjects() {
         let model = model.as_ref();
         for_each_level(Level::supported(), |level| {
-            for precision in [Precision::Strict, Precision::Bf16] {
+            for precision in Precision::ALL {
                 let ctx = Ctx::new(level).unwrap().with_precision(precision);
                 let expected: Vec<_> = all.iter().map(|ids| alone(model, ctx, ids)).collect();
                 let mut session = Session::new(ctx);
@@ -224,7 +224,7 @@ fn threads_do_not_change_a_bit() {
     let tokens = Tokens::ragged(&ids, &lengths);
     for model in models {
         for_each_level(Level::supported(), |level| {
-            for precision in [Precision::Strict, Precision::Bf16] {
+            for precision in Precision::ALL {
                 let ctx = Ctx::new(level).unwrap().with_precision(precision);
                 let expected = model.forward(&mut Session::new(ctx), tokens, true);
                 for threads in [2, 3] {

@@ -107,11 +107,22 @@ fn gamma(n: f64) -> f64 {
     n * U / (1.0 - n * U)
 }
 
-/// The bound of a matrix product that sums over k in blocks of `block`, with its epilogue. `smallest` is the
-/// magnitude below which a term or a sum may be lost.
-pub fn gemm(dot: &Dot, activation: Activation, k: usize, block: usize, smallest: f64) -> Bound {
-    let roundings = (k.min(block) + k / block.max(1) + 1) as f64;
-    let sum = if dot.sum.is_finite() { gamma(roundings) * dot.magnitude + k as f64 * smallest } else { 0.0 };
+/// How a matrix product sums.
+#[derive(Debug, Clone, Copy)]
+pub struct Sums {
+    /// Products in a sum.
+    pub terms: usize,
+    /// The most roundings on the way of one of them.
+    pub roundings: usize,
+    /// The magnitude below which a term or a sum may be lost.
+    pub smallest: f64,
+}
+
+/// The bound of a matrix product with its epilogue.
+pub fn gemm(dot: &Dot, activation: Activation, sums: Sums) -> Bound {
+    let Sums { terms, roundings, smallest } = sums;
+    let lost = terms as f64 * smallest;
+    let sum = if dot.sum.is_finite() { gamma(roundings as f64) * dot.magnitude + lost } else { 0.0 };
     let biased = sum + U * (dot.biased.abs() + sum);
     let activated = match activation {
         _ if dot.biased.is_infinite() => 0.0,
@@ -254,6 +265,11 @@ mod tests {
     use super::*;
     use half::{bf16, f16};
 
+    /// In blocks of 256.
+    fn sums(terms: usize) -> Sums {
+        Sums { terms, roundings: terms.min(256) + terms / 256 + 1, smallest: TINY }
+    }
+
     #[test]
     fn zero_admits_only_zero() {
         let zero = Bound::exactly(0.0);
@@ -328,15 +344,15 @@ mod tests {
     #[test]
     fn a_product_is_bounded_by_its_magnitude_not_its_value() {
         let cancelled = Dot { sum: 0.0, magnitude: 100.0, biased: 0.0, activated: 0.0, exact: 0.0 };
-        let bound = gemm(&cancelled, Activation::Identity, 256, 256, TINY);
+        let bound = gemm(&cancelled, Activation::Identity, sums(256));
         assert!(bound.error >= 258.0 * U * 100.0 && bound.error < 259.0 * U * 100.0);
         // Blocks bound the growth: 4096 products take 256 + 16 + 1 roundings, not 4096.
-        let long = gemm(&cancelled, Activation::Identity, 4096, 256, TINY);
+        let long = gemm(&cancelled, Activation::Identity, sums(4096));
         assert!(long.error < 274.0 * U * 100.0);
         // Nothing times something is exactly nothing, but for underflow.
-        let zero = gemm(&dot(0.0, 5.0, Activation::Identity), Activation::Identity, 1, 256, TINY);
+        let zero = gemm(&dot(0.0, 5.0, Activation::Identity), Activation::Identity, sums(1));
         assert!(zero.error <= 2.0 * TINY);
-        assert_eq!(gemm(&dot(0.0, 0.0, Activation::Identity), Activation::Identity, 0, 256, TINY).error, 0.0);
+        assert_eq!(gemm(&dot(0.0, 0.0, Activation::Identity), Activation::Identity, sums(0)).error, 0.0);
     }
 
     #[test]
@@ -345,7 +361,7 @@ mod tests {
             for (a, w) in
                 [(f64::INFINITY, 1.0), (f64::NEG_INFINITY, 1.0), (f64::NAN, 1.0), (0.0, f64::INFINITY)]
             {
-                let bound = gemm(&dot(a, w, activation), activation, 3, 256, TINY);
+                let bound = gemm(&dot(a, w, activation), activation, sums(3));
                 assert!(bound.exact.is_nan() || bound.exact.is_infinite() || bound.error <= 2.0 * U);
             }
         }

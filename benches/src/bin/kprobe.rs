@@ -54,6 +54,8 @@ enum Rounding {
     Strict,
     /// Round both operands to bfloat16
     Bf16,
+    /// Multiply f32 as three bfloat16 each, where there is a tile unit
+    Bf16x6,
 }
 
 fn main() -> ExitCode {
@@ -72,6 +74,7 @@ fn probe(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     let ctx = ctx.with_precision(match args.precision {
         Rounding::Strict => Precision::Strict,
         Rounding::Bf16 => Precision::Bf16,
+        Rounding::Bf16x6 => Precision::Bf16x6,
     });
     let cblas = args.cblas.as_deref().map(Cblas::load).transpose()?;
     let shapes = if args.shapes.is_empty() { &SHAPES[..] } else { &args.shapes };

@@ -33,10 +33,23 @@ const CHUNK: usize = 4 * SIDE;
 /// and again.
 const COPY_FROM: usize = 256;
 
-pub(super) fn unit(k: usize) -> Unit {
-    let packed = block_len(1) * k.div_ceil(STEP);
+/// The products of parts that are added for each block of k, of weights and of activations: those that matter.
+const PRODUCTS: [(usize, usize); 6] = [(0, 0), (0, 1), (1, 1), (1, 0), (2, 0), (0, 2)];
+
+/// Blocks of k whose weights are brought at a time. In parts they take six bytes each, twice, and would drive activations
+/// out of the second-level cache where k is long; so sums wait for the next blocks. With 2 to 8, which stay in the first
+/// level, and with all, models took longer.
+fn blocks_at_a_time(parts: usize) -> usize {
+    if parts == 1 { usize::MAX } else { 16 }
+}
+
+/// With operands in so many parts.
+pub(super) fn unit(k: usize, parts: usize) -> Unit {
+    let packed = parts * block_len(1) * k.div_ceil(STEP);
+    let blocks = blocks_at_a_time(parts).min(k.div_ceil(STEP));
     // Weights of now and next.
-    Unit { rows: SIDE, lanes: SIDE, depth: k, packed, stage: 2 * SIDE * packed }
+    let stage = 2 * SIDE * parts * block_len(1) * blocks;
+    Unit { rows: SIDE, lanes: SIDE, depth: k, packed, stage, quarters: if parts == 1 { 2 } else { 3 } }
 }
 
 /// One thread's share of a product.
@@ -45,6 +58,8 @@ pub(super) struct Share<'a, 'b> {
     pub(super) blocking: &'a Blocking,
     pub(super) index: usize,
     pub(super) scratch: &'a mut [f32],
+    /// Of both operands.
+    pub(super) parts: usize,
 }
 
 /// Computes a share on the tile unit, which is set up before and released after.
@@ -66,22 +81,34 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
 
     #[inline(always)]
     fn run_at(self, s: Avx512) {
-        let OnTiles { unit, word, share: Share { product, blocking, index, scratch } } = self;
+        let OnTiles { unit, word, share } = self;
+        let Share { product, blocking, index, scratch, parts } = share;
         let (layout, depth) = (product.layout(), product.a.cols().div_ceil(STEP));
-        let fused = product.dims().fused();
+        let (fused, at_a_time) = (product.dims().fused(), blocks_at_a_time(parts));
         let (packed, rest) = scratch.split_at_mut(blocking.packed_len());
-        let (weights, rest) = rest.split_at_mut(fused * depth * block_len(SIDE));
+        let (weights, rest) = rest.split_at_mut(fused * depth.min(at_a_time) * parts * block_len(SIDE));
         let (next_weights, rest) = rest.split_at_mut(weights.len());
         let chunk = blocking.lanes.min(CHUNK);
+        let lanes = if at_a_time < depth { chunk } else { blocking.lanes };
         let sums = &mut rest[..fused * chunk * SIDE];
-        let mut products = Products { unit, layout, depth, chunk, packed, weights, sums };
-        let mut chores = Chores::new(word, depth, next_weights);
-        for rows in steps(blocking.rows(index), blocking.lanes) {
+        let mut products = Products { unit, layout, depth, parts, chunk, packed, weights, sums };
+        let mut chores = Chores::new(word, parts, next_weights);
+        for rows in steps(blocking.rows(index), lanes) {
             products.pack(s, word, product.activations(), rows.clone());
             chores.rows = rows.len();
             let mut columns = product.groups().flat_map(|(group, column)| {
                 let share = blocking.columns(index, group[0].weights.n());
-                steps(share, SIDE).map(move |n| Columns { product, group, column, n })
+                steps(share, SIDE).flat_map(move |n| {
+                    // One, if there are no values.
+                    let blocks = steps(0..depth.max(1), at_a_time.min(depth.max(1)));
+                    blocks.map(move |k| Columns {
+                        product,
+                        group,
+                        column,
+                        n: n.clone(),
+                        blocks: k.start..k.end.min(depth),
+                    })
+                })
             });
             let panels = rows.len().div_ceil(SIDE);
             // The first weights are brought while nothing is computed.
@@ -95,7 +122,9 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
                     for panel in steps(chunk.clone(), SIDE) {
                         products.multiply(s, &this, panel, &mut chores);
                     }
-                    products.finish(s, &this, rows.start + chunk.start..rows.start + chunk.end);
+                    if this.blocks.end == depth {
+                        products.finish(s, &this, rows.start + chunk.start..rows.start + chunk.end);
+                    }
                 }
                 chores.bring_rest(s);
             }
@@ -112,14 +141,17 @@ struct Columns<'a> {
     column: usize,
     /// Columns within the group.
     n: Range<usize>,
+    /// Blocks of k.
+    blocks: Range<usize>,
 }
 
 /// What the tile unit works on.
 struct Products<'a> {
     unit: TileUnit,
     layout: Layout,
-    /// Blocks of k.
+    /// Blocks of k, and parts of each.
     depth: usize,
+    parts: usize,
     /// Rows of activations whose sums are kept.
     chunk: usize,
     /// Panels of 32 rows of activations, block after block in each.
@@ -136,10 +168,11 @@ impl Products<'_> {
     fn pack(&mut self, s: Avx512, word: Bf16Pairs, operand: Operand<'_>, rows: Range<usize>) {
         for (i, lanes) in steps(rows, SIDE).enumerate() {
             let lanes = Lanes { operand, lanes, pairs: self.layout == Layout::Nk };
+            let blocks = self.depth * self.parts;
             let len = block_len(lanes.tiles() * LANES);
-            let panel = &mut self.packed[i * self.depth * block_len(SIDE)..][..self.depth * len];
-            for (block, to) in panel.chunks_exact_mut(len).enumerate() {
-                lanes.bring(s, word, block, to);
+            let panel = &mut self.packed[i * blocks * block_len(SIDE)..][..blocks * len];
+            for (block, to) in panel.chunks_exact_mut(self.parts * len).enumerate() {
+                lanes.bring_parts(s, word, block, (to, self.parts));
             }
         }
     }
@@ -153,34 +186,56 @@ impl Products<'_> {
         panel: Range<usize>,
         chores: &mut Chores<'_, '_>,
     ) {
-        let (depth, tiles) = (self.depth, panel.len().div_ceil(LANES));
+        let (blocks, most, tiles) = (columns.blocks.clone(), self.parts, panel.len().div_ceil(LANES));
         let shape = match (tiles, self.layout) {
             (2, _) => Shape::Square,
             (_, Layout::Nk) => Shape::Narrow,
             (_, Layout::Kn) => Shape::Flat,
         };
         let block = block_len(tiles * LANES);
-        let packed = &self.packed[panel.start * depth * block_len(1)..][..depth * block];
+        let packed = &self.packed[panel.start * self.depth * most * block_len(1)..];
+        let packed = &packed[blocks.start * most * block..blocks.end * most * block];
+        let of_activations = columns.activation_parts(most);
         let (stride, at) = match self.layout {
             Layout::Nk => (self.chunk, panel.start % self.chunk),
             Layout::Kn => (SIDE, panel.start % self.chunk * SIDE),
         };
         let in_place = chores.in_place(columns);
         for (part, sums) in self.sums.chunks_exact_mut(self.chunk * SIDE).enumerate() {
-            let len = depth * block_len(SIDE);
+            let len = blocks.len() * most * block_len(SIDE);
+            let of_weights = columns.lanes(part).parts(most);
             let weights = &self.weights[part * len..][..len];
             let (mut rows, pairs, pairs_block) = match self.layout {
                 Layout::Nk => {
                     let rows = columns.lanes(part).in_place().filter(|_| in_place);
-                    (rows.unwrap_or(Rows::staged(weights, SIDE)), packed, block)
+                    let rows = rows.map(|rows| rows.offset(blocks.start * rows.step));
+                    (rows.unwrap_or(Rows::staged(weights, SIDE).in_parts(most)), packed, block)
                 }
-                Layout::Kn => (Rows::staged(packed, tiles * LANES), weights, block_len(SIDE)),
+                Layout::Kn => (Rows::staged(packed, tiles * LANES).in_parts(most), weights, block_len(SIDE)),
             };
-            self.unit.zero();
-            for pairs in pairs.chunks_exact(pairs_block) {
-                // SAFETY: there are tiles for `depth` blocks: staged ones as the lengths say, those in place as
-                // `Lanes::in_place` does.
-                unsafe { self.unit.multiply(shape, rows, Pairs::staged(pairs)) };
+            if blocks.start == 0 {
+                self.unit.zero();
+            } else {
+                self.unit.load(shape, &sums[at..], stride);
+            }
+            let mut products = [(0, 0); PRODUCTS.len()];
+            let mut count = 0;
+            for (of_weight, of_activation) in PRODUCTS {
+                if of_weight < of_weights && of_activation < of_activations {
+                    let (row, pair) = match self.layout {
+                        Layout::Nk => (of_weight, of_activation),
+                        Layout::Kn => (of_activation, of_weight),
+                    };
+                    products[count] = (row * (rows.step / most), pair * pairs_block);
+                    count += 1;
+                }
+            }
+            for pairs in pairs.chunks_exact(most * pairs_block) {
+                for (row, pair) in &products[..count] {
+                    // SAFETY: there are tiles for these blocks: staged ones as the lengths say, those in place as
+                    // `Lanes::in_place` does; these have one part.
+                    unsafe { self.unit.multiply(shape, rows.offset(*row), Pairs::staged(&pairs[*pair..])) };
+                }
                 rows.advance();
                 chores.turn(s);
             }
@@ -191,7 +246,7 @@ impl Products<'_> {
     /// Finishes the sums of some columns and a chunk of rows.
     #[inline(always)]
     fn finish(&mut self, s: Avx512, columns: &Columns<'_>, rows: Range<usize>) {
-        let Columns { product, group, column, n } = columns;
+        let Columns { product, group, column, n, .. } = columns;
         let (orientation, stride) = match self.layout {
             Layout::Nk => (Orientation::Turned, self.chunk),
             Layout::Kn => (Orientation::Straight, SIDE),

@@ -28,6 +28,8 @@ pub(super) struct Unit {
     pub(super) packed: usize,
     /// Elements of scratch in which rows of X are staged.
     pub(super) stage: usize,
+    /// Of the second-level cache, how much packed lanes may take; the rest is for rows of X and results.
+    pub(super) quarters: usize,
 }
 
 /// The cut of one product.
@@ -77,8 +79,9 @@ impl Blocking {
             Layout::Nk => (1, m_step),
             Layout::Kn => (fused, n_step),
         };
-        // Half of the second-level cache; the rest is for rows of X and results.
-        let fitting = second_level_bytes() / 2 / size_of::<f32>() / (unit.packed * packed_matrices).max(1);
+        let fitting = second_level_bytes() / 4 * unit.quarters
+            / size_of::<f32>()
+            / (unit.packed * packed_matrices).max(1);
         let least = (2 * unit.lanes).max(LEAST);
         let lanes = (fitting / unit.lanes * unit.lanes).clamp(least, 16 * unit.lanes);
         let lanes = lanes.min(v_step.next_multiple_of(unit.lanes));
@@ -205,7 +208,7 @@ mod tests {
             for (m, n, k) in [(1, 1, 1), (300, 500, 700), (5, 4096, 512), (4096, 7, 512), (49, 33, 4096)] {
                 for (layout, threads) in [(Layout::Nk, 1), (Layout::Nk, 3), (Layout::Kn, 3), (Layout::Kn, 8)]
                 {
-                    let unit = Unit { rows, lanes, depth: k, packed: k, stage: 0 };
+                    let unit = Unit { rows, lanes, depth: k, packed: k, stage: 0, quarters: 2 };
                     let dims = Dims { parts: 2, ..Dims::of_one(layout, [m, n, k]) };
                     let blocking = Blocking::new(unit, threads, &dims);
                     // A part with fewer columns than the widest is cut by the same rule.

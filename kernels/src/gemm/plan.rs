@@ -38,14 +38,20 @@ pub enum Order {
     Pairs,
     /// Blocks of 32 by the tile unit, even and odd k apart.
     Tiles,
+    /// As [`Order::Tiles`], with operands in three parts: six products for each block.
+    TilesOfParts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Method {
-    Amx,
+    /// With operands in so many parts.
+    Amx(usize),
     Thin(Words),
     Tile(Words),
 }
+
+/// bf16 numbers whose sum is an f32.
+const PARTS: usize = 3;
 
 /// What the lanes of a micro-kernel hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,18 +60,24 @@ enum Words {
     Pairs,
 }
 
-const BOTH: &[Precision] = &[Precision::Strict, Precision::Bf16];
-
 /// Every plan. A product is computed by the first that fits; all plans of a level and a precision that could be
 /// picked for some number of rows have the same [`Order`].
-pub static PLANS: [Plan; 5] = [
+pub static PLANS: [Plan; 6] = [
     Plan {
         name: "amx-32x32",
         levels: &[Level::Amx],
         precisions: &[Precision::Bf16],
         most_rows: usize::MAX,
         order: Order::Tiles,
-        method: Method::Amx,
+        method: Method::Amx(1),
+    },
+    Plan {
+        name: "amx-32x32x6",
+        levels: &[Level::Amx],
+        precisions: &[Precision::Bf16x6],
+        most_rows: usize::MAX,
+        order: Order::TilesOfParts,
+        method: Method::Amx(PARTS),
     },
     Plan {
         name: "dot-thin",
@@ -86,7 +98,7 @@ pub static PLANS: [Plan; 5] = [
     Plan {
         name: "fma-thin",
         levels: &Level::ALL,
-        precisions: BOTH,
+        precisions: &Precision::ALL,
         most_rows: thin::MOST_ROWS,
         order: Order::Ascending,
         method: Method::Thin(Words::Single),
@@ -94,7 +106,7 @@ pub static PLANS: [Plan; 5] = [
     Plan {
         name: "fma-tile",
         levels: &Level::ALL,
-        precisions: BOTH,
+        precisions: &Precision::ALL,
         most_rows: usize::MAX,
         order: Order::Ascending,
         method: Method::Tile(Words::Single),
@@ -119,7 +131,7 @@ impl Plan {
 
     /// The plan for a product of `m` rows: the first that fits.
     pub fn pick(ctx: &Ctx, m: usize) -> &'static Plan {
-        PLANS.iter().find(|plan| plan.fits(ctx, m)).unwrap_or(&PLANS[4])
+        PLANS.iter().find(|plan| plan.fits(ctx, m)).unwrap_or(&PLANS[5])
     }
 
     /// Rows and columns of its register tile at the level of `ctx`, counted in the broadcast and in the vector
@@ -132,7 +144,7 @@ impl Plan {
     fn unit(&self, ctx: &Ctx, layout: Layout, k: usize) -> Unit {
         match self.method {
             #[cfg(target_arch = "x86_64")]
-            Method::Amx => amx::unit(k),
+            Method::Amx(parts) => amx::unit(k, parts),
             Method::Thin(_) => ctx.run(thin::ThinUnit),
             Method::Tile(Words::Pairs) => ctx.run(TileUnit { layout, k, values: 2 }),
             _ => ctx.run(TileUnit { layout, k, values: 1 }),
@@ -145,7 +157,7 @@ impl Plan {
         match self.method {
             // Activations are packed, whatever the layout.
             #[cfg(target_arch = "x86_64")]
-            Method::Amx => Blocking::new(unit, threads, &Dims { layout: Layout::Nk, ..*dims }),
+            Method::Amx(_) => Blocking::new(unit, threads, &Dims { layout: Layout::Nk, ..*dims }),
             _ => Blocking::new(unit, threads, dims),
         }
     }
@@ -174,7 +186,7 @@ impl Plan {
         let scratch = &mut scratch[..blocking.scratch_len()];
         ctx.for_each_piece(scratch, blocking.piece_len(), |index, scratch| match self.method {
             #[cfg(target_arch = "x86_64")]
-            Method::Amx => amx::run(ctx, amx::Share { product, blocking, index, scratch }),
+            Method::Amx(parts) => amx::run(ctx, amx::Share { product, blocking, index, scratch, parts }),
             #[cfg(target_arch = "x86_64")]
             Method::Tile(Words::Pairs) => run_pairs(ctx, |word| {
                 let tile = Tile(word);

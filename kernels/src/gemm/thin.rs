@@ -66,7 +66,7 @@ impl Kernel for ThinUnit {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Unit {
-        Unit { rows: together::<S>(), lanes: LANES, depth: 0, packed: 0, stage: 0 }
+        Unit { rows: together::<S>(), lanes: LANES, depth: 0, packed: 0, stage: 0, quarters: 2 }
     }
 }
 

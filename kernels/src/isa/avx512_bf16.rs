@@ -65,9 +65,15 @@ impl Bf16Pairs {
 
     /// Both vectors rounded to bf16 as by [`Bf16Pairs::join`], in turns: pairs of elements with the same index.
     #[inline(always)]
-    pub(crate) fn interleave(self, _: Avx512, even: __m512, odd: __m512) -> __m512 {
-        // SAFETY: the tokens are the proof of AVX-512 F and BW, and of AVX512-BF16.
-        unsafe { alternate(_mm512_castps_si512(join(even, odd))) }
+    pub(crate) fn interleave(self, s: Avx512, even: __m512, odd: __m512) -> __m512 {
+        self.alternate(s, self.join(s, even, odd))
+    }
+
+    /// Vectors joined by [`Bf16Pairs::join`], in turns.
+    #[inline(always)]
+    pub(crate) fn alternate(self, _: Avx512, joined: __m512) -> __m512 {
+        // SAFETY: the token is the proof of AVX-512 F and BW.
+        unsafe { alternate(_mm512_castps_si512(joined)) }
     }
 
     /// 16 bf16 from each of two places, in turns.

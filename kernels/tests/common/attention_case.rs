@@ -12,7 +12,7 @@ use rachis_testkit::{Grid, Kind, Rng, Storage};
 
 use super::{Element, view, view_mut};
 
-pub const PRECISIONS: [Precision; 2] = [Precision::Strict, Precision::Bf16];
+pub const PRECISIONS: [Precision; 3] = Precision::ALL;
 
 /// Operands with what is asked of them.
 pub struct Case<T, K = T> {
@@ -130,7 +130,7 @@ impl<T: Element, K: Element> Case<T, K> {
     fn exact(&self, precision: Precision, span: &Span, query: usize) -> Vec<Bound> {
         const EPS: f64 = 1.0 / 16_777_216.0;
         let taken = |x: f64| match precision {
-            Precision::Strict => x,
+            Precision::Strict | Precision::Bf16x6 => x,
             Precision::Bf16 => <bf16 as Storage>::nearest(x),
         };
         let rounding = if precision == Precision::Bf16 { 1.0 / 256.0 } else { 0.0 };

@@ -156,7 +156,7 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
             let taken =
                 values.into_iter().map(|x| if flushes && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x });
             match self.case.precision {
-                Precision::Strict => taken.collect(),
+                Precision::Strict | Precision::Bf16x6 => taken.collect(),
                 Precision::Bf16 => taken.map(<bf16 as Storage>::nearest).collect(),
             }
         };
@@ -188,16 +188,23 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         let out = self.run_with(plan, ctx, scratch);
         let flushed = (plan.order != Order::Ascending).then(|| self.oracle_of(plan.order));
         let oracle = flushed.as_ref().unwrap_or(oracle);
-        let (smallest, block) = match plan.order {
-            Order::Ascending => (tolerance::TINY, K_BLOCK),
-            Order::Pairs => (2.0 * SMALLEST_NORMAL, 2 * K_BLOCK),
-            Order::Tiles => (2.0 * SMALLEST_NORMAL, K_BLOCK),
+        let blocks = |block: usize| k.min(block) + k / block + 1;
+        let largest = |values: &[f64]| values.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+        let (smallest, roundings) = match plan.order {
+            Order::Ascending => (tolerance::TINY, blocks(K_BLOCK)),
+            Order::Pairs => (2.0 * SMALLEST_NORMAL, blocks(2 * K_BLOCK)),
+            Order::Tiles => (2.0 * SMALLEST_NORMAL, blocks(K_BLOCK)),
+            Order::TilesOfParts => {
+                let smallest = SMALLEST_NORMAL * (largest(&oracle.a) + largest(&oracle.w) + 1.0);
+                (smallest, 6 * k.div_ceil(32) + 24)
+            }
         };
+        let sums = tolerance::Sums { terms: k, roundings, smallest };
         let mut worst = 0.0f64;
         for i in 0..m {
             for j in 0..n {
                 let got = out.at(i, j);
-                let bound = tolerance::gemm(&oracle.at(i, j), self.case.activation, k, block, smallest);
+                let bound = tolerance::gemm(&oracle.at(i, j), self.case.activation, sums);
                 bound.check(got, || {
                     let types = (A::NAME, W::NAME, C::NAME);
                     let place = format!("{} {}", ctx.level(), plan.name);

@@ -170,7 +170,7 @@ impl Block {
         buffers: Buffers<'_>,
     ) -> Result<()> {
         match ctx.precision() {
-            Precision::Strict => self.apply_in::<f32>(ctx, around, memory, buffers),
+            Precision::Strict | Precision::Bf16x6 => self.apply_in::<f32>(ctx, around, memory, buffers),
             Precision::Bf16 => self.apply_in::<bf16>(ctx, around, memory, buffers),
         }
     }

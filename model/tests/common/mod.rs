@@ -234,7 +234,7 @@ pub fn compare_half_with_goldens(
     let limits = Limits::read();
     let case = "rpad_s13";
     for_each_level(Level::supported(), |level| {
-        for precision in [Precision::Strict, Precision::Bf16] {
+        for precision in Precision::ALL {
             let ctx = Ctx::new(level).unwrap().with_precision(precision);
             for (tensor, got) in run(ctx, &goldens, case) {
                 if tensor.contains("hs.") {
@@ -243,7 +243,7 @@ pub fn compare_half_with_goldens(
                 let expected = expected.float(&format!("{dtype}.weights_{dtype}_compute_f64.{tensor}"));
                 let error = relative_error(&got, expected, &goldens.valid(case, kind(family, &tensor)).data);
                 let limit = match precision {
-                    Precision::Strict => limits.float32(family, &tensor),
+                    Precision::Strict | Precision::Bf16x6 => limits.float32(family, &tensor),
                     // The library's run was on weights that are bf16 already; others are rounded as activations are.
                     Precision::Bf16 if dtype == "bf16" => limits.native_half(family, "bf16"),
                     Precision::Bf16 => 2.0 * limits.native_half(family, "bf16"),

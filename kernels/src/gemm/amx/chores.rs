@@ -1,6 +1,6 @@
 //! What the rest of the core does while the tile unit multiplies: brings the next weights into tiles, or asks for them.
 
-use super::forms::{Lanes, block_len};
+use super::forms::{Lanes, STEP, block_len};
 use super::tiles::Rows;
 use super::{COPY_FROM, Columns, SIDE};
 use crate::gemm::Layout;
@@ -49,8 +49,8 @@ impl Pieces {
 /// The work, and how far it is.
 pub(super) struct Chores<'a, 'b> {
     word: Bf16Pairs,
-    /// Blocks of k.
-    depth: usize,
+    /// Of both operands.
+    parts: usize,
     /// Rows of activations that the weights meet.
     pub(super) rows: usize,
     /// Where the next weights go.
@@ -65,9 +65,9 @@ pub(super) struct Chores<'a, 'b> {
 
 impl<'a, 'b> Chores<'a, 'b> {
     /// Nothing to do.
-    pub(super) fn new(word: Bf16Pairs, depth: usize, weights: &'a mut [f32]) -> Chores<'a, 'b> {
+    pub(super) fn new(word: Bf16Pairs, parts: usize, weights: &'a mut [f32]) -> Chores<'a, 'b> {
         let (bring, ahead) = (Pieces::default(), Ahead::NONE);
-        Chores { word, depth, rows: 0, weights, next: None, after: None, bring, ahead }
+        Chores { word, parts, rows: 0, weights, next: None, after: None, bring, ahead }
     }
 
     /// Goes on to the next weights, while some panels of rows are multiplied; those of `after` follow them.
@@ -76,21 +76,29 @@ impl<'a, 'b> Chores<'a, 'b> {
         self.next = core::mem::replace(&mut self.after, after);
         (self.bring, self.ahead) = (Pieces::default(), Ahead::NONE);
         let Some(next) = &self.next else { return };
-        let turns = next.group.len() * self.depth * panels;
+        let blocks = next.group.len() * next.blocks.len();
+        let turns = blocks * panels;
         let in_place = self.in_place(next);
         if !in_place {
-            self.bring = Pieces::of(next.group.len() * self.depth, turns);
+            self.bring = Pieces::of(blocks * self.pieces(), turns);
         }
         // Of weights that are multiplied together, the first are asked for.
         if let Some(columns) = if in_place { Some(next) } else { self.after.as_ref() } {
             let part = &columns.group[0];
-            let k = part.weights.k();
+            let start = columns.blocks.start * STEP;
+            let k = part.weights.k().min(columns.blocks.end * STEP) - start;
             let (at, size) = match part.weights.layout {
-                Layout::Nk => ((columns.n.start, 0), (columns.n.len(), k)),
-                Layout::Kn => ((0, columns.n.start), (k, columns.n.len())),
+                Layout::Nk => ((columns.n.start, start), (columns.n.len(), k)),
+                Layout::Kn => ((start, columns.n.start), (k, columns.n.len())),
             };
             self.ahead = Ahead::block(part.weights.matrix, at, size, turns);
         }
+    }
+
+    /// Pieces of a block: few enough instructions in each that they are done beside the products.
+    #[inline(always)]
+    fn pieces(&self) -> usize {
+        if self.parts == 1 { 1 } else { 4 }
     }
 
     /// A turn's share of all work.
@@ -119,6 +127,12 @@ impl<'a, 'b> Chores<'a, 'b> {
 }
 
 impl<'a> Columns<'a> {
+    /// In how many parts activations are.
+    #[inline(always)]
+    pub(super) fn activation_parts(&self, most: usize) -> usize {
+        Lanes { operand: self.product.activations(), lanes: 0..0, pairs: false }.parts(most)
+    }
+
     /// The weights of one part.
     #[inline(always)]
     pub(super) fn lanes(&self, part: usize) -> Lanes<'a> {
@@ -127,7 +141,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Brings a block of one matrix.
+/// Brings a piece of a block of one matrix.
 struct Bring<'c, 'a, 'b> {
     chores: &'c mut Chores<'a, 'b>,
     piece: usize,
@@ -139,9 +153,19 @@ impl KernelAt<Avx512> for Bring<'_, '_, '_> {
     #[inline(always)]
     fn run_at(self, s: Avx512) {
         let Bring { chores, piece } = self;
-        let (part, block) = (piece / chores.depth, piece % chores.depth);
+        let (pieces, len) = (chores.pieces(), chores.parts * block_len(SIDE));
+        let (all, piece) = (piece / pieces, piece % pieces);
         let Some(next) = &chores.next else { return };
-        let to = &mut chores.weights[piece * block_len(SIDE)..][..block_len(SIDE)];
-        next.lanes(part).bring(s, chores.word, block, to);
+        let (part, block) = (all / next.blocks.len(), next.blocks.start + all % next.blocks.len());
+        let to = &mut chores.weights[all * len..][..len];
+        let lanes = next.lanes(part);
+        if lanes.parts(chores.parts) == 1 {
+            if piece == 0 {
+                lanes.bring(s, chores.word, block, &mut to[..block_len(SIDE)]);
+            }
+        } else {
+            let rows = SIDE / pieces;
+            lanes.bring_rows(s, chores.word, block, piece * rows..(piece + 1) * rows, to);
+        }
     }
 }

@@ -55,6 +55,60 @@ impl Lanes<'_> {
         Some(Rows { upper, lower: upper.wrapping_add(stride.wrapping_mul(LANES)), stride, step: 2 * STEP })
     }
 
+    /// In how many parts it is, of at most so many: numbers stored as bf16 are whole.
+    pub(super) fn parts(&self, most: usize) -> usize {
+        if matches!(self.operand.matrix, AnyMatRef::Bf16(_)) { 1 } else { most }
+    }
+
+    /// Brings a block of k into `to`, in one part or three of as many tiles each: the nearest bf16, the nearest to what
+    /// that leaves, and the rest.
+    #[inline(always)]
+    pub(super) fn bring_parts(
+        &self,
+        s: Avx512,
+        word: Bf16Pairs,
+        block: usize,
+        (to, parts): (&mut [f32], usize),
+    ) {
+        let len = to.len() / parts;
+        if self.parts(parts) == 1 {
+            return self.bring(s, word, block, &mut to[..len]);
+        }
+        self.bring_rows(s, word, block, 0..len / LANES, to);
+        if self.operand.k_in_rows && self.pairs {
+            to.as_chunks_mut::<TILE>().0.iter_mut().for_each(|tile| turn(s, tile));
+        }
+    }
+
+    /// Some rows of the tiles of a block in three parts; tiles that must be turned are not yet.
+    #[inline(always)]
+    pub(super) fn bring_rows(
+        &self,
+        s: Avx512,
+        word: Bf16Pairs,
+        block: usize,
+        rows: Range<usize>,
+        to: &mut [f32],
+    ) {
+        let (k, along) = (block * STEP, self.operand.k_in_rows);
+        let (first, rest) = to.split_at_mut(to.len() / 3);
+        let (second, third) = rest.split_at_mut(first.len());
+        let [first, second, third] =
+            [first, second, third].map(|part| &mut part.as_chunks_mut::<LANES>().0[rows.clone()]);
+        any!(AnyMatRef, self.operand.matrix, from => {
+            for (((i, first), second), third) in rows.zip(first).zip(second).zip(third) {
+                let (tile, row) = (i / LANES * LANES, i % LANES);
+                let whole = match along {
+                    true => halves(s, from, self.lanes.start + i, k),
+                    false => rows_of_pair(s, from, k + 2 * row, self.lanes.start + tile),
+                };
+                let left = part(s, word, whole, along, first);
+                let left = part(s, word, left, along, second);
+                part(s, word, left, along, third);
+            }
+        });
+    }
+
     /// Brings a block of k into `to`, which has as many tiles.
     #[inline(always)]
     pub(crate) fn bring(&self, s: Avx512, word: Bf16Pairs, block: usize, to: &mut [f32]) {
@@ -74,6 +128,53 @@ impl Lanes<'_> {
             }
         });
     }
+}
+
+/// Stores two vectors rounded to bf16, joined or in turns; what that leaves of them.
+#[inline(always)]
+fn part(
+    s: Avx512,
+    word: Bf16Pairs,
+    [a, b]: [<Avx512 as Simd>::F32; 2],
+    along: bool,
+    to: &mut [f32; LANES],
+) -> [<Avx512 as Simd>::F32; 2] {
+    let joined = word.join(s, a, b);
+    let pairs = word.alternate(s, joined);
+    mem::store(s, to, 0, if along { joined } else { pairs });
+    let [rounded_a, rounded_b] = s.split_bf16(pairs);
+    [s.sub(a, rounded_a), s.sub(b, rounded_b)]
+}
+
+/// 32 values of a row; those past an end of the matrix are zeros.
+#[inline(always)]
+fn halves<T: Elem>(s: Avx512, from: MatRef<'_, T>, row: usize, k: usize) -> [<Avx512 as Simd>::F32; 2] {
+    let row = if row < from.rows() { from.row(row) } else { &[] };
+    if k + STEP <= row.len() {
+        // SAFETY: 32 elements are there.
+        return unsafe { [T::load(s, row.as_ptr().add(k)), T::load(s, row.as_ptr().add(k + LANES))] };
+    }
+    [k, k + LANES].map(|at| mem::load(s, row, at.min(row.len())))
+}
+
+/// 16 lanes of two rows; those past an end of the matrix are zeros.
+#[inline(always)]
+fn rows_of_pair<T: Elem>(
+    s: Avx512,
+    from: MatRef<'_, T>,
+    k: usize,
+    lane: usize,
+) -> [<Avx512 as Simd>::F32; 2] {
+    if k + 2 <= from.rows() && lane + LANES <= from.cols() {
+        let stride = from.row_stride();
+        let first = from.as_ptr().wrapping_add(k * stride + lane);
+        // SAFETY: 16 elements of two rows are there.
+        return unsafe { [T::load(s, first), T::load(s, first.wrapping_add(stride))] };
+    }
+    [k, k + 1].map(|k| {
+        let row = if k < from.rows() { from.row(k) } else { &[] };
+        mem::load(s, row, lane.min(row.len()))
+    })
 }
 
 /// Rows along k, as they lie.

@@ -61,6 +61,18 @@ impl Rows {
         self.upper.align_offset(ROW) == 0 && self.stride.is_multiple_of(ROW)
     }
 
+    /// Those of a stage with so many parts of each block behind one another.
+    #[inline(always)]
+    pub(crate) fn in_parts(self, parts: usize) -> Rows {
+        Rows { step: parts * self.step, ..self }
+    }
+
+    /// These tiles, so many bytes further on.
+    #[inline(always)]
+    pub(crate) fn offset(self, bytes: usize) -> Rows {
+        Rows { upper: self.upper.wrapping_add(bytes), lower: self.lower.wrapping_add(bytes), ..self }
+    }
+
     /// Goes on to the next block.
     #[inline(always)]
     pub(crate) fn advance(&mut self) {

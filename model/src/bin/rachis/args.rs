@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use rachis::generation::EarlyStopping;
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::{Ctx, Level, Precision};
 use rachis::loader::Preset;
 use rachis::{Backbone, DtypePolicy, PresetOptions};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -55,6 +55,9 @@ pub struct Common {
     /// Precision of computation; the file's own by default
     #[arg(long)]
     pub dtype: Option<Dtype>,
+    /// How matrices are multiplied; as the dtype says by default
+    #[arg(long)]
+    pub precision: Option<PrecisionName>,
     /// Threads that share the work
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
@@ -71,6 +74,17 @@ pub enum Dtype {
     Float32,
     Bfloat16,
     Float16,
+}
+
+/// The names of [`Precision`].
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PrecisionName {
+    /// In float32
+    Strict,
+    /// Operands rounded to bfloat16
+    Bf16,
+    /// Float32 as sums of bfloat16 where there is a tile unit (AMX)
+    Bf16x6,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -235,7 +249,13 @@ impl Common {
                 .map_err(|error| BadUsage(format!("--isa: {error}")))?,
             None => Level::from_env()?,
         };
-        Ok(Ctx::new(level)?.with_pool(pool))
+        let ctx = Ctx::new(level)?.with_pool(pool);
+        Ok(match self.precision {
+            None => ctx,
+            Some(PrecisionName::Strict) => ctx.with_precision(Precision::Strict),
+            Some(PrecisionName::Bf16) => ctx.with_precision(Precision::Bf16),
+            Some(PrecisionName::Bf16x6) => ctx.with_precision(Precision::Bf16x6),
+        })
     }
 
     /// The preset of this name, and the model in it under the policy asked for.
