@@ -35,7 +35,8 @@
 //!   Subnormal operands and sums count as zero. The same bits whatever M, N, position, layout and threads.
 //! - [`Order::Tiles`] (AMX, [`Precision::Bf16`] only): as `tdpbf16ps` defines it, 32 values of k at a time: the
 //!   even and the odd ones summed apart, then together, then added to the running sum, each rounded to nearest.
-//!   Subnormal operands (as stored, before they are rounded) and sums count as zero. The same bits whatever M, N, position, layout and threads.
+//!   Subnormal operands (as stored, before they are rounded) and sums count as zero. The same bits whatever M, N,
+//!   position, layout and threads.
 //! - [`Order::TilesOfParts`] (AMX, [`Precision::Bf16x6`] only): an operand is the nearest bf16, plus the bf16 nearest to
 //!   what that leaves, plus the rest. For 32 values of k at a time the products of parts `(0, 0)`, `(0, 1)`, `(1, 1)`,
 //!   `(1, 0)`, `(2, 0)` and `(0, 2)` of weights and activations are added to the running sum, each as in
@@ -44,8 +45,9 @@
 //! The error against the exact product of the (rounded) operands is at most `gamma * sum_k |a_k| |w_k|` with
 //! `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`, with `2 K_BLOCK` in place of `K_BLOCK` for pairs, and for
 //! pairs and tiles plus `K * 2^-126 * (|a| + |w| + 1)` for what counts as zero; in parts `gamma` is
-//! `(6 ceil(K / 32) + 24) * 2^-24`. NaN and infinity propagate (infinity as NaN in parts); which NaN is not promised. Bias is added, the activation applied, parts multiplied and the residual added in f32; the result
-//! is rounded once on store.
+//! `(6 ceil(K / 32) + 24) * 2^-24`. NaN and infinity propagate (infinity as NaN in parts); which NaN is
+//! not promised. Bias is added, the activation applied, factors multiplied and the residual added in f32; the result is
+//! rounded once on store.
 
 mod ahead;
 #[cfg(target_arch = "x86_64")]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// What ends the calls of a session early. Looked at before every layer.
+/// What ends the calls of a session early. Looked at before every group of rows of every layer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stop {
     pub(crate) deadline: Option<Instant>,

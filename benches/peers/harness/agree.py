@@ -8,12 +8,12 @@ from .measure import Failed, environment, output_of
 REFERENCE = plan.Entry("torch", "float32")
 
 # The norm of the difference over the norm of the reference, of an encoder's output.
-ENCODED = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 1.5e-1}
+ENCODED = {"float32": 1e-4, "bf16x6": 1e-4, "bfloat16": 3e-2, "int8": 1.5e-1}
 # How far below the likeliest token the other one may have been, in standard deviations of that step's logits, for
 # their first difference to be a near tie. Behind it nothing is comparable.
-TIE = {"float32": 1e-3, "bfloat16": 1e-1, "int8": 5e-1}
+TIE = {"float32": 1e-3, "bf16x6": 1e-3, "bfloat16": 1e-1, "int8": 5e-1}
 # How much worse the score of another sequence may be, relative to it, for beams.
-SCORE = {"float32": 1e-4, "bfloat16": 1e-2, "int8": 5e-2}
+SCORE = {"float32": 1e-4, "bf16x6": 1e-4, "bfloat16": 1e-2, "int8": 5e-2}
 
 
 def check(bench, work, entry):
@@ -45,29 +45,30 @@ def check(bench, work, entry):
 
 def ours(bench, work, dtype):
     """Our result, by the command line, in the form of the others'."""
-    rachis, model = bench.binaries / "rachis", bench.root(work) / dtype
+    rachis, model, flags = bench.binaries / "rachis", bench.root(work) / plan.stored(dtype), plan.flags(dtype)
     if plan.kind(work) == "encode":
         output = bench.output(work, plan.Entry(plan.OURS, dtype))
-        output_of([rachis, "run", "--model", model, "--input", bench.ids(work), "--output", output], environment(1))
+        output_of([rachis, "run", "--model", model, "--input", bench.ids(work), "--output", output, *flags], environment(1))
         return tensors.read(output)
     _, prompt = tensors.read(bench.ids(work))["token_ids"]
     new, beams = [*plan.sizes(work), 1][1:3]
     found = output_of([rachis, "generate", "--json", "--model", model, "--prompt-ids", ",".join(map(str, prompt)),
                        "--max-new-tokens", new, "--min-new-tokens", new, "--num-beams", beams,
-                       "--forced-eos-id", "none"], environment(1))
+                       "--forced-eos-id", "none", *flags], environment(1))
     sequence = json.loads(found)["sequences"][0]
     result = {"ids": ([new], sequence["ids"][-new:]), "score": ([1], [sequence["score"]])}
     if plan.kind(work) == "seq2seq" and beams == 1:
-        result["logits"] = forced(bench, work, model, prompt, new)
+        result["logits"] = forced(bench, work, (model, flags), prompt, new)
     return result
 
 
-def forced(bench, work, model, prompt, new):
+def forced(bench, work, model_and_flags, prompt, new):
     """Our logits for a decoder that reads the beginning of the source, which depend on nobody's choices."""
+    model, flags = model_and_flags
     paths = [bench.root(work) / f"forced-{side}.safetensors" for side in ("input", "output")]
     tensors.write_ids(paths[0], {"encoder_token_ids": [prompt], "decoder_token_ids": [prompt[:new]]})
     output_of([bench.binaries / "rachis", "run", "--logits", "--model", model, "--input", paths[0],
-               "--output", paths[1]], environment(1))
+               "--output", paths[1], *flags], environment(1))
     shape, numbers = tensors.read(paths[1])["logits"]
     return shape[1:], numbers
 

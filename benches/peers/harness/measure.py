@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from . import plan, tensors
-from .machine import Neighbours
+from .machine import Neighbours, cpu_flags
 
 PEERS = Path(__file__).resolve().parent.parent
 ROOT = PEERS.parent.parent
@@ -43,6 +43,8 @@ class Bench:
             raise SystemExit(f"there is no rachis in {self.binaries}")
         engines = {plan.OURS: {"version": version(self.binaries / "rachis", built), "dtypes": ["float32", "bfloat16"],
                                "kinds": ["encode", "generate", "seq2seq"]}}
+        if "amx_bf16" in cpu_flags():
+            engines[plan.OURS]["dtypes"].append("bf16x6")
         engines.update(json.loads(self.worker("probe")))
         if "candle" in wanted:
             engines["candle"] = self.build_candle()
@@ -93,8 +95,8 @@ class Bench:
         output = self.output(work, entry)
         output.unlink(missing_ok=True)
         if entry.engine == plan.OURS:
-            command = [self.binaries / "rachis", "bench", "--json", "--model", self.root(work) / entry.dtype,
-                       "--work", work.task, "--threads", threads]
+            command = [self.binaries / "rachis", "bench", "--json", "--model", self.root(work) / plan.stored(entry.dtype),
+                       "--work", work.task, "--threads", threads, *plan.flags(entry.dtype)]
         elif entry.engine == "candle":
             command = [self.candle, self.root(work) / entry.dtype, work.task, self.seconds, self.calls,
                        self.ids(work), output]
@@ -105,7 +107,7 @@ class Bench:
         into_page_cache(self.files(work, entry))
         neighbours, start = Neighbours(), time.perf_counter()
         line = json.loads(output_of(command, environment(threads)).splitlines()[-1])
-        line.update(model=work.model, threads=threads, others=neighbours.cores(time.perf_counter() - start))
+        line.update(model=work.model, dtype=entry.dtype, threads=threads, others=neighbours.cores(time.perf_counter() - start))
         return line
 
     def kprobe(self, dtype, shapes):
@@ -130,7 +132,7 @@ class Bench:
         """The files that an engine opens: of its precision, or the model in ONNX's format."""
         root = self.root(work)
         return [path for path in root.rglob("*") if path.is_file() and not path.name.startswith("result-")
-                and (entry.dtype in str(path.relative_to(root)) or path.name.startswith("model.onnx"))]
+                and (plan.stored(entry.dtype) in str(path.relative_to(root)) or path.name.startswith("model.onnx"))]
 
     def ids(self, work):
         """The file of a work's token ids, made when it is not there: the same ones everywhere."""

@@ -28,15 +28,26 @@ WORKS = [
 OURS = "rachis"
 # The order of a round: what is compared most is close in time.
 ENGINES = [OURS, "openvino", "onnxruntime", "ctranslate2", "torch", "candle"]
-DTYPES = ["float32", "bfloat16", "int8"]
+# bf16x6 is ours: float32 files, whose numbers the tile unit multiplies as sums of bfloat16.
+DTYPES = ["float32", "bf16x6", "bfloat16", "int8"]
 NAMES = {OURS: "Rachis", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "ctranslate2": "CTranslate2",
          "torch": "torch", "candle": "candle"}
-SHORT = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
+SHORT = {"float32": "f32", "bf16x6": "bf16x6", "bfloat16": "bf16", "int8": "int8"}
 
 
 def name(work):
     """How a user names a work."""
     return f"{work.model}/{work.task}"
+
+
+def stored(dtype):
+    """What the files of a precision hold."""
+    return "float32" if dtype == "bf16x6" else dtype
+
+
+def flags(dtype):
+    """What asks the command line for a precision that the files do not say."""
+    return ["--precision", dtype] if dtype == "bf16x6" else []
 
 
 def kind(work):

@@ -71,10 +71,12 @@ def noise(summary):
 
 def ratios(summary, threads):
     """Ours over theirs."""
-    lines = ["| work | f32 | bf16 |", "|---|---|---|"]
+    ours = [dtype for dtype in plan.DTYPES
+            if any(summary.value(work, plan.Entry(plan.OURS, dtype), threads) for work in summary.works)]
+    lines = [f"| work | {' | '.join(plan.SHORT[dtype] for dtype in ours)} |", "|---" * (len(ours) + 1) + "|"]
     for work in summary.works:
         cells = []
-        for dtype in ("float32", "bfloat16"):
+        for dtype in ours:
             found = summary.ratio(work, dtype, threads)
             if found is None:
                 cells.append("-")

@@ -49,7 +49,7 @@ class Summary:
 
     def ratio(self, work, dtype, threads):
         """(our time over the best peer's, its least and largest in a round, the peer), or None."""
-        mine, peer = plan.Entry(plan.OURS, dtype), self.best_peer(work, dtype, threads)
+        mine, peer = plan.Entry(plan.OURS, dtype), self.best_peer(work, plan.stored(dtype), threads)
         if peer is None or not self.rounds(work, mine, threads):
             return None
         ratio = self.value(work, mine, threads) / self.value(work, peer, threads)
