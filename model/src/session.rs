@@ -104,7 +104,8 @@ impl<'p> Session<'p> {
     }
 
     /// Lets every call from now on return [`Error::Cancelled`](crate::Error::Cancelled) once the time has come. It is
-    /// looked at before each layer, and in large batches within it: a call ends at most one layer later. What sequences had before the call they have still.
+    /// looked at before each layer, and in large batches within it: a call ends at most one layer later. What sequences
+    /// had before the call they have still.
     pub fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.stop.deadline = deadline;
     }

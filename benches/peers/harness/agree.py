@@ -58,17 +58,17 @@ def ours(bench, work, dtype):
     sequence = json.loads(found)["sequences"][0]
     result = {"ids": ([new], sequence["ids"][-new:]), "score": ([1], [sequence["score"]])}
     if plan.kind(work) == "seq2seq" and beams == 1:
-        result["logits"] = forced(bench, work, (model, flags), prompt, new)
+        result["logits"] = forced(bench, work, dtype, prompt, new)
     return result
 
 
-def forced(bench, work, model_and_flags, prompt, new):
+def forced(bench, work, dtype, prompt, new):
     """Our logits for a decoder that reads the beginning of the source, which depend on nobody's choices."""
-    model, flags = model_and_flags
     paths = [bench.root(work) / f"forced-{side}.safetensors" for side in ("input", "output")]
     tensors.write_ids(paths[0], {"encoder_token_ids": [prompt], "decoder_token_ids": [prompt[:new]]})
+    model = bench.root(work) / plan.stored(dtype)
     output_of([bench.binaries / "rachis", "run", "--logits", "--model", model, "--input", paths[0],
-               "--output", paths[1], *flags], environment(1))
+               "--output", paths[1], *plan.flags(dtype)], environment(1))
     shape, numbers = tensors.read(paths[1])["logits"]
     return shape[1:], numbers
 

@@ -51,6 +51,44 @@ impl OnTiles {
     }
 }
 
+impl OnTiles {
+    /// Adds the products of weights with values to a mixture, or puts them there. `tiles` says how 16 words of weights and
+    /// a block of values, which has two tiles, are multiplied.
+    #[inline(always)]
+    fn add(
+        &self,
+        s: Avx512,
+        form: Mixture,
+        words: &mut [f32],
+        values: Values<'_>,
+        mixed: &mut [f32],
+        tiles: impl Fn(&[f32], &[f32]) -> (Rows, Pairs),
+    ) {
+        let Mixture { shape, stride, values_are_pairs: pairs } = form;
+        let Values { v, room, first } = values;
+        let (keys, row) = (v.matrix.rows(), stride.max(1));
+        let blocks = keys.div_ceil(STEP);
+        // Words of no keys, up to whole tiles.
+        words[keys.div_ceil(2) * row..blocks * LANES * row].fill(0.0);
+        let columns = steps(0..v.matrix.cols(), SIDE);
+        let pieces = room.chunks_exact_mut(blocks * BLOCK).zip(mixed.chunks_exact_mut(SIDE * row));
+        for (lanes, (room, mixed)) in columns.zip(pieces) {
+            self.bring(s, Lanes { operand: v, lanes, pairs }, room, 2);
+            if first {
+                self.unit.zero();
+            } else {
+                self.unit.load(shape, mixed, stride);
+            }
+            for (values, words) in room.chunks_exact(BLOCK).zip(words.chunks_exact(LANES * row)) {
+                let (rows, pairs) = tiles(words, values);
+                // SAFETY: the tiles are those of a block of values, and of 16 words, which every row reads if one does.
+                unsafe { self.unit.multiply(shape, rows, pairs) };
+            }
+            self.unit.store(shape, mixed, stride);
+        }
+    }
+}
+
 impl Products<Avx512> for OnTiles {
     type Word = Bf16Pairs;
 
@@ -103,30 +141,12 @@ impl Products<Avx512> for OnTiles {
     #[inline(always)]
     fn mix(&self, s: Avx512, weights: Weights<'_>, values: Values<'_>, mixed: &mut [f32]) {
         let Weights { words, queries, stride } = weights;
-        let Values { v, room, first } = values;
-        let (keys, width) = (v.matrix.rows(), v.matrix.cols());
-        let blocks = keys.div_ceil(STEP);
-        // Words of no keys, up to whole tiles.
-        words[keys.div_ceil(2) * stride..blocks * LANES * stride].fill(0.0);
-        for (columns, room) in steps(0..width, SIDE).zip(room.chunks_exact_mut(blocks * BLOCK)) {
-            self.bring(s, Lanes { operand: v, lanes: columns, pairs: false }, room, 2);
-        }
         let shape = if queries > LANES { Shape::Square } else { Shape::Narrow };
-        let tiles = room.chunks_exact(blocks * BLOCK).zip(mixed.chunks_exact_mut(SIDE * stride));
-        for (room, mixed) in tiles.take(width.div_ceil(SIDE)) {
-            if first {
-                self.unit.zero();
-            } else {
-                self.unit.load(shape, mixed, stride);
-            }
-            for (room, words) in room.chunks_exact(BLOCK).zip(words.chunks_exact(LANES * stride)) {
-                let [left, right] = [words, &words[LANES..]].map(|words| words.as_ptr().cast());
-                let pairs = Pairs { left, right, stride: stride * size_of::<f32>() };
-                // SAFETY: a block has two tiles of values, and 16 words of 32 lanes.
-                unsafe { self.unit.multiply(shape, Rows::staged(room, SIDE), pairs) };
-            }
-            self.unit.store(shape, mixed, stride);
-        }
+        let form = Mixture { shape, stride, values_are_pairs: false };
+        self.add(s, form, words, values, mixed, |words, values| {
+            let [left, right] = [words, &words[LANES..]].map(|words| words.as_ptr().cast());
+            (Rows::staged(values, SIDE), Pairs { left, right, stride: stride * size_of::<f32>() })
+        });
     }
 
     #[inline(always)]
@@ -165,29 +185,21 @@ impl Products<Avx512> for OnTiles {
     /// Weights are rows, which are all the same; values are pairs.
     #[inline(always)]
     fn mix_one(&self, s: Avx512, weights: &mut [f32], values: Values<'_>, mixed: &mut [f32]) {
-        let Values { v, room, first } = values;
-        let (keys, width) = (v.matrix.rows(), v.matrix.cols());
-        let blocks = keys.div_ceil(STEP);
-        weights[keys.div_ceil(2)..blocks * LANES].fill(0.0);
-        for (columns, room) in steps(0..width, SIDE).zip(room.chunks_exact_mut(blocks * BLOCK)) {
-            self.bring(s, Lanes { operand: v, lanes: columns, pairs: true }, room, 2);
-        }
-        let tiles = room.chunks_exact(blocks * BLOCK).zip(mixed.chunks_exact_mut(SIDE));
-        for (room, mixed) in tiles.take(width.div_ceil(SIDE)) {
-            if first {
-                self.unit.zero();
-            } else {
-                self.unit.load(Shape::Flat, mixed, 0);
-            }
-            for (room, weights) in room.chunks_exact(BLOCK).zip(weights.chunks_exact(LANES)) {
-                let upper = weights.as_ptr().cast();
-                let rows = Rows { upper, lower: upper, stride: 0, step: 0 };
-                // SAFETY: a block has two tiles of values, and 16 words, which every row reads.
-                unsafe { self.unit.multiply(Shape::Flat, rows, Pairs::staged(room)) };
-            }
-            self.unit.store(Shape::Flat, mixed, 0);
-        }
+        let form = Mixture { shape: Shape::Flat, stride: 0, values_are_pairs: true };
+        self.add(s, form, weights, values, mixed, |weights, values| {
+            let upper = weights.as_ptr().cast();
+            (Rows { upper, lower: upper, stride: 0, step: 0 }, Pairs::staged(values))
+        });
     }
+}
+
+/// How a mixture is multiplied.
+#[derive(Clone, Copy)]
+struct Mixture {
+    shape: Shape,
+    /// Elements between its rows, and between words of weights; 0 where there is one.
+    stride: usize,
+    values_are_pairs: bool,
 }
 
 /// See [`OnTiles::bring`].

@@ -20,6 +20,7 @@ use crate::isa::avx512_bf16::Bf16Pairs;
 use crate::isa::{Isa, KernelAt, LANES};
 
 use chores::Chores;
+use forms::parts_of;
 pub(crate) use forms::{Lanes, STEP, block_len};
 pub(crate) use tiles::{Pairs, Rows, Shape, TileUnit};
 
@@ -195,7 +196,6 @@ impl Products<'_> {
         let block = block_len(tiles * LANES);
         let packed = &self.packed[panel.start * self.depth * most * block_len(1)..];
         let packed = &packed[blocks.start * most * block..blocks.end * most * block];
-        let of_activations = columns.activation_parts(most);
         let (stride, at) = match self.layout {
             Layout::Nk => (self.chunk, panel.start % self.chunk),
             Layout::Kn => (SIDE, panel.start % self.chunk * SIDE),
@@ -203,7 +203,6 @@ impl Products<'_> {
         let in_place = chores.in_place(columns);
         for (part, sums) in self.sums.chunks_exact_mut(self.chunk * SIDE).enumerate() {
             let len = blocks.len() * most * block_len(SIDE);
-            let of_weights = columns.lanes(part).parts(most);
             let weights = &self.weights[part * len..][..len];
             let (mut rows, pairs, pairs_block) = match self.layout {
                 Layout::Nk => {
@@ -228,6 +227,8 @@ impl Products<'_> {
                     chores.turn(s);
                 }
             } else {
+                let of_weights = parts_of(columns.lanes(part).operand, most);
+                let of_activations = parts_of(columns.product.activations(), most);
                 let mut products = [(0, 0); PRODUCTS.len()];
                 let mut count = 0;
                 for (of_weight, of_activation) in PRODUCTS {

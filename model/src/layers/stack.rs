@@ -196,8 +196,8 @@ impl Stack {
             for group in groups(ctx, &rows.spans) {
                 let (x, z) = (&mut x[elements(&group)], &mut z[..group.len() * hidden]);
                 z.copy_from_slice(x);
-                let ends = (MatRef::new(z, group.len(), hidden)?, MatMut::new(x, group.len(), hidden)?);
-                norm.apply(ctx, ends.0, ends.1)?;
+                let count = group.len();
+                norm.apply(ctx, MatRef::new(z, count, hidden)?, MatMut::new(x, count, hidden)?)?;
             }
         }
         if let Some(projection) = &self.projection {

@@ -1,6 +1,6 @@
 //! What the rest of the core does while the tile unit multiplies: brings the next weights into tiles, or asks for them.
 
-use super::forms::{Lanes, STEP, block_len};
+use super::forms::{Lanes, STEP, block_len, parts_of};
 use super::tiles::Rows;
 use super::{COPY_FROM, Columns, SIDE};
 use crate::gemm::Layout;
@@ -127,12 +127,6 @@ impl<'a, 'b> Chores<'a, 'b> {
 }
 
 impl<'a> Columns<'a> {
-    /// In how many parts activations are.
-    #[inline(always)]
-    pub(super) fn activation_parts(&self, most: usize) -> usize {
-        Lanes { operand: self.product.activations(), lanes: 0..0, pairs: false }.parts(most)
-    }
-
     /// The weights of one part.
     #[inline(always)]
     pub(super) fn lanes(&self, part: usize) -> Lanes<'a> {
@@ -159,7 +153,7 @@ impl KernelAt<Avx512> for Bring<'_, '_, '_> {
         let (part, block) = (all / next.blocks.len(), next.blocks.start + all % next.blocks.len());
         let to = &mut chores.weights[all * len..][..len];
         let lanes = next.lanes(part);
-        if lanes.parts(chores.parts) == 1 {
+        if parts_of(lanes.operand, chores.parts) == 1 {
             if piece == 0 {
                 lanes.bring(s, chores.word, block, &mut to[..block_len(SIDE)]);
             }

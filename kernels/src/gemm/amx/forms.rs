@@ -26,6 +26,11 @@ pub(crate) const fn block_len(lanes: usize) -> usize {
     lanes * LANES
 }
 
+/// In how many parts an operand is, of at most so many: numbers stored as bf16 are whole.
+pub(super) fn parts_of(operand: Operand<'_>, most: usize) -> usize {
+    if matches!(operand.matrix, AnyMatRef::Bf16(_)) { 1 } else { most }
+}
+
 /// Lanes of an operand with how they are brought into tiles.
 #[derive(Clone)]
 pub(crate) struct Lanes<'a> {
@@ -55,11 +60,6 @@ impl Lanes<'_> {
         Some(Rows { upper, lower: upper.wrapping_add(stride.wrapping_mul(LANES)), stride, step: 2 * STEP })
     }
 
-    /// In how many parts it is, of at most so many: numbers stored as bf16 are whole.
-    pub(super) fn parts(&self, most: usize) -> usize {
-        if matches!(self.operand.matrix, AnyMatRef::Bf16(_)) { 1 } else { most }
-    }
-
     /// Brings a block of k into `to`, in one part or three of as many tiles each: the nearest bf16, the nearest to what
     /// that leaves, and the rest.
     #[inline(always)]
@@ -71,7 +71,7 @@ impl Lanes<'_> {
         (to, parts): (&mut [f32], usize),
     ) {
         let len = to.len() / parts;
-        if self.parts(parts) == 1 {
+        if parts_of(self.operand, parts) == 1 {
             return self.bring(s, word, block, &mut to[..len]);
         }
         self.bring_rows(s, word, block, 0..len / LANES, to);

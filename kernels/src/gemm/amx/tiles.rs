@@ -114,6 +114,31 @@ macro_rules! multiply {
     };
 }
 
+/// An instruction for each tile of sums that a shape has, around its name.
+macro_rules! each_sum {
+    ($shape:ident, $sums:expr, $stride:ident, $before:literal, $after:literal) => {{
+        let (sums, shape) = ($sums, $shape);
+        each_sum!(@ sums, $stride, $before, "tmm0", $after);
+        if shape != Shape::Narrow {
+            each_sum!(@ sums.add(16), $stride, $before, "tmm1", $after);
+        }
+        if shape != Shape::Flat {
+            each_sum!(@ sums.add(16 * $stride), $stride, $before, "tmm2", $after);
+        }
+        if shape == Shape::Square {
+            each_sum!(@ sums.add(16 * $stride + 16), $stride, $before, "tmm3", $after);
+        }
+    }};
+    (@ $at:expr, $stride:ident, $before:literal, $tile:literal, $after:literal) => {
+        asm!(
+            concat!($before, $tile, $after),
+            at = in(reg) $at,
+            stride = in(reg) 4 * $stride,
+            options(nostack, preserves_flags),
+        )
+    };
+}
+
 impl TileUnit {
     pub(crate) fn configure(proof: Amx) -> TileUnit {
         TileUnit { _registers: TileRegisters::configure(proof) }
@@ -132,67 +157,16 @@ impl TileUnit {
     #[inline(always)]
     pub(crate) fn store(&self, shape: Shape, sums: &mut [f32], stride: usize) {
         assert!(sums.len() >= shape.len(stride));
-        let sums = sums.as_mut_ptr();
         // SAFETY: the registers are configured; the sums are there.
-        unsafe {
-            match shape {
-                Shape::Square => asm!(
-                    "tilestored [{upper} + {stride}], tmm0",
-                    "tilestored [{upper} + {stride} + 64], tmm1",
-                    "tilestored [{lower} + {stride}], tmm2",
-                    "tilestored [{lower} + {stride} + 64], tmm3",
-                    upper = in(reg) sums,
-                    lower = in(reg) sums.add(16 * stride),
-                    stride = in(reg) 4 * stride,
-                    options(nostack, preserves_flags),
-                ),
-                Shape::Flat => asm!(
-                    "tilestored [{upper} + {stride}], tmm0",
-                    "tilestored [{upper} + {stride} + 64], tmm1",
-                    upper = in(reg) sums,
-                    stride = in(reg) 4 * stride,
-                    options(nostack, preserves_flags),
-                ),
-                Shape::Narrow => asm!(
-                    "tilestored [{upper} + {stride}], tmm0",
-                    "tilestored [{lower} + {stride}], tmm2",
-                    upper = in(reg) sums,
-                    lower = in(reg) sums.add(16 * stride),
-                    stride = in(reg) 4 * stride,
-                    options(nostack, preserves_flags),
-                ),
-            }
-        }
+        unsafe { each_sum!(shape, sums.as_mut_ptr(), stride, "tilestored [{at} + {stride}], ", "") };
     }
 
     /// Goes on from the sums in memory, which lie as [`TileUnit::store`] leaves them.
     #[inline(always)]
     pub(crate) fn load(&self, shape: Shape, sums: &[f32], stride: usize) {
         assert!(sums.len() >= shape.len(stride));
-        let sums = sums.as_ptr();
         // SAFETY: the registers are configured; the sums are there.
-        unsafe {
-            match shape {
-                Shape::Narrow => asm!(
-                    "tileloadd tmm0, [{upper} + {stride}]",
-                    "tileloadd tmm2, [{lower} + {stride}]",
-                    upper = in(reg) sums,
-                    lower = in(reg) sums.add(16 * stride),
-                    stride = in(reg) 4 * stride,
-                    options(nostack, readonly, preserves_flags),
-                ),
-                Shape::Square | Shape::Flat => asm!(
-                    "tileloadd tmm0, [{upper} + {stride}]",
-                    "tileloadd tmm1, [{upper} + {stride} + 64]",
-                    "tileloadd tmm2, [{lower} + {stride}]",
-                    "tileloadd tmm3, [{lower} + {stride} + 64]",
-                    upper = in(reg) sums,
-                    lower = in(reg) sums.add(if shape == Shape::Flat { 0 } else { 16 * stride }),
-                    stride = in(reg) 4 * stride,
-                    options(nostack, readonly, preserves_flags),
-                ),
-            }
-        }
+        unsafe { each_sum!(shape, sums.as_ptr(), stride, "tileloadd ", ", [{at} + {stride}]") };
     }
 
     /// Adds the products of a block of 32 values of k.
