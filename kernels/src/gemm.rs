@@ -49,7 +49,7 @@
 //! not promised. Bias is added, the activation applied, factors multiplied and the residual added in f32; the result is
 //! rounded once on store.
 
-mod ahead;
+pub(crate) mod ahead;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 pub(crate) mod blocking;

@@ -243,6 +243,11 @@ impl<'a, T> MatMut<'a, T> {
         unsafe { core::slice::from_raw_parts(self.data.as_ptr().add(i * self.row_stride), self.cols) }
     }
 
+    /// Where the first row starts; for what need not be there.
+    pub(crate) fn as_ptr(&self) -> *const T {
+        self.data.as_ptr()
+    }
+
     /// Where the first row starts, for accesses to elements of several rows.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.data.as_ptr()

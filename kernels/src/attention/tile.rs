@@ -6,6 +6,7 @@ use super::KEYS;
 use super::products::{Keys, Lengths, Products, Queries, Values, Weights};
 use crate::elem::Elem;
 use crate::gemm::K_BLOCK;
+use crate::gemm::ahead::Ahead;
 use crate::gemm::pack::{Operand, pack_rows, pack_turned, rows_from, stage_rows};
 use crate::gemm::task::Strip;
 use crate::gemm::tile::{Columns, Tile, stage_len};
@@ -53,7 +54,8 @@ impl<S: Simd, W: Word<S>> Products<S> for Tile<W> {
         let Queries { packed, count, stride } = queries;
         let Keys { k: x, keys: rows, stage } = keys;
         let (k, lanes) = (0..x.matrix.cols(), 0..count);
-        let strip = Strip { x, rows, stage, k, lanes, packed, unpacked: None, sums: scores, stride };
+        let out = (Ahead::NONE, 0);
+        let strip = Strip { x, rows, stage, k, lanes, packed, unpacked: None, out, sums: scores, stride };
         Tile(self.0).multiply(s, strip, None);
     }
 

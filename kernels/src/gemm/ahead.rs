@@ -1,7 +1,9 @@
 //! Weights that will be needed next, asked for while the register tile computes.
 
+use core::ops::Range;
+
 use crate::isa::Simd;
-use crate::view::{AnyMatRef, MatRef, any};
+use crate::view::{AnyMatMut, AnyMatRef, MatRef, any};
 
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
@@ -56,9 +58,25 @@ impl Ahead {
         burst: usize,
     ) -> Ahead {
         let at = from.as_ptr().wrapping_add(row.wrapping_mul(from.row_stride()).wrapping_add(col));
+        Ahead::lines(at, from.row_stride(), cols, burst)
+    }
+
+    /// The `cols` elements from `at` on, and of every row, a stride on.
+    #[inline(always)]
+    fn lines<T>(at: *const T, stride: usize, cols: usize, burst: usize) -> Ahead {
         let row = (cols * size_of::<T>()).div_ceil(LINE).max(1).div_ceil(burst);
-        let gap = from.row_stride().wrapping_mul(size_of::<T>()).wrapping_sub(row * burst * LINE);
+        let gap = stride.wrapping_mul(size_of::<T>()).wrapping_sub(row * burst * LINE);
         Ahead { at: at.cast(), wait: 1, pace: 1, burst, left: row, row, gap }
+    }
+
+    /// The lines of a block of an output, to be brought one at a time by [`Ahead::bring`], and how many there are.
+    #[inline(always)]
+    pub(super) fn output(to: &AnyMatMut<'_>, rows: Range<usize>, cols: Range<usize>) -> (Ahead, usize) {
+        any!(AnyMatMut, to, to => {
+            let at = to.as_ptr().wrapping_add(rows.start.wrapping_mul(to.row_stride()) + cols.start);
+            let ahead = Ahead::lines(at, to.row_stride(), cols.len(), 1);
+            (ahead, rows.len() * ahead.row)
+        })
     }
 
     #[inline(always)]

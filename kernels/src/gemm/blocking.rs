@@ -16,6 +16,10 @@ const LEAST: usize = 64;
 /// time: more would have the sums, which wait for the next block, leave the second-level cache.
 const SWEEP: usize = 256;
 
+/// Rows of X in a strip whose sums are columns of the output, about: so many of them are finished at a time, as each row
+/// of the output is in another page, and the cache is asked for its lines ahead.
+const STRIP: usize = 64;
+
 /// What a micro-kernel works in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unit {
@@ -37,8 +41,10 @@ pub(super) struct Unit {
 pub(super) struct Blocking {
     /// Rows of X in a strip: a multiple of the register tile's rows and, where the tile must be turned, of 16.
     pub(super) strip: usize,
-    /// Lanes of V that are packed at a time, a multiple of the register tile's.
+    /// Lanes of V that are packed at a time, a multiple of the register tile's, and for how many there is room: what
+    /// has room for some rows must have it for fewer, which may be cut into fewer, larger shares.
     pub(super) lanes: usize,
+    room: usize,
     /// Rows of X that meet packed lanes before other lanes are packed, and of how many the sums are kept.
     pub(super) sweep: usize,
     kept: usize,
@@ -61,13 +67,12 @@ impl Blocking {
             Combine::Columns => 1,
             Combine::Product => dims.parts,
         };
-        let strip = match layout {
-            Layout::Nk => least_common_multiple(unit.rows, LANES),
-            Layout::Kn => unit.rows,
-        };
-        let (m_unit, n_unit) = match layout {
-            Layout::Nk => (unit.lanes, strip),
-            Layout::Kn => (strip, unit.lanes),
+        let (strip, m_unit, n_unit) = match layout {
+            Layout::Nk => {
+                let least = least_common_multiple(unit.rows, LANES);
+                (STRIP / least * least, unit.lanes, least)
+            }
+            Layout::Kn => (unit.rows, unit.rows, unit.lanes),
         };
         let tasks = threads.min(dims.work() / WORK_PER_THREAD).max(1);
         // Over N first: every cut of M reads the weights again.
@@ -84,7 +89,10 @@ impl Blocking {
             / (unit.packed * packed_matrices).max(1);
         let least = (2 * unit.lanes).max(LEAST);
         let lanes = (fitting / unit.lanes * unit.lanes).clamp(least, 16 * unit.lanes);
-        let lanes = lanes.min(v_step.next_multiple_of(unit.lanes));
+        let room = lanes.min(v_step.next_multiple_of(unit.lanes));
+        // About as many each time: each time, all rows of X are read.
+        let times = v_step.div_ceil(room.max(1)).max(1);
+        let lanes = v_step.div_ceil(times).next_multiple_of(unit.lanes);
         let (sweep, kept) = if unit.depth < dims.k {
             let sweep = SWEEP.next_multiple_of(strip);
             (sweep, sweep.min(m_step))
@@ -94,6 +102,7 @@ impl Blocking {
         Blocking {
             strip,
             lanes,
+            room,
             sweep,
             kept,
             unit,
@@ -114,7 +123,7 @@ impl Blocking {
 
     /// Elements of scratch of one packed matrix.
     pub(super) fn packed_len(&self) -> usize {
-        self.lanes * self.unit.packed
+        self.room * self.unit.packed
     }
 
     /// Matrices that are packed at a time.
@@ -133,9 +142,9 @@ impl Blocking {
         steps(0..depth.max(1), self.unit.depth.max(1)).map(move |k| k.start..k.end.min(depth))
     }
 
-    /// Elements of a block of sums, and between its rows.
+    /// Elements of a block of sums.
     pub(super) fn sums_len(&self) -> usize {
-        self.kept * self.lanes
+        self.kept * self.room
     }
 
     /// Where in a block of sums those of row `i` of a sweep start.
@@ -143,6 +152,7 @@ impl Blocking {
         i % self.kept * self.lanes
     }
 
+    /// Elements between rows of sums.
     pub(super) fn sums_stride(&self) -> usize {
         self.lanes
     }

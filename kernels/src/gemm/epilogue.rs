@@ -198,9 +198,9 @@ fn store_turned<S: Simd, C: Elem>(
     out: &mut MatMut<'_, C>,
 ) {
     let (rows, cols) = (out.rows(), out.cols());
-    for at in (0..cols).step_by(LANES) {
-        let bias = bias_lanes(s, bias, sums.n.start + at);
-        for i in (0..rows).step_by(LANES) {
+    for i in (0..rows).step_by(LANES) {
+        for at in (0..cols).step_by(LANES) {
+            let bias = bias_lanes(s, bias, sums.n.start + at);
             // The block's rows lie `stride` apart; the last of them ends where this slice does.
             let end = (at + LANES - 1) * sums.stride + i + LANES;
             let from = &sums.data[at * sums.stride + i..end];

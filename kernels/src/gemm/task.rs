@@ -22,6 +22,8 @@ pub(crate) struct Strip<'a> {
     /// The lanes, panel after panel: there already, or, with where they come from, to be put there by the way.
     pub(crate) packed: &'a mut [f32],
     pub(crate) unpacked: Option<Operand<'a>>,
+    /// Lines of the output that the sums will be stored in, to be asked for by the way, and how many there are.
+    pub(crate) out: (Ahead, usize),
     /// The sum of row `i` of the strip and lane `j` goes to `i * stride + j`.
     pub(crate) sums: &'a mut [f32],
     pub(crate) stride: usize,
@@ -130,6 +132,10 @@ impl<'a, W> Sweep<'a, '_, W> {
         for rows in steps(x.clone(), blocking.strip) {
             let first = rows.start == x.start;
             let at = blocking.sums_at(rows.start - x.start);
+            let (orientation, m, n) = match layout {
+                Layout::Nk => (Orientation::Turned, v.clone(), rows.clone()),
+                Layout::Kn => (Orientation::Straight, rows.clone(), v.clone()),
+            };
             for (p, part) in group.iter().enumerate() {
                 // The layout says whose operands differ from part to part.
                 let (packed_at, unpacked) = match layout {
@@ -144,6 +150,10 @@ impl<'a, W> Sweep<'a, '_, W> {
                     lanes: v.clone(),
                     packed: &mut packed[packed_at..],
                     unpacked,
+                    out: match p + 1 == group.len() && k.end == product.a.cols() {
+                        true => Ahead::output(&product.out, m.clone(), column + n.start..column + n.end),
+                        false => (Ahead::NONE, 0),
+                    },
                     sums: &mut self.sums[p * block..][..block][at..],
                     stride,
                 };
@@ -152,10 +162,6 @@ impl<'a, W> Sweep<'a, '_, W> {
             if k.end < product.a.cols() {
                 continue;
             }
-            let (orientation, m, n) = match layout {
-                Layout::Nk => (Orientation::Turned, v.clone(), rows.clone()),
-                Layout::Kn => (Orientation::Straight, rows.clone(), v.clone()),
-            };
             let sums = Sums { orientation, m, n, stride, data: &mut self.sums[at..], block };
             // SAFETY: `Blocking` gives each task its own rows and columns of every part.
             unsafe { finish(s, product, group, column, sums) };

@@ -106,11 +106,14 @@ impl<S: Simd, W: Word<S>> KernelAt<S> for Multiply<'_, '_, W> {
     #[inline(always)]
     fn run_at(self, s: S) {
         let Multiply { word, strip, mut ahead } = self;
-        let Strip { x, rows, k: all, lanes, packed, unpacked, stage, sums, stride } = strip;
+        let Strip { x, rows, k: all, lanes, packed, unpacked, stage, out: (mut out, lines), sums, stride } =
+            strip;
         let words = all.len().div_ceil(W::VALUES);
         if all.is_empty() {
             sums.fill(0.0);
         }
+        let tiles = rows.len().div_ceil(S::TILE_ROWS) * words.div_ceil(K_BLOCK);
+        let lines = lines.div_ceil((tiles * lanes.len().div_ceil(S::TILE_VECTORS * LANES)).max(1));
         for (i, rows) in steps(rows, S::TILE_ROWS).enumerate() {
             for at in steps(0..words, K_BLOCK) {
                 let k = all.start + at.start * W::VALUES..all.end.min(all.start + at.end * W::VALUES);
@@ -119,6 +122,9 @@ impl<S: Simd, W: Word<S>> KernelAt<S> for Multiply<'_, '_, W> {
                 let mut next = next_rows::<S>(x, &rows, &k, (all.end, count * at.len() / TURN));
                 let mut start = 0;
                 for panel in panels(lanes.clone(), S::TILE_VECTORS * LANES) {
+                    for _ in 0..lines {
+                        out.bring(s, 1);
+                    }
                     let width = panel.len();
                     let v = &mut packed[start + at.start * width..start + at.end * width];
                     let sums = &mut sums[i * S::TILE_ROWS * stride + panel.start - lanes.start..];
