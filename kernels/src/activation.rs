@@ -10,7 +10,7 @@
 use crate::ctx::Ctx;
 use crate::elem::Elem;
 use crate::isa::{Kernel, LANES, Simd};
-use crate::math::{Unary, erfc_lanes, exp_lanes, tanh_lanes, unary};
+use crate::math::{Unary, exp_lanes, normal_tail_lanes, tanh_lanes, unary};
 use crate::mem;
 
 /// What is applied to each element of a product.
@@ -95,14 +95,12 @@ fn relu<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.max(s.splat(0.0), x)
 }
 
-/// `max(x, 0) - |x| erfc(|x| / sqrt 2) / 2`: the definition without the cancellation of `1 + erf` on the
-/// negative side, and without a branch.
+/// `max(x, 0) - |x| tail(|x|)`, with the share of the normal distribution beyond `|x|`: the definition without a branch.
 #[inline(always)]
 fn gelu_erf<S: Simd>(s: S, x: S::F32) -> S::F32 {
     // Beyond 16 the tail is zero; the cap keeps infinity times zero out.
     let a = s.min(s.splat(16.0), s.abs(x));
-    let tail = erfc_lanes(s, s.mul(a, s.splat(core::f32::consts::FRAC_1_SQRT_2)));
-    s.sub(s.max(x, s.splat(0.0)), s.mul(s.mul(a, s.splat(0.5)), tail))
+    s.mul_add(s.sub(s.splat(0.0), a), normal_tail_lanes(s, a), s.max(s.splat(0.0), x))
 }
 
 /// `x sigmoid(2u)`, since `(1 + tanh u) / 2 = sigmoid(2u)`.

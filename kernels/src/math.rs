@@ -93,7 +93,7 @@ pub(crate) fn erf_lanes<S: Simd>(s: S, x: S::F32) -> S::F32 {
 
 /// 1 - erf(z) for z >= 0, with a small relative error also where it is tiny; NaN stays NaN.
 #[inline(always)]
-pub(crate) fn erfc_lanes<S: Simd>(s: S, z: S::F32) -> S::F32 {
+fn erfc_lanes<S: Simd>(s: S, z: S::F32) -> S::F32 {
     /// e^(z^2) erfc(z) / t with t = 1 / (1 + 0.375 z), z >= 0, in t.
     const ERFC: [f32; 10] = [
         0.0050950516,
@@ -116,6 +116,38 @@ pub(crate) fn erfc_lanes<S: Simd>(s: S, z: S::F32) -> S::F32 {
     let e = exp_lanes(s, negated);
     let e = s.sub(e, s.mul(e, lost));
     s.mul(e, s.mul(t, polynomial(s, t, ERFC)))
+}
+
+/// The standard normal distribution's share beyond `a`, for `a >= 0`: within 1.1e-7, and zero from 5.5 on, where it is
+/// 1.9e-8. A polynomial alone takes half the time of an exponential and a division; the coefficients are the best
+/// uniform fit to the share's distance from 1/2.
+#[inline(always)]
+pub(crate) fn normal_tail_lanes<S: Simd>(s: S, a: S::F32) -> S::F32 {
+    const END: f32 = 5.5;
+    /// (1/2 - tail(a)) / a, in 2 (a / END)^2 - 1.
+    const DISTANCE: [f32; 16] = [
+        -0.00023641714,
+        0.00063155976,
+        -0.00052913406,
+        0.00072010426,
+        -0.0024186468,
+        0.0046217833,
+        -0.006819912,
+        0.0102278255,
+        -0.014999078,
+        0.020364568,
+        -0.02604826,
+        0.03207026,
+        -0.038792785,
+        0.04773763,
+        -0.064172335,
+        0.12855193,
+    ];
+    let a = s.min(s.splat(END), a);
+    let t = s.mul_add(s.mul(a, a), s.splat(2.0 / (END * END)), s.splat(-1.0));
+    let tail = s.mul_add(s.sub(s.splat(0.0), a), polynomial(s, t, DISTANCE), s.splat(0.5));
+    // At the end it is below zero by less than its error.
+    s.max(s.splat(0.0), tail)
 }
 
 /// A polynomial by Horner's rule, highest coefficient first.
