@@ -70,26 +70,36 @@ impl Blocking {
         let (strip, m_unit, n_unit) = match layout {
             Layout::Nk => {
                 let least = least_common_multiple(unit.rows, LANES);
-                (STRIP / least * least, unit.lanes, least)
+                (STRIP / least * least, unit.lanes.min(2 * LANES), least)
             }
             Layout::Kn => (unit.rows, unit.rows, unit.lanes),
         };
-        let tasks = threads.min(dims.work() / WORK_PER_THREAD).max(1);
-        // Over N first: every cut of M reads the weights again.
-        let n_tasks = tasks.min(widest.div_ceil(n_unit).max(1));
-        let m_tasks = (tasks / n_tasks).clamp(1, m.div_ceil(m_unit).max(1));
-        let m_step = m.div_ceil(m_unit).div_ceil(m_tasks) * m_unit;
-        let n_step = widest.div_ceil(n_unit).div_ceil(n_tasks) * n_unit;
-        let (packed_matrices, v_step) = match layout {
-            Layout::Nk => (1, m_step),
-            Layout::Kn => (fused, n_step),
+        let packed_matrices = match layout {
+            Layout::Nk => 1,
+            Layout::Kn => fused,
         };
         let fitting = second_level_bytes() / 4 * unit.quarters
             / size_of::<f32>()
             / (unit.packed * packed_matrices).max(1);
         let least = (2 * unit.lanes).max(LEAST);
-        let lanes = (fitting / unit.lanes * unit.lanes).clamp(least, 16 * unit.lanes);
-        let room = lanes.min(v_step.next_multiple_of(unit.lanes));
+        let most = (fitting / unit.lanes * unit.lanes).clamp(least, 16 * unit.lanes);
+        // Each cut of M reads the weights again. It costs nothing if they are read as often anyway, and spares packing
+        // all activations in each task.
+        let tasks = threads.min(dims.work() / WORK_PER_THREAD).max(1);
+        let times = match layout {
+            Layout::Nk => m.div_ceil(most).clamp(1, tasks),
+            Layout::Kn => 1,
+        };
+        let free = (1..=times).rev().find(|cuts| tasks.is_multiple_of(*cuts)).unwrap_or(1);
+        let n_tasks = (tasks / free).min(widest.div_ceil(n_unit).max(1));
+        let m_tasks = (tasks / n_tasks).clamp(1, m.div_ceil(m_unit).max(1));
+        let m_step = m.div_ceil(m_unit).div_ceil(m_tasks) * m_unit;
+        let n_step = widest.div_ceil(n_unit).div_ceil(n_tasks) * n_unit;
+        let (v, v_step) = match layout {
+            Layout::Nk => (m, m_step),
+            Layout::Kn => (n_step, n_step),
+        };
+        let room = most.min(v.next_multiple_of(unit.lanes));
         // About as many each time: each time, all rows of X are read.
         let times = v_step.div_ceil(room.max(1)).max(1);
         let lanes = v_step.div_ceil(times).next_multiple_of(unit.lanes);
