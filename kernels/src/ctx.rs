@@ -1,12 +1,17 @@
 //! The execution context: which instructions, which threads, which precision. A value, never global state.
 
+use core::ops::Range;
+
 use rayon::ThreadPool;
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
 use crate::error::Result;
 use crate::isa::{Isa, Kernel};
 use crate::level::Level;
+
+/// Elements of rows below which another thread costs more than it brings: some 20 us of a norm.
+const ELEMENTS_PER_THREAD: usize = 1 << 16;
 
 /// How matrix products treat their operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -110,6 +115,20 @@ impl<'p> Ctx<'p> {
     #[inline]
     pub(crate) fn run<K: Kernel>(&self, kernel: K) -> K::Output {
         self.isa.dispatch(kernel)
+    }
+
+    /// Cuts rows into shares that are worth a thread, and runs `task` on each, on the pool when there is one.
+    pub(crate) fn for_each_share(&self, rows: usize, cols: usize, task: impl Fn(Range<usize>) + Sync + Send) {
+        let shares =
+            self.threads().min(rows.saturating_mul(cols) / ELEMENTS_PER_THREAD).clamp(1, rows.max(1));
+        let step = rows.div_ceil(shares);
+        let share = |i: usize| (i * step).min(rows)..((i + 1) * step).min(rows);
+        match self.pool {
+            Some(pool) if shares > 1 => pool.install(|| {
+                (0..shares).into_par_iter().with_max_len(1).for_each(|i| task(share(i)));
+            }),
+            _ => task(0..rows),
+        }
     }
 
     /// Cuts `scratch` into pieces of `piece` elements and runs `task` on each with its number, on the pool

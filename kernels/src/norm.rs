@@ -38,7 +38,7 @@ pub struct NormRows<'a, T> {
 /// [`crate::Error::Shape`] when an operand's shape differs from that of `x`.
 pub fn layer_norm_rows<T: Elem>(ctx: &Ctx, op: NormRows<'_, T>) -> Result<()> {
     validate("layer_norm_rows", &op)?;
-    ctx.run(Norm::<T, true>(op));
+    run::<T, true>(ctx, &op);
     Ok(())
 }
 
@@ -48,7 +48,7 @@ pub fn layer_norm_rows<T: Elem>(ctx: &Ctx, op: NormRows<'_, T>) -> Result<()> {
 /// [`crate::Error::Shape`] when an operand's shape differs from that of `x`.
 pub fn rms_norm_rows<T: Elem>(ctx: &Ctx, op: NormRows<'_, T>) -> Result<()> {
     validate("rms_norm_rows", &op)?;
-    ctx.run(Norm::<T, false>(op));
+    run::<T, false>(ctx, &op);
     Ok(())
 }
 
@@ -67,6 +67,17 @@ fn validate<T>(name: &'static str, op: &NormRows<'_, T>) -> Result<()> {
         check(name, "length of beta", cols, beta.len())?;
     }
     Ok(())
+}
+
+fn run<T: Elem, const CENTRE: bool>(ctx: &Ctx, op: &NormRows<'_, T>) {
+    let cols = op.x.cols();
+    ctx.for_each_share(op.x.rows(), cols, |rows| {
+        // SAFETY: shares are rows of their own, and the output is not used otherwise.
+        let out = unsafe { op.out.block(rows.clone(), 0..cols) };
+        let x = op.x.block(rows.clone(), 0..cols);
+        let residual = op.residual.map(|residual| residual.block(rows, 0..cols));
+        ctx.run(Norm::<T, CENTRE>(NormRows { x, residual, out, ..*op }));
+    });
 }
 
 struct Norm<'a, T, const CENTRE: bool>(NormRows<'a, T>);

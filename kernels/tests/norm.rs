@@ -6,6 +6,7 @@ use common::{Element, at_every_level, bits, for_each_type, is_scalar, view, view
 use rachis_kernels::{Ctx, Error, Level, MatMut, MatRef, NormRows, layer_norm_rows, rms_norm_rows};
 use rachis_testkit::tolerance::{self, Norm, NormRow};
 use rachis_testkit::{Grid, Kind, Rng, data, shapes};
+use rayon::ThreadPoolBuilder;
 
 const NORMS: [Norm; 2] = [Norm::Layer, Norm::Rms];
 
@@ -168,6 +169,29 @@ fn bits_do_not_depend_on_neighbours_or_level() {
         match &reference {
             None => reference = Some((ctx.level(), all)),
             Some((level, reference)) => assert!(*reference == all, "{level} and {} differ", ctx.level()),
+        }
+    });
+}
+
+/// There are enough rows that threads share them, and not as many to each.
+#[test]
+fn bits_do_not_depend_on_threads() {
+    let mut rng = Rng::new(5);
+    let operands = Operands {
+        x: Grid::<f32>::random(&mut rng, Kind::Uniform, (1001, 203), 3),
+        residual: Some(Grid::random(&mut rng, Kind::Uniform, (1001, 203), 1)),
+        gamma: Some(vec![0.5f32; 203]),
+        beta: Some(vec![0.25; 203]),
+        epsilon: 1e-5,
+    };
+    let pools = [1, 2, 3].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+    at_every_level(|ctx| {
+        for norm in NORMS {
+            let alone = operands.run(ctx, norm);
+            for pool in &pools {
+                let shared = operands.run(&ctx.with_pool(Some(pool)), norm);
+                assert!(bits(&shared.values()) == bits(&alone.values()), "{} {norm:?}", ctx.level());
+            }
         }
     });
 }
