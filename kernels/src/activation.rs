@@ -10,7 +10,7 @@
 use crate::ctx::Ctx;
 use crate::elem::Elem;
 use crate::isa::{Kernel, LANES, Simd};
-use crate::math::{Unary, exp_lanes, normal_tail_lanes, tanh_lanes, unary};
+use crate::math::{NORMAL_END, Unary, exp_lanes, normal_tail_lanes, tanh_lanes, unary};
 use crate::mem;
 
 /// What is applied to each element of a product.
@@ -98,8 +98,8 @@ fn relu<S: Simd>(s: S, x: S::F32) -> S::F32 {
 /// `max(x, 0) - |x| tail(|x|)`, with the share of the normal distribution beyond `|x|`: the definition without a branch.
 #[inline(always)]
 fn gelu_erf<S: Simd>(s: S, x: S::F32) -> S::F32 {
-    // Beyond 16 the tail is zero; the cap keeps infinity times zero out.
-    let a = s.min(s.splat(16.0), s.abs(x));
+    // There the tail is zero; the cap keeps infinity times zero out.
+    let a = s.min(s.splat(NORMAL_END), s.abs(x));
     s.mul_add(s.sub(s.splat(0.0), a), normal_tail_lanes(s, a), s.max(s.splat(0.0), x))
 }
 

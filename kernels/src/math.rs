@@ -118,13 +118,15 @@ fn erfc_lanes<S: Simd>(s: S, z: S::F32) -> S::F32 {
     s.mul(e, s.mul(t, polynomial(s, t, ERFC)))
 }
 
-/// The standard normal distribution's share beyond `a`, for `a >= 0`: within 1.1e-7, and zero from 5.5 on, where it is
-/// 1.9e-8. A polynomial alone takes half the time of an exponential and a division; the coefficients are the best
-/// uniform fit to the share's distance from 1/2.
+/// Where [`normal_tail_lanes`] ends.
+pub(crate) const NORMAL_END: f32 = 5.5;
+
+/// The standard normal distribution's share beyond `a`, for `a` from 0 to [`NORMAL_END`]: within 1.1e-7, and zero at the
+/// end, where it is 1.9e-8. A polynomial alone takes half the time of an exponential and a division; the coefficients
+/// are the best uniform fit to the share's distance from 1/2.
 #[inline(always)]
 pub(crate) fn normal_tail_lanes<S: Simd>(s: S, a: S::F32) -> S::F32 {
-    const END: f32 = 5.5;
-    /// (1/2 - tail(a)) / a, in 2 (a / END)^2 - 1.
+    /// (1/2 - tail(a)) / a, in 2 (a / NORMAL_END)^2 - 1.
     const DISTANCE: [f32; 16] = [
         -0.00023641714,
         0.00063155976,
@@ -143,8 +145,7 @@ pub(crate) fn normal_tail_lanes<S: Simd>(s: S, a: S::F32) -> S::F32 {
         -0.064172335,
         0.12855193,
     ];
-    let a = s.min(s.splat(END), a);
-    let t = s.mul_add(s.mul(a, a), s.splat(2.0 / (END * END)), s.splat(-1.0));
+    let t = s.mul_add(s.mul(a, a), s.splat(2.0 / (NORMAL_END * NORMAL_END)), s.splat(-1.0));
     let tail = s.mul_add(s.sub(s.splat(0.0), a), polynomial(s, t, DISTANCE), s.splat(0.5));
     // At the end it is below zero by less than its error.
     s.max(s.splat(0.0), tail)

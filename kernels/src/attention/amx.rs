@@ -49,9 +49,7 @@ impl OnTiles {
             Rows::staged(staged, SIDE)
         })
     }
-}
 
-impl OnTiles {
     /// Adds the products of weights with values to a mixture, or puts them there. `tiles` says how 16 words of weights and
     /// a block of values, which has two tiles, are multiplied.
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Weights that will be needed next, asked for while the register tile computes.
+//! Weights that will be needed next, and lines of the output, asked for while the register tile computes.
 
 use core::ops::Range;
 

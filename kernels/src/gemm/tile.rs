@@ -112,13 +112,13 @@ impl<S: Simd, W: Word<S>> KernelAt<S> for Multiply<'_, '_, W> {
         if all.is_empty() {
             sums.fill(0.0);
         }
-        let tiles = rows.len().div_ceil(S::TILE_ROWS) * words.div_ceil(K_BLOCK);
-        let lines = lines.div_ceil((tiles * lanes.len().div_ceil(S::TILE_VECTORS * LANES)).max(1));
+        let count = lanes.len().div_ceil(S::TILE_VECTORS * LANES);
+        let tiles = rows.len().div_ceil(S::TILE_ROWS) * words.div_ceil(K_BLOCK) * count;
+        let lines = lines.div_ceil(tiles.max(1));
         for (i, rows) in steps(rows, S::TILE_ROWS).enumerate() {
             for at in steps(0..words, K_BLOCK) {
                 let k = all.start + at.start * W::VALUES..all.end.min(all.start + at.end * W::VALUES);
                 let from = Rows::at(s, word, x, rows.clone(), k.clone(), stage);
-                let count = lanes.len().div_ceil(S::TILE_VECTORS * LANES);
                 let mut next = next_rows::<S>(x, &rows, &k, (all.end, count * at.len() / TURN));
                 let mut start = 0;
                 for panel in panels(lanes.clone(), S::TILE_VECTORS * LANES) {
