@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use super::KEYS;
 use super::products::{Keys, Lengths, Products, Queries, Values, Weights};
-use crate::gemm::amx::{Lanes, Pairs, Rows, SIDE, STEP, Shape, TileUnit, block_len};
+use crate::gemm::amx::{Lanes, Pairs, Rows, SIDE, STEP, Shape, Streamed, TileUnit, block_len};
 use crate::gemm::blocking::steps;
 use crate::gemm::pack::Operand;
 use crate::isa::amx::Amx;
@@ -80,7 +80,7 @@ impl OnTiles {
             for (values, words) in room.chunks_exact(BLOCK).zip(words.chunks_exact(LANES * row)) {
                 let (rows, pairs) = tiles(words, values);
                 // SAFETY: the tiles are those of a block of values, and of 16 words, which every row reads if one does.
-                unsafe { self.unit.multiply(shape, rows, pairs) };
+                unsafe { self.unit.multiply(shape, rows, pairs, Streamed::Rows) };
             }
             self.unit.store(shape, mixed, stride);
         }
@@ -129,7 +129,7 @@ impl Products<Avx512> for OnTiles {
             self.unit.zero();
             for pairs in packed.chunks_exact(BLOCK) {
                 // SAFETY: both operands have two tiles for each block of the head's width.
-                unsafe { self.unit.multiply(shape, rows, Pairs::staged(pairs)) };
+                unsafe { self.unit.multiply(shape, rows, Pairs::staged(pairs), Streamed::Rows) };
                 rows.advance();
             }
             self.unit.store(shape, sums, stride);
@@ -170,7 +170,7 @@ impl Products<Avx512> for OnTiles {
             self.unit.zero();
             for pairs in packed.chunks_exact(len) {
                 // SAFETY: keys have two tiles for each block of the head's width, and the query one.
-                unsafe { self.unit.multiply(Shape::Narrow, rows, Pairs::staged(pairs)) };
+                unsafe { self.unit.multiply(Shape::Narrow, rows, Pairs::staged(pairs), Streamed::Rows) };
                 rows.advance();
             }
             self.unit.store(Shape::Narrow, sums, LANES);

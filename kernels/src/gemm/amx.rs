@@ -22,17 +22,25 @@ use crate::isa::{Isa, KernelAt, LANES};
 use chores::Chores;
 use forms::parts_of;
 pub(crate) use forms::{Lanes, STEP, block_len};
-pub(crate) use tiles::{Pairs, Rows, Shape, TileUnit};
+pub(crate) use tiles::{Pairs, Rows, Shape, Streamed, TileUnit};
 
 /// Columns of the output, and rows, in two tiles by two.
 pub(crate) const SIDE: usize = 32;
 
-/// Rows of the output whose sums are finished at a time: of more, they would leave the first-level cache.
+/// Rows of the output whose sums are finished at a time: fewer leave an activation waiting for itself, more leave the
+/// first-level cache.
 const CHUNK: usize = 4 * SIDE;
 
 /// Rows of activations from which on it pays to copy weights that straddle cache lines rather than load them so again
 /// and again.
 const COPY_FROM: usize = 256;
+
+/// Blocks of k whose weights meet all rows of activations before the next ones do, while sums wait in memory: those of
+/// 32 columns then stay in the first-level cache, as all blocks do where there are few. In parts, all that are brought. With 12 or 16 at a time K = 768 was
+/// as fast, but longer rows, which share sets of that cache, were up to a fifth slower.
+fn staying(depth: usize, parts: usize) -> usize {
+    if depth <= 16 || parts > 1 { 16 } else { 8 }
+}
 
 /// The products of parts that are added for each block of k, of weights and of activations: those that matter.
 const PRODUCTS: [(usize, usize); 6] = [(0, 0), (0, 1), (1, 1), (1, 0), (2, 0), (0, 2)];
@@ -89,14 +97,12 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
         let (packed, rest) = scratch.split_at_mut(blocking.packed_len());
         let (weights, rest) = rest.split_at_mut(fused * depth.min(at_a_time) * parts * block_len(SIDE));
         let (next_weights, rest) = rest.split_at_mut(weights.len());
-        let chunk = blocking.lanes.min(CHUNK);
-        let lanes = if at_a_time < depth { chunk } else { blocking.lanes };
-        let sums = &mut rest[..fused * chunk * SIDE];
-        let mut products = Products { unit, layout, depth, parts, chunk, packed, weights, sums };
+        let chunk = CHUNK.min(blocking.lanes);
+        let sums = &mut rest[..fused * blocking.lanes.next_multiple_of(chunk) * SIDE];
+        let mut products = Products { unit, layout, depth, parts, fused, chunk, packed, weights, sums };
         let mut chores = Chores::new(word, parts, next_weights);
-        for rows in steps(blocking.rows(index), lanes) {
+        for rows in steps(blocking.rows(index), blocking.lanes) {
             products.pack(s, word, product.activations(), rows.clone());
-            chores.rows = rows.len();
             let mut columns = product.groups().flat_map(|(group, column)| {
                 let share = blocking.columns(index, group[0].weights.n());
                 steps(share, SIDE).flat_map(move |n| {
@@ -112,6 +118,7 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
                 })
             });
             let panels = rows.len().div_ceil(SIDE);
+            chores.rows = rows.len();
             // The first weights are brought while nothing is computed.
             chores.expect(columns.next(), panels);
             chores.expect(columns.next(), panels);
@@ -119,12 +126,11 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
             while let Some(this) = chores.next.clone() {
                 core::mem::swap(&mut products.weights, &mut chores.weights);
                 chores.expect(columns.next(), panels);
-                for chunk in steps(0..rows.len(), chunk) {
-                    for panel in steps(chunk.clone(), SIDE) {
-                        products.multiply(s, &this, panel, &mut chores);
-                    }
-                    if this.blocks.end == depth {
-                        products.finish(s, &this, rows.start + chunk.start..rows.start + chunk.end);
+                let (start, end) = (this.blocks.start, this.blocks.end.max(this.blocks.start + 1));
+                for blocks in steps(start..end, staying(depth, parts)) {
+                    let blocks = blocks.start..blocks.end.min(depth);
+                    for part in 0..fused {
+                        products.multiply(s, (&this, part), blocks.clone(), rows.clone(), &mut chores);
                     }
                 }
                 chores.bring_rest(s);
@@ -153,13 +159,15 @@ struct Products<'a> {
     /// Blocks of k, and parts of each.
     depth: usize,
     parts: usize,
-    /// Rows of activations whose sums are kept.
+    /// Matrices that are multiplied before a result is stored.
+    fused: usize,
+    /// Rows whose sums are finished at a time.
     chunk: usize,
     /// Panels of 32 rows of activations, block after block in each.
     packed: &'a mut [f32],
     /// For each matrix 32 columns of the output, block after block.
     weights: &'a mut [f32],
-    /// For each matrix a row for each row of the tiles of rows.
+    /// For each matrix two tiles by two for each panel of rows.
     sums: &'a mut [f32],
 }
 
@@ -178,96 +186,152 @@ impl Products<'_> {
         }
     }
 
-    /// The sums of some columns and a panel of the packed rows, while chores are done.
+    /// Multiplies some blocks of one matrix's columns by all panels of the packed `rows`, while chores are done, and
+    /// finishes sums that are complete.
     #[inline(always)]
     fn multiply(
         &mut self,
         s: Avx512,
-        columns: &Columns<'_>,
-        panel: Range<usize>,
+        (columns, part): (&Columns<'_>, usize),
+        blocks: Range<usize>,
+        rows: Range<usize>,
         chores: &mut Chores<'_, '_>,
     ) {
-        let (blocks, most, tiles) = (columns.blocks.clone(), self.parts, panel.len().div_ceil(LANES));
-        let shape = match (tiles, self.layout) {
-            (2, _) => Shape::Square,
-            (_, Layout::Nk) => Shape::Narrow,
-            (_, Layout::Kn) => Shape::Flat,
-        };
-        let block = block_len(tiles * LANES);
-        let packed = &self.packed[panel.start * self.depth * most * block_len(1)..];
-        let packed = &packed[blocks.start * most * block..blocks.end * most * block];
-        let (stride, at) = match self.layout {
-            Layout::Nk => (self.chunk, panel.start % self.chunk),
-            Layout::Kn => (SIDE, panel.start % self.chunk * SIDE),
-        };
-        let in_place = chores.in_place(columns);
-        for (part, sums) in self.sums.chunks_exact_mut(self.chunk * SIDE).enumerate() {
-            let len = blocks.len() * most * block_len(SIDE);
-            let weights = &self.weights[part * len..][..len];
-            let (mut rows, pairs, pairs_block) = match self.layout {
+        let most = self.parts;
+        let first = part * columns.blocks.len() + blocks.start - columns.blocks.start;
+        let weights = first * most * block_len(SIDE)..(first + blocks.len()) * most * block_len(SIDE);
+        let in_place = columns.lanes(part).in_place().filter(|_| chores.in_place(columns));
+        let in_place = in_place.map(|rows| rows.offset(blocks.start * rows.step));
+        let complete = blocks.end == self.depth && part + 1 == self.fused;
+        for panel in steps(0..rows.len(), SIDE) {
+            let tiles = panel.len().div_ceil(LANES);
+            let block = most * block_len(tiles * LANES);
+            let packed = &self.packed[panel.start * self.depth * most * block_len(1)..];
+            let packed = &packed[blocks.start * block..blocks.end * block];
+            let weights = &self.weights[weights.clone()];
+            let (shape, rows_of, pairs, block, streamed) = match self.layout {
                 Layout::Nk => {
-                    let rows = columns.lanes(part).in_place().filter(|_| in_place);
-                    let rows = rows.map(|rows| rows.offset(blocks.start * rows.step));
-                    (rows.unwrap_or(Rows::staged(weights, SIDE).in_parts(most)), packed, block)
+                    let shape = if tiles == 2 { Shape::Square } else { Shape::Narrow };
+                    let rows = in_place.unwrap_or(Rows::staged(weights, SIDE).in_parts(most));
+                    (shape, rows, packed, block, Streamed::Pairs)
                 }
-                Layout::Kn => (Rows::staged(packed, tiles * LANES).in_parts(most), weights, block_len(SIDE)),
+                Layout::Kn => {
+                    let shape = if tiles == 2 { Shape::Square } else { Shape::Flat };
+                    let rows = Rows::staged(packed, tiles * LANES).in_parts(most);
+                    (shape, rows, weights, most * block_len(SIDE), Streamed::Rows)
+                }
             };
+            let (at, stride) = self.sums_of(panel.start);
+            let of_matrix = self.sums.len() / self.fused;
+            let sums = &mut self.sums[part * of_matrix + at..];
             if blocks.start == 0 {
                 self.unit.zero();
             } else {
-                self.unit.load(shape, &sums[at..], stride);
+                self.unit.load(shape, sums, stride);
             }
-            if most == 1 {
-                // Apart, since a loop over one product took 4 % of MiniLM's time.
-                for pairs in pairs.chunks_exact(pairs_block) {
-                    // SAFETY: there are tiles for these blocks: staged ones as the lengths say, those in place as
-                    // `Lanes::in_place` does.
-                    unsafe { self.unit.multiply(shape, rows, Pairs::staged(pairs)) };
-                    rows.advance();
-                    chores.turn(s);
-                }
+            let of_panel = Blocks { rows: rows_of, pairs, block, shape, streamed };
+            if most > 1 {
+                let operands = [columns.lanes(part).operand, columns.product.activations()];
+                of_panel.multiply_parts(s, &self.unit, (self.layout, operands, most), chores);
+            } else if chores.bringing() {
+                of_panel.multiply(&self.unit, || chores.turn(s));
             } else {
-                let of_weights = parts_of(columns.lanes(part).operand, most);
-                let of_activations = parts_of(columns.product.activations(), most);
-                let mut products = [(0, 0); PRODUCTS.len()];
-                let mut count = 0;
-                for (of_weight, of_activation) in PRODUCTS {
-                    if of_weight < of_weights && of_activation < of_activations {
-                        let (row, pair) = match self.layout {
-                            Layout::Nk => (of_weight, of_activation),
-                            Layout::Kn => (of_activation, of_weight),
-                        };
-                        products[count] = (row * (rows.step / most), pair * pairs_block);
-                        count += 1;
-                    }
-                }
-                for pairs in pairs.chunks_exact(most * pairs_block) {
-                    for (row, pair) in &products[..count] {
-                        // SAFETY: there are tiles for these blocks: staged ones as the lengths say, those in place as
-                        // `Lanes::in_place` does; these have one part.
-                        unsafe {
-                            self.unit.multiply(shape, rows.offset(*row), Pairs::staged(&pairs[*pair..]))
-                        };
-                    }
-                    rows.advance();
-                    chores.turn(s);
-                }
+                of_panel.multiply(&self.unit, || chores.ask(s));
             }
-            self.unit.store(shape, &mut sums[at..], stride);
+            self.unit.store(shape, sums, stride);
+            if complete && (panel.end.is_multiple_of(self.chunk) || panel.end == rows.len()) {
+                self.finish(s, columns, rows.start, panel.start / self.chunk * self.chunk..panel.end);
+            }
         }
     }
 
-    /// Finishes the sums of some columns and a chunk of rows.
+    /// Where the sums of a panel of rows are in those of a matrix, and elements between their rows. They are kept where
+    /// others come before they are finished.
     #[inline(always)]
-    fn finish(&mut self, s: Avx512, columns: &Columns<'_>, rows: Range<usize>) {
+    fn sums_of(&self, start: usize) -> (usize, usize) {
+        let waiting = self.fused > 1 || self.depth > staying(self.depth, self.parts);
+        let (within, chunk) = (start % self.chunk, self.chunk);
+        let start = if waiting { start } else { within };
+        match self.layout {
+            Layout::Nk => ((start - within) * SIDE + within, chunk),
+            Layout::Kn => (start * SIDE, SIDE),
+        }
+    }
+
+    /// Finishes the sums of some columns and a chunk of the rows from `first` on.
+    #[inline(always)]
+    fn finish(&mut self, s: Avx512, columns: &Columns<'_>, first: usize, chunk: Range<usize>) {
         let Columns { product, group, column, n, .. } = columns;
-        let (orientation, stride) = match self.layout {
-            Layout::Nk => (Orientation::Turned, self.chunk),
-            Layout::Kn => (Orientation::Straight, SIDE),
+        let (at, stride) = self.sums_of(chunk.start);
+        let orientation = match self.layout {
+            Layout::Nk => Orientation::Turned,
+            Layout::Kn => Orientation::Straight,
         };
-        let sums =
-            Sums { orientation, m: rows, n: n.clone(), stride, data: self.sums, block: self.chunk * SIDE };
+        let (m, block) = (first + chunk.start..first + chunk.end, self.sums.len() / self.fused);
+        let sums = Sums { orientation, m, n: n.clone(), stride, data: &mut self.sums[at..], block };
         // SAFETY: `Blocking` gives each share its own rows and columns of every part.
         unsafe { finish(s, product, group, *column, sums) };
+    }
+}
+
+/// Blocks of k that are multiplied one after the other.
+#[derive(Clone, Copy)]
+struct Blocks<'a> {
+    rows: Rows,
+    /// Pairs, `block` elements of scratch for each block.
+    pairs: &'a [f32],
+    block: usize,
+    shape: Shape,
+    streamed: Streamed,
+}
+
+impl Blocks<'_> {
+    /// With a turn after each.
+    #[inline(always)]
+    fn multiply(self, unit: &TileUnit, mut turn: impl FnMut()) {
+        let Blocks { mut rows, pairs, block, shape, streamed } = self;
+        for pairs in pairs.chunks_exact(block) {
+            // SAFETY: there are tiles for these blocks: staged ones as the lengths say, those in place as
+            // `Lanes::in_place` does.
+            unsafe { unit.multiply(shape, rows, Pairs::staged(pairs), streamed) };
+            rows.advance();
+            turn();
+        }
+    }
+
+    /// In parts.
+    #[inline(always)]
+    fn multiply_parts(
+        self,
+        s: Avx512,
+        unit: &TileUnit,
+        (layout, [of_weights, of_activations], most): (Layout, [Operand<'_>; 2], usize),
+        chores: &mut Chores<'_, '_>,
+    ) {
+        let Blocks { mut rows, pairs, block, shape, .. } = self;
+        let [of_weights, of_activations] =
+            [of_weights, of_activations].map(|operand| parts_of(operand, most));
+        let mut products = [(0, 0); PRODUCTS.len()];
+        let mut count = 0;
+        for (of_weight, of_activation) in PRODUCTS {
+            if of_weight < of_weights && of_activation < of_activations {
+                let (row, pair) = match layout {
+                    Layout::Nk => (of_weight, of_activation),
+                    Layout::Kn => (of_activation, of_weight),
+                };
+                products[count] = (row * (rows.step / most), pair * (block / most));
+                count += 1;
+            }
+        }
+        for pairs in pairs.chunks_exact(block) {
+            for (row, pair) in &products[..count] {
+                // SAFETY: as in `multiply`; weights in place have one part.
+                unsafe {
+                    unit.multiply(shape, rows.offset(*row), Pairs::staged(&pairs[*pair..]), Streamed::Neither)
+                };
+            }
+            rows.advance();
+            chores.turn(s);
+        }
     }
 }

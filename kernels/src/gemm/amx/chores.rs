@@ -101,19 +101,24 @@ impl<'a, 'b> Chores<'a, 'b> {
         if self.parts == 1 { 1 } else { 4 }
     }
 
+    /// Whether there is something to bring.
+    #[inline(always)]
+    pub(super) fn bringing(&self) -> bool {
+        self.bring.of > 0
+    }
+
+    /// A turn's share of what is asked for. It counts in memory, and so keeps a pace: out of registers, a processor asks
+    /// for many lines at once, and tile loads wait for them.
+    #[inline(always)]
+    pub(super) fn ask(&mut self, s: Avx512) {
+        self.ahead.prefetch(s);
+    }
+
     /// A turn's share of all work.
     #[inline(always)]
     pub(super) fn turn(&mut self, s: Avx512) {
-        self.ahead.prefetch(s);
+        self.ask(s);
         if let Some(piece) = self.bring.turn() {
-            s.call(Bring { chores: self, piece });
-        }
-    }
-
-    /// What is left to bring.
-    #[inline(always)]
-    pub(super) fn bring_rest(&mut self, s: Avx512) {
-        while let Some(piece) = self.bring.next() {
             s.call(Bring { chores: self, piece });
         }
     }
@@ -123,6 +128,14 @@ impl<'a, 'b> Chores<'a, 'b> {
     pub(super) fn in_place(&self, columns: &Columns<'_>) -> bool {
         let fits = |rows: Rows| self.rows < COPY_FROM || rows.aligned();
         (0..columns.group.len()).all(|part| columns.lanes(part).in_place().is_some_and(fits))
+    }
+
+    /// What is left to bring.
+    #[inline(always)]
+    pub(super) fn bring_rest(&mut self, s: Avx512) {
+        while let Some(piece) = self.bring.next() {
+            s.call(Bring { chores: self, piece });
+        }
     }
 }
 

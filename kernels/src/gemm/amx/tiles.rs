@@ -97,13 +97,52 @@ impl Pairs {
     }
 }
 
-/// A block: the first tile of each operand, and what differs from shape to shape.
+/// The operand of which each tile is used once before others have taken its place in the first-level cache: its loads
+/// say so, and leave that cache to the other operand and to sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streamed {
+    Rows,
+    Pairs,
+    /// None is used only once.
+    Neither,
+}
+
+/// A block of a shape, with the instructions that load rows and pairs.
 macro_rules! multiply {
-    ($rows:ident, $pairs:ident, $rest:literal, $($operand:tt)*) => {
+    ($shape:expr, $rows:ident, $pairs:ident, $load_rows:literal, $load_pairs:literal) => {
+        match $shape {
+            Shape::Square => multiply!(
+                @ $rows, $pairs, $load_rows, $load_pairs,
+                [concat!($load_rows, " tmm5, [{lower} + {stride}]"),
+                 "tdpbf16ps tmm0, tmm4, tmm6",
+                 concat!($load_pairs, " tmm7, [{right} + {line}]"),
+                 "tdpbf16ps tmm2, tmm5, tmm6",
+                 "tdpbf16ps tmm1, tmm4, tmm7",
+                 "tdpbf16ps tmm3, tmm5, tmm7"],
+                lower = in(reg) $rows.lower,
+                right = in(reg) $pairs.right,
+            ),
+            Shape::Flat => multiply!(
+                @ $rows, $pairs, $load_rows, $load_pairs,
+                [concat!($load_pairs, " tmm7, [{right} + {line}]"),
+                 "tdpbf16ps tmm0, tmm4, tmm6",
+                 "tdpbf16ps tmm1, tmm4, tmm7"],
+                right = in(reg) $pairs.right,
+            ),
+            Shape::Narrow => multiply!(
+                @ $rows, $pairs, $load_rows, $load_pairs,
+                [concat!($load_rows, " tmm5, [{lower} + {stride}]"),
+                 "tdpbf16ps tmm0, tmm4, tmm6",
+                 "tdpbf16ps tmm2, tmm5, tmm6"],
+                lower = in(reg) $rows.lower,
+            ),
+        }
+    };
+    (@ $rows:ident, $pairs:ident, $load_rows:literal, $load_pairs:literal, [$($rest:expr),*], $($operand:tt)*) => {
         asm!(
-            "tileloadd tmm4, [{upper} + {stride}]",
-            "tileloadd tmm6, [{left} + {line}]",
-            $rest,
+            concat!($load_rows, " tmm4, [{upper} + {stride}]"),
+            concat!($load_pairs, " tmm6, [{left} + {line}]"),
+            $($rest,)*
             upper = in(reg) $rows.upper,
             stride = in(reg) $rows.stride,
             left = in(reg) $pairs.left,
@@ -174,38 +213,13 @@ impl TileUnit {
     /// # Safety
     /// `rows` and `pairs` have as many tiles as the shape says.
     #[inline(always)]
-    pub(crate) unsafe fn multiply(&self, shape: Shape, rows: Rows, pairs: Pairs) {
+    pub(crate) unsafe fn multiply(&self, shape: Shape, rows: Rows, pairs: Pairs, streamed: Streamed) {
         // SAFETY: the registers are configured; the caller's contract.
         unsafe {
-            match shape {
-                Shape::Square => multiply!(
-                    rows,
-                    pairs,
-                    "tileloadd tmm5, [{lower} + {stride}]
-                     tdpbf16ps tmm0, tmm4, tmm6
-                     tileloadd tmm7, [{right} + {line}]
-                     tdpbf16ps tmm2, tmm5, tmm6
-                     tdpbf16ps tmm1, tmm4, tmm7
-                     tdpbf16ps tmm3, tmm5, tmm7",
-                    lower = in(reg) rows.lower,
-                    right = in(reg) pairs.right,
-                ),
-                Shape::Flat => multiply!(
-                    rows,
-                    pairs,
-                    "tileloadd tmm7, [{right} + {line}]
-                     tdpbf16ps tmm0, tmm4, tmm6
-                     tdpbf16ps tmm1, tmm4, tmm7",
-                    right = in(reg) pairs.right,
-                ),
-                Shape::Narrow => multiply!(
-                    rows,
-                    pairs,
-                    "tileloadd tmm5, [{lower} + {stride}]
-                     tdpbf16ps tmm0, tmm4, tmm6
-                     tdpbf16ps tmm2, tmm5, tmm6",
-                    lower = in(reg) rows.lower,
-                ),
+            match streamed {
+                Streamed::Rows => multiply!(shape, rows, pairs, "tileloaddt1", "tileloadd"),
+                Streamed::Pairs => multiply!(shape, rows, pairs, "tileloadd", "tileloaddt1"),
+                Streamed::Neither => multiply!(shape, rows, pairs, "tileloadd", "tileloadd"),
             }
         }
     }
