@@ -36,8 +36,8 @@ const CHUNK: usize = 4 * SIDE;
 const COPY_FROM: usize = 256;
 
 /// Blocks of k whose weights meet all rows of activations before the next ones do, while sums wait in memory: those of
-/// 32 columns then stay in the first-level cache, as all blocks do where there are few. In parts, all that are brought. With 12 or 16 at a time K = 768 was
-/// as fast, but longer rows, which share sets of that cache, were up to a fifth slower.
+/// 32 columns then stay in the first-level cache, as all blocks do where there are few. In parts, all that are brought.
+/// With 12 or 16 at a time K = 768 was as fast, but longer rows, which share sets of that cache, were up to a fifth slower.
 fn staying(depth: usize, parts: usize) -> usize {
     if depth <= 16 || parts > 1 { 16 } else { 8 }
 }
