@@ -10,7 +10,7 @@ mod tiles;
 
 use core::ops::Range;
 
-use super::blocking::{Blocking, Unit, steps};
+use super::blocking::{Blocking, Unit, steps, steps_or_empty};
 use super::epilogue::{Orientation, Sums, finish};
 use super::pack::Operand;
 use super::{Layout, Part, Product};
@@ -99,26 +99,26 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
         let (next_weights, rest) = rest.split_at_mut(weights.len());
         let chunk = CHUNK.min(blocking.lanes);
         let sums = &mut rest[..fused * blocking.lanes.next_multiple_of(chunk) * SIDE];
-        let mut products = Products { unit, layout, depth, parts, fused, chunk, packed, weights, sums };
+        let (staying, of_matrix) = (staying(depth, parts), sums.len() / fused);
+        let waiting = fused > 1 || depth > staying;
+        let mut products =
+            Products { unit, layout, depth, parts, fused, chunk, waiting, packed, weights, sums, of_matrix };
         let mut chores = Chores::new(word, parts, next_weights);
         for rows in steps(blocking.rows(index), blocking.lanes) {
             products.pack(s, word, product.activations(), rows.clone());
+            let count = rows.len();
             let mut columns = product.groups().flat_map(|(group, column)| {
                 let share = blocking.columns(index, group[0].weights.n());
                 steps(share, SIDE).flat_map(move |n| {
-                    // One, if there are no values.
-                    let blocks = steps(0..depth.max(1), at_a_time.min(depth.max(1)));
-                    blocks.map(move |k| Columns {
-                        product,
-                        group,
-                        column,
-                        n: n.clone(),
-                        blocks: k.start..k.end.min(depth),
+                    let columns = Columns::new(product, (group, column), n, count);
+                    steps_or_empty(0..depth, at_a_time).map(move |blocks| Columns {
+                        blocks,
+                        n: columns.n.clone(),
+                        ..columns
                     })
                 })
             });
-            let panels = rows.len().div_ceil(SIDE);
-            chores.rows = rows.len();
+            let panels = count.div_ceil(SIDE);
             // The first weights are brought while nothing is computed.
             chores.expect(columns.next(), panels);
             chores.expect(columns.next(), panels);
@@ -126,9 +126,7 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
             while let Some(this) = chores.next.clone() {
                 core::mem::swap(&mut products.weights, &mut chores.weights);
                 chores.expect(columns.next(), panels);
-                let (start, end) = (this.blocks.start, this.blocks.end.max(this.blocks.start + 1));
-                for blocks in steps(start..end, staying(depth, parts)) {
-                    let blocks = blocks.start..blocks.end.min(depth);
+                for blocks in steps_or_empty(this.blocks.clone(), staying) {
                     for part in 0..fused {
                         products.multiply(s, (&this, part), blocks.clone(), rows.clone(), &mut chores);
                     }
@@ -150,6 +148,31 @@ struct Columns<'a> {
     n: Range<usize>,
     /// Blocks of k.
     blocks: Range<usize>,
+    /// Whether the weights, of all parts, are multiplied from where they lie.
+    in_place: bool,
+}
+
+impl<'a> Columns<'a> {
+    /// Columns that meet so many rows of activations, without blocks yet.
+    #[inline(always)]
+    fn new(
+        product: &'a Product<'a>,
+        (group, column): (&'a [Part<'a>], usize),
+        n: Range<usize>,
+        rows: usize,
+    ) -> Columns<'a> {
+        let columns = Columns { product, group, column, n, blocks: 0..0, in_place: false };
+        let fits = |rows_of: Rows| rows < COPY_FROM || rows_of.aligned();
+        let in_place = (0..group.len()).all(|part| columns.lanes(part).in_place().is_some_and(fits));
+        Columns { in_place, ..columns }
+    }
+
+    /// The weights of one part.
+    #[inline(always)]
+    fn lanes(&self, part: usize) -> Lanes<'a> {
+        let operand = self.product.weights(&self.group[part]);
+        Lanes { operand, lanes: self.n.clone(), pairs: !operand.k_in_rows }
+    }
 }
 
 /// What the tile unit works on.
@@ -163,12 +186,15 @@ struct Products<'a> {
     fused: usize,
     /// Rows whose sums are finished at a time.
     chunk: usize,
+    /// Whether sums wait in memory for other blocks or matrices.
+    waiting: bool,
     /// Panels of 32 rows of activations, block after block in each.
     packed: &'a mut [f32],
     /// For each matrix 32 columns of the output, block after block.
     weights: &'a mut [f32],
-    /// For each matrix two tiles by two for each panel of rows.
+    /// For each matrix, `of_matrix` elements: two tiles by two for each panel of rows.
     sums: &'a mut [f32],
+    of_matrix: usize,
 }
 
 impl Products<'_> {
@@ -200,7 +226,7 @@ impl Products<'_> {
         let most = self.parts;
         let first = part * columns.blocks.len() + blocks.start - columns.blocks.start;
         let weights = first * most * block_len(SIDE)..(first + blocks.len()) * most * block_len(SIDE);
-        let in_place = columns.lanes(part).in_place().filter(|_| chores.in_place(columns));
+        let in_place = columns.lanes(part).in_place().filter(|_| columns.in_place);
         let in_place = in_place.map(|rows| rows.offset(blocks.start * rows.step));
         let complete = blocks.end == self.depth && part + 1 == self.fused;
         for panel in steps(0..rows.len(), SIDE) {
@@ -209,21 +235,23 @@ impl Products<'_> {
             let packed = &self.packed[panel.start * self.depth * most * block_len(1)..];
             let packed = &packed[blocks.start * block..blocks.end * block];
             let weights = &self.weights[weights.clone()];
-            let (shape, rows_of, pairs, block, streamed) = match self.layout {
+            let shape = match self.layout {
+                _ if tiles == 2 => Shape::Square,
+                Layout::Nk => Shape::Narrow,
+                Layout::Kn => Shape::Flat,
+            };
+            let (rows_of, pairs, block, streamed) = match self.layout {
                 Layout::Nk => {
-                    let shape = if tiles == 2 { Shape::Square } else { Shape::Narrow };
                     let rows = in_place.unwrap_or(Rows::staged(weights, SIDE).in_parts(most));
-                    (shape, rows, packed, block, Streamed::Pairs)
+                    (rows, packed, block, Streamed::Pairs)
                 }
                 Layout::Kn => {
-                    let shape = if tiles == 2 { Shape::Square } else { Shape::Flat };
                     let rows = Rows::staged(packed, tiles * LANES).in_parts(most);
-                    (shape, rows, weights, most * block_len(SIDE), Streamed::Rows)
+                    (rows, weights, most * block_len(SIDE), Streamed::Rows)
                 }
             };
             let (at, stride) = self.sums_of(panel.start);
-            let of_matrix = self.sums.len() / self.fused;
-            let sums = &mut self.sums[part * of_matrix + at..];
+            let sums = &mut self.sums[part * self.of_matrix + at..];
             if blocks.start == 0 {
                 self.unit.zero();
             } else {
@@ -249,9 +277,8 @@ impl Products<'_> {
     /// others come before they are finished.
     #[inline(always)]
     fn sums_of(&self, start: usize) -> (usize, usize) {
-        let waiting = self.fused > 1 || self.depth > staying(self.depth, self.parts);
         let (within, chunk) = (start % self.chunk, self.chunk);
-        let start = if waiting { start } else { within };
+        let start = if self.waiting { start } else { within };
         match self.layout {
             Layout::Nk => ((start - within) * SIDE + within, chunk),
             Layout::Kn => (start * SIDE, SIDE),
@@ -267,7 +294,7 @@ impl Products<'_> {
             Layout::Nk => Orientation::Turned,
             Layout::Kn => Orientation::Straight,
         };
-        let (m, block) = (first + chunk.start..first + chunk.end, self.sums.len() / self.fused);
+        let (m, block) = (first + chunk.start..first + chunk.end, self.of_matrix);
         let sums = Sums { orientation, m, n: n.clone(), stride, data: &mut self.sums[at..], block };
         // SAFETY: `Blocking` gives each share its own rows and columns of every part.
         unsafe { finish(s, product, group, *column, sums) };

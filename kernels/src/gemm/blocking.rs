@@ -149,7 +149,7 @@ impl Blocking {
     /// The blocks of k, of `depth` values in all, that meet all rows of a sweep before the next one does; one, if
     /// there are no values.
     pub(super) fn depths(&self, depth: usize) -> impl Iterator<Item = Range<usize>> {
-        steps(0..depth.max(1), self.unit.depth.max(1)).map(move |k| k.start..k.end.min(depth))
+        steps_or_empty(0..depth, self.unit.depth)
     }
 
     /// Elements of a block of sums.
@@ -196,6 +196,13 @@ impl Blocking {
 pub(crate) fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(step).map(move |start| start..start.saturating_add(step).min(end))
+}
+
+/// As [`steps`], but one that is empty where the range is.
+#[inline(always)]
+pub(super) fn steps_or_empty(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    steps(range.start..end.max(range.start + 1), step.max(1)).map(move |step| step.start..step.end.min(end))
 }
 
 /// The panels of `lanes`: their lanes, whole vectors each, at most `width` of them, and about as many in each.
