@@ -76,64 +76,170 @@ fn run<T: Elem, const CENTRE: bool>(ctx: &Ctx, op: &NormRows<'_, T>) {
         let out = unsafe { op.out.block(rows.clone(), 0..cols) };
         let x = op.x.block(rows.clone(), 0..cols);
         let residual = op.residual.map(|residual| residual.block(rows, 0..cols));
-        ctx.run(Norm::<T, CENTRE>(NormRows { x, residual, out, ..*op }));
+        let rows = NormRows { x, residual, out, ..*op };
+        match residual {
+            Some(_) => ctx.run(Norm::<T, CENTRE, true>(rows)),
+            None => ctx.run(Norm::<T, CENTRE, false>(rows)),
+        }
     });
 }
 
-struct Norm<'a, T, const CENTRE: bool>(NormRows<'a, T>);
+/// Rows that are normalised together: their sums do not wait for each other, and scale and shift are read once.
+const TOGETHER: usize = 4;
 
-impl<T: Elem, const CENTRE: bool> Kernel for Norm<'_, T, CENTRE> {
+/// Of `x + residual`, if there is a residual.
+struct Norm<'a, T, const CENTRE: bool, const RESIDUAL: bool>(NormRows<'a, T>);
+
+impl<T: Elem, const CENTRE: bool, const RESIDUAL: bool> Kernel for Norm<'_, T, CENTRE, RESIDUAL> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut op = self.0;
-        let count = op.x.cols() as f32;
-        for i in 0..op.x.rows() {
-            let x = op.x.row(i);
-            let residual = op.residual.as_ref().map(|residual| residual.row(i));
-            let mean = if CENTRE { sum(s, x, residual, |t| t) / count } else { 0.0 };
-            let centre = s.splat(mean);
-            let squares = sum(s, x, residual, |t| s.mul(s.sub(t, centre), s.sub(t, centre)));
-            let scale = s.splat(1.0 / (squares / count + op.epsilon).sqrt());
-            let out = op.out.row_mut(i);
-            for at in (0..x.len()).step_by(LANES) {
-                let y = s.mul(s.sub(term(s, x, residual, at), centre), scale);
-                let y = match op.gamma {
-                    Some(gamma) => s.mul(y, any!(AnySlice, gamma, g => mem::load(s, g, at))),
-                    None => y,
-                };
-                let y = match op.beta {
-                    Some(beta) => s.add(y, any!(AnySlice, beta, b => mem::load(s, b, at))),
-                    None => y,
-                };
-                mem::store(s, out, at, y);
+    fn run<S: Simd>(mut self, s: S) {
+        let rows = self.0.x.rows();
+        let together = rows / TOGETHER * TOGETHER;
+        for first in (0..together).step_by(TOGETHER) {
+            self.rows::<S, TOGETHER>(s, first);
+        }
+        for first in together..rows {
+            self.rows::<S, 1>(s, first);
+        }
+    }
+}
+
+impl<T: Elem, const CENTRE: bool, const RESIDUAL: bool> Norm<'_, T, CENTRE, RESIDUAL> {
+    /// Normalises some rows from `first` on.
+    #[inline(always)]
+    fn rows<S: Simd, const ROWS: usize>(&mut self, s: S, first: usize) {
+        let op = &mut self.0;
+        let cols = op.x.cols();
+        let x = Rows::<T, ROWS>::of(op.x, first);
+        let residual = op.residual.filter(|_| RESIDUAL).map_or(x, |residual| Rows::of(residual, first));
+        let terms = Terms::<T, ROWS, RESIDUAL> { x, residual };
+        let mut centres = [s.splat(0.0); ROWS];
+        if CENTRE {
+            let sums = terms.sums(s, None);
+            for (centre, sum) in centres.iter_mut().zip(sums) {
+                *centre = s.splat(s.sum(sum) / cols as f32);
+            }
+        }
+        let mut scales = terms.sums(s, Some(centres));
+        for scale in &mut scales {
+            *scale = s.splat(1.0 / (s.sum(*scale) / cols as f32 + op.epsilon).sqrt());
+        }
+        let whole = cols / LANES;
+        for i in 0..whole {
+            let learned = Learned::at(s, op.gamma, op.beta, i * LANES);
+            for row in 0..ROWS {
+                let y = s.mul(s.sub(terms.whole(s, row, i), centres[row]), scales[row]);
+                mem::store(s, op.out.row_mut(first + row), i * LANES, learned.apply(s, y));
+            }
+        }
+        if whole * LANES < cols {
+            let learned = Learned::at(s, op.gamma, op.beta, whole * LANES);
+            for row in 0..ROWS {
+                let y = s.mul(s.sub(terms.rest(s, row), centres[row]), scales[row]);
+                mem::store(s, op.out.row_mut(first + row), whole * LANES, learned.apply(s, y));
             }
         }
     }
 }
 
-/// `x + residual` at 16 columns.
-#[inline(always)]
-fn term<S: Simd, T: Elem>(s: S, x: &[T], residual: Option<&[T]>, at: usize) -> S::F32 {
-    let t = mem::load(s, x, at);
-    if let Some(residual) = residual { s.add(t, mem::load(s, residual, at)) } else { t }
+/// Scale and shift of 16 columns.
+struct Learned<S: Simd> {
+    gamma: Option<S::F32>,
+    beta: Option<S::F32>,
 }
 
-/// The sum of `f(x + residual)` over a row.
+impl<S: Simd> Learned<S> {
+    #[inline(always)]
+    fn at(s: S, gamma: Option<AnySlice<'_>>, beta: Option<AnySlice<'_>>, at: usize) -> Learned<S> {
+        Learned {
+            gamma: gamma.map(|gamma| any!(AnySlice, gamma, gamma => mem::load(s, gamma, at))),
+            beta: beta.map(|beta| any!(AnySlice, beta, beta => mem::load(s, beta, at))),
+        }
+    }
+
+    #[inline(always)]
+    fn apply(&self, s: S, y: S::F32) -> S::F32 {
+        let y = if let Some(gamma) = self.gamma { s.mul(y, gamma) } else { y };
+        if let Some(beta) = self.beta { s.add(y, beta) } else { y }
+    }
+}
+
+/// Some rows of a matrix, in whole vectors and the rest.
+#[derive(Clone, Copy)]
+struct Rows<'a, T, const ROWS: usize> {
+    /// As many of each.
+    whole: [&'a [[T; LANES]]; ROWS],
+    rest: [&'a [T]; ROWS],
+}
+
+impl<'a, T, const ROWS: usize> Rows<'a, T, ROWS> {
+    #[inline(always)]
+    fn of(m: MatRef<'a, T>, first: usize) -> Self {
+        let (mut whole, mut rest): ([&[[T; LANES]]; ROWS], [&[T]; ROWS]) = ([&[]; ROWS], [&[]; ROWS]);
+        let count = m.cols() / LANES;
+        for row in 0..ROWS {
+            let (vectors, last) = m.row(first + row).as_chunks();
+            (whole[row], rest[row]) = (&vectors[..count], last);
+        }
+        Rows { whole, rest }
+    }
+}
+
+/// Some rows of `x + residual`.
+struct Terms<'a, T, const ROWS: usize, const RESIDUAL: bool> {
+    x: Rows<'a, T, ROWS>,
+    residual: Rows<'a, T, ROWS>,
+}
+
+impl<T: Elem, const ROWS: usize, const RESIDUAL: bool> Terms<'_, T, ROWS, RESIDUAL> {
+    /// A whole vector of a row.
+    #[inline(always)]
+    fn whole<S: Simd>(&self, s: S, row: usize, i: usize) -> S::F32 {
+        let t = mem::load(s, &self.x.whole[row][i], 0);
+        if RESIDUAL { s.add(t, mem::load(s, &self.residual.whole[row][i], 0)) } else { t }
+    }
+
+    /// The rest of a row, and zeros.
+    #[inline(always)]
+    fn rest<S: Simd>(&self, s: S, row: usize) -> S::F32 {
+        let t = mem::load(s, self.x.rest[row], 0);
+        if RESIDUAL { s.add(t, mem::load(s, self.residual.rest[row], 0)) } else { t }
+    }
+
+    /// The sums of each row in 16 lanes, or of the squares of its distances from a centre.
+    #[inline(always)]
+    fn sums<S: Simd>(&self, s: S, centres: Option<[S::F32; ROWS]>) -> [S::F32; ROWS] {
+        let mut sums = [s.splat(0.0); ROWS];
+        for i in 0..self.x.whole[0].len() {
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = s.add(*sum, square(s, self.whole(s, row, i), centres, row));
+            }
+        }
+        let rest = self.x.rest[0].len();
+        if rest > 0 {
+            for (row, sum) in sums.iter_mut().enumerate() {
+                // Missing columns hold zero before the centre is taken off, not after it.
+                let mut kept = [0.0; LANES];
+                mem::store(s, &mut kept, 0, square(s, self.rest(s, row), centres, row));
+                kept[rest..].fill(0.0);
+                *sum = s.add(*sum, mem::load(s, &kept, 0));
+            }
+        }
+        sums
+    }
+}
+
+/// The square of the distance from a row's centre, or without one `t` itself.
 #[inline(always)]
-fn sum<S: Simd, T: Elem>(s: S, x: &[T], residual: Option<&[T]>, f: impl Fn(S::F32) -> S::F32) -> f32 {
-    let whole = x.len() / LANES * LANES;
-    let mut total = s.splat(0.0);
-    for at in (0..whole).step_by(LANES) {
-        total = s.add(total, f(term(s, x, residual, at)));
-    }
-    if whole < x.len() {
-        // Missing lanes hold zero before `f`, not after it.
-        let mut kept = [0.0; LANES];
-        mem::store(s, &mut kept, 0, f(term(s, x, residual, whole)));
-        kept[x.len() - whole..].fill(0.0);
-        total = s.add(total, mem::load(s, &kept, 0));
-    }
-    s.sum(total)
+fn square<S: Simd, const ROWS: usize>(
+    s: S,
+    t: S::F32,
+    centres: Option<[S::F32; ROWS]>,
+    row: usize,
+) -> S::F32 {
+    let Some(centres) = centres else { return t };
+    let t = s.sub(t, centres[row]);
+    s.mul(t, t)
 }

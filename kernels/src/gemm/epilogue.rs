@@ -34,16 +34,6 @@ pub(crate) struct Sums<'a> {
     pub(crate) block: usize,
 }
 
-impl Sums<'_> {
-    /// Number of rows and lanes of a block of sums.
-    fn shape(&self) -> (usize, usize) {
-        match self.orientation {
-            Orientation::Straight => (self.m.len(), self.n.len()),
-            Orientation::Turned => (self.n.len(), self.m.len()),
-        }
-    }
-}
-
 /// Finishes `sums` of the parts `group`, whose first column in the output is `column`, and stores them.
 ///
 /// # Safety
@@ -75,14 +65,6 @@ impl Kernel for &mut Finish<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Finish { product, group, column, sums } = self;
-        // A lone sum with a bias at most is finished as it is stored.
-        let plain = group.len() == 1 && group[0].activation == Activation::Identity;
-        if !plain {
-            for (p, part) in group.iter().enumerate() {
-                activate(s, part, p, sums);
-            }
-        }
-        let bias = if plain { group[0].bias } else { None };
         any!(AnyMatMut, &product.out, out => {
             let (rows, columns) = (sums.m.clone(), *column + sums.n.start..*column + sums.n.end);
             let residual = product.residual.and_then(Storage::typed);
@@ -90,30 +72,33 @@ impl Kernel for &mut Finish<'_, '_> {
             // SAFETY: the contract of `finish`, which alone makes these.
             let mut out = unsafe { out.block(rows, columns) };
             match sums.orientation {
-                Orientation::Straight => store(s, sums, bias, residual, &mut out),
-                Orientation::Turned => store_turned(s, sums, bias, residual, &mut out),
+                Orientation::Straight => store(s, sums, group, residual, &mut out),
+                Orientation::Turned => store_turned(s, sums, group, residual, &mut out),
             }
         });
     }
 }
 
-/// Applies bias and activation of part `p` to its sums in place, and multiplies them into the first part's.
+/// The bias, if any, of a lone sum without an activation, which is finished as it is stored.
+fn plain<'a>(group: &[Part<'a>]) -> Option<Option<AnySlice<'a>>> {
+    match group {
+        [] => Some(None),
+        [Part { activation: Activation::Identity, bias, .. }] => Some(*bias),
+        _ => None,
+    }
+}
+
+/// Applies bias and activation of part `p` to its sums in place, whose rows are rows of the output, and multiplies them
+/// into the first part's.
 #[inline(always)]
 fn activate<S: Simd>(s: S, part: &Part<'_>, p: usize, sums: &mut Sums<'_>) {
-    let (rows, lanes) = sums.shape();
-    let lanes = lanes.next_multiple_of(LANES);
-    for i in 0..rows {
+    let lanes = sums.n.len().next_multiple_of(LANES);
+    for i in 0..sums.m.len() {
         let (first, own) = sums.data.split_at_mut(p * sums.block);
         let row = &mut own[i * sums.stride..][..lanes];
         if let Some(bias) = part.bias {
             for at in (0..lanes).step_by(LANES) {
-                let bias = match sums.orientation {
-                    Orientation::Straight => load_bias(s, bias, sums.n.start + at),
-                    Orientation::Turned => {
-                        s.splat(any!(AnySlice, bias, bias => bias[sums.n.start + i].widen()))
-                    }
-                };
-                let y = s.add(mem::load(s, row, at), bias);
+                let y = s.add(mem::load(s, row, at), load_bias(s, bias, sums.n.start + at));
                 mem::store(s, row, at, y);
             }
         }
@@ -133,40 +118,36 @@ fn load_bias<S: Simd>(s: S, bias: AnySlice<'_>, at: usize) -> S::F32 {
     any!(AnySlice, bias, bias => mem::load(s, bias, at))
 }
 
+/// `y` with the 16 columns from `at` on of a row's residual.
 #[inline(always)]
-fn bias_lanes<S: Simd>(s: S, bias: Option<AnySlice<'_>>, at: usize) -> Option<S::F32> {
-    Some(load_bias(s, bias?, at))
-}
-
-/// `y` with what is added to the 16 columns from `at` on of a row: the bias and the row's residual.
-#[inline(always)]
-fn added<S: Simd, C: Elem>(
-    s: S,
-    y: S::F32,
-    bias: Option<S::F32>,
-    residual: Option<&[C]>,
-    at: usize,
-) -> S::F32 {
-    let y = if let Some(bias) = bias { s.add(y, bias) } else { y };
+fn added<S: Simd, C: Elem>(s: S, y: S::F32, residual: Option<&[C]>, at: usize) -> S::F32 {
     if let Some(residual) = residual { s.add(y, mem::load(s, residual, at)) } else { y }
 }
 
-/// Stores sums whose rows are rows of the output.
+/// Stores sums of some parts whose rows are rows of the output.
 #[inline(always)]
 fn store<S: Simd, C: Elem>(
     s: S,
-    sums: &Sums<'_>,
-    bias: Option<AnySlice<'_>>,
+    sums: &mut Sums<'_>,
+    group: &[Part<'_>],
     residual: Option<MatRef<'_, C>>,
     out: &mut MatMut<'_, C>,
 ) {
+    let bias = plain(group);
+    if bias.is_none() {
+        for (p, part) in group.iter().enumerate() {
+            activate(s, part, p, sums);
+        }
+    }
+    let bias = bias.flatten();
     for i in 0..out.rows() {
         let row = &sums.data[i * sums.stride..][..out.cols().next_multiple_of(LANES)];
         let residual = residual.map(|residual| residual.row(i));
         let to = out.row_mut(i);
         for at in (0..to.len()).step_by(LANES) {
-            let bias = bias_lanes(s, bias, sums.n.start + at);
-            mem::store(s, to, at, added(s, mem::load(s, row, at), bias, residual, at));
+            let y = mem::load(s, row, at);
+            let y = if let Some(bias) = bias { s.add(y, load_bias(s, bias, sums.n.start + at)) } else { y };
+            mem::store(s, to, at, added(s, y, residual, at));
         }
     }
 }
@@ -183,35 +164,69 @@ impl Kernel for StoreTurned<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         any!(AnyMatMut, &mut self.out, out => {
-            store_turned(s, self.sums, None, None, out);
+            store_turned(s, self.sums, &[], None, out);
         });
     }
 }
 
-/// Stores sums whose rows are columns of the output, 16 x 16 at a time.
+/// The block of the output's rows from `i` and columns from `at` on, of part `p` of the sums, which lie turned, with its
+/// bias.
+#[inline(always)]
+fn turned<S: Simd>(
+    s: S,
+    sums: &Sums<'_>,
+    (p, bias): (usize, Option<AnySlice<'_>>),
+    (i, at): (usize, usize),
+) -> [S::F32; LANES] {
+    // The block's rows lie `stride` apart; the last of them ends where this slice does.
+    let end = (at + LANES - 1) * sums.stride + i + LANES;
+    let from = &sums.data[p * sums.block..][at * sums.stride + i..end];
+    // SAFETY: 16 elements from each multiple of the stride are in `from`.
+    let mut block = unsafe { s.load_turned(from.as_ptr().cast(), sums.stride * size_of::<f32>()) };
+    if let Some(bias) = bias {
+        let bias = load_bias(s, bias, sums.n.start + at);
+        for y in &mut block {
+            *y = s.add(*y, bias);
+        }
+    }
+    block
+}
+
+/// The same of the product of all parts, activated.
+#[inline(always)]
+fn product_turned<S: Simd>(s: S, sums: &Sums<'_>, group: &[Part<'_>], at: (usize, usize)) -> [S::F32; LANES] {
+    let mut block = [s.splat(1.0); LANES];
+    for (p, part) in group.iter().enumerate() {
+        let mut values = [0.0; LANES * LANES];
+        for (lane, y) in turned(s, sums, (p, part.bias), at).into_iter().enumerate() {
+            mem::store(s, &mut values, lane * LANES, y);
+        }
+        part.activation.apply(s, &mut values);
+        for (lane, y) in block.iter_mut().enumerate() {
+            *y = s.mul(*y, mem::load(s, &values, lane * LANES));
+        }
+    }
+    block
+}
+
+/// Stores sums of some parts whose rows are columns of the output, 16 x 16 at a time.
 #[inline(always)]
 fn store_turned<S: Simd, C: Elem>(
     s: S,
     sums: &Sums<'_>,
-    bias: Option<AnySlice<'_>>,
+    group: &[Part<'_>],
     residual: Option<MatRef<'_, C>>,
     out: &mut MatMut<'_, C>,
 ) {
     let (rows, cols) = (out.rows(), out.cols());
+    let plain = plain(group);
     for i in (0..rows).step_by(LANES) {
         for at in (0..cols).step_by(LANES) {
-            let bias = bias_lanes(s, bias, sums.n.start + at);
-            // The block's rows lie `stride` apart; the last of them ends where this slice does.
-            let end = (at + LANES - 1) * sums.stride + i + LANES;
-            let from = &sums.data[at * sums.stride + i..end];
-            // SAFETY: 16 elements from each multiple of the stride are in `from`.
-            let mut block = unsafe { s.load_turned(from.as_ptr().cast(), sums.stride * size_of::<f32>()) };
+            let mut block = match plain {
+                Some(bias) => turned(s, sums, (0, bias), (i, at)),
+                None => product_turned(s, sums, group, (i, at)),
+            };
             if rows - i >= LANES && cols - at >= LANES {
-                if let Some(bias) = bias {
-                    for y in &mut block {
-                        *y = s.add(*y, bias);
-                    }
-                }
                 if let Some(residual) = residual {
                     let stride = residual.row_stride();
                     let from = residual.as_ptr().wrapping_add(i * stride + at);
@@ -231,7 +246,7 @@ fn store_turned<S: Simd, C: Elem>(
             } else {
                 for (lane, y) in block.into_iter().enumerate().take(rows - i) {
                     let residual = residual.map(|residual| residual.row(i + lane));
-                    mem::store(s, out.row_mut(i + lane), at, added(s, y, bias, residual, at));
+                    mem::store(s, out.row_mut(i + lane), at, added(s, y, residual, at));
                 }
             }
         }
