@@ -153,16 +153,22 @@ struct Learned<S: Simd> {
 impl<S: Simd> Learned<S> {
     #[inline(always)]
     fn at(s: S, gamma: Option<AnySlice<'_>>, beta: Option<AnySlice<'_>>, at: usize) -> Learned<S> {
-        Learned {
-            gamma: gamma.map(|gamma| any!(AnySlice, gamma, gamma => mem::load(s, gamma, at))),
-            beta: beta.map(|beta| any!(AnySlice, beta, beta => mem::load(s, beta, at))),
-        }
+        Learned { gamma: load(s, gamma, at), beta: load(s, beta, at) }
     }
 
     #[inline(always)]
     fn apply(&self, s: S, y: S::F32) -> S::F32 {
         let y = if let Some(gamma) = self.gamma { s.mul(y, gamma) } else { y };
         if let Some(beta) = self.beta { s.add(y, beta) } else { y }
+    }
+}
+
+/// 16 columns of a row that there may be. Not a closure in `map`, which may be left out of line, and its loads with it.
+#[inline(always)]
+fn load<S: Simd>(s: S, row: Option<AnySlice<'_>>, at: usize) -> Option<S::F32> {
+    match row {
+        Some(row) => Some(any!(AnySlice, row, row => mem::load(s, row, at))),
+        None => None,
     }
 }
 

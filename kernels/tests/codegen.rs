@@ -31,9 +31,11 @@ fn use_everything<T: Element>(ctx: &Ctx) {
         gemm(ctx, &mut Scratch::new(), op).unwrap();
     }
     for norm in [layer_norm_rows, rms_norm_rows] {
-        let gamma = Some(T::vector(&data[..8]));
-        let out = MatMut::new(&mut written, 8, 8).unwrap();
-        norm(ctx, NormRows { x: matrix(), residual: None, gamma, beta: gamma, epsilon: 1e-5, out }).unwrap();
+        for residual in black_box([None, Some(matrix())]) {
+            let gamma = Some(T::vector(&data[..8]));
+            let out = MatMut::new(&mut written, 8, 8).unwrap();
+            norm(ctx, NormRows { x: matrix(), residual, gamma, beta: gamma, epsilon: 1e-5, out }).unwrap();
+        }
     }
     let x = MatMut::new(&mut written, 8, 8).unwrap();
     softmax_rows(ctx, SoftmaxRows { x, scale: 1.0, bias: None, mask: Mask::None }).unwrap();
