@@ -18,6 +18,7 @@ use crate::error::{Result, request};
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
     FeedForwardNames, Linear, Norm, NormKind, Order, PositionEmbedding, Positions, Room, Scene, Stack,
+    matrix,
 };
 use crate::save::Tensors;
 use crate::session::{self, Observer, Plan, SequenceOutput, Session, Workspace, carve};
@@ -189,15 +190,15 @@ impl Forward for BertParts {
             let room = Room { pieces: [&mut *x, y, z, wide, positions], scratch, spans, stop };
             self.stack.run(ctx, Scene { segments, ..Scene::of(tokens) }, room, observer)?;
             let Some(pooler) = &self.pooler else { return Ok(()) };
+            let x = matrix(x, [rows, hidden])?;
             for (span, to) in tokens.spans.iter().zip(first.chunks_exact_mut(hidden)) {
-                let at = span.queries.start * hidden;
-                to.copy_from_slice(&x[at..at + hidden]);
+                to.copy_from_slice(x.row(span.queries.start));
             }
             let (first, pooled) = (MatRef::new(first, batch, hidden)?, MatMut::new(pooled, batch, hidden)?);
             pooler.apply(ctx, scratch, first, (Activation::Tanh, None), pooled)
         })?;
         let [x, .., pooled] = carve(&mut work.hidden, sizes)?;
-        let x = MatRef::new(&x[..rows * hidden], rows, hidden)?;
+        let x = matrix(x, [rows, hidden])?;
         Ok(BertOutput {
             sequence_output: SequenceOutput { data: x, rows: &work.rows },
             pooled_output: self.pooler.as_ref().map(|_| MatRef::new(pooled, batch, hidden)).transpose()?,

@@ -4,7 +4,7 @@ use rachis_kernels::MatRef;
 
 use crate::cache::{CacheLayout, CacheOptions};
 use crate::error::{Result, request};
-use crate::layers::{Room, Scene, SceneMemory, Stack};
+use crate::layers::{Room, Scene, SceneMemory, Stack, matrix, matrix_len};
 use crate::session::{Model, Plan, SequenceOutput, Session, carve};
 use crate::tokens::{First, Tokens};
 
@@ -72,7 +72,7 @@ pub trait Decoder: Model + private::Stacks {
             let scene = Scene::of(source);
             let room = Room { pieces: pieces.each_mut().map(|piece| &mut **piece), scratch, spans, stop };
             encoder.run(ctx, scene, room, None)?;
-            let states = MatRef::new(&pieces[0][..rows * width], rows, width)?;
+            let states = matrix(pieces[0], [rows, width])?;
             for (i, block) in decoder.blocks.iter().enumerate() {
                 stop.check()?;
                 block.project_memory(ctx, scratch, states, &mut keys.layer(i))?;
@@ -81,7 +81,7 @@ pub trait Decoder: Model + private::Stacks {
         })?;
         cache.commit_sources(&work.source.spans);
         let [x, ..] = pieces;
-        Ok(SequenceOutput { data: MatRef::new(&x[..rows * width], rows, width)?, rows: &work.source })
+        Ok(SequenceOutput { data: matrix(x, [rows, width])?, rows: &work.source })
     }
 
     /// Appends tokens to sequences, one of them to each: the i-th of `tokens` to `sequences[i]`. A vector for every
@@ -118,9 +118,9 @@ pub trait Decoder: Model + private::Stacks {
             stack.run(ctx, scene, Room { pieces, scratch, spans: group, stop }, None)
         })?;
         cache.commit();
-        let width = stack.output_dim();
-        let x = &work.hidden.take(rows * width)?[..];
-        Ok(SequenceOutput { data: MatRef::new(x, rows, width)?, rows: &work.rows })
+        let shape = [rows, stack.output_dim()];
+        let x = work.hidden.take(matrix_len(shape))?;
+        Ok(SequenceOutput { data: matrix(x, shape)?, rows: &work.rows })
     }
 
     /// Logits `[rows, vocabulary_size]` of rows of the decoder's output, copied out of the session first: all of

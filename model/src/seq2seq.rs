@@ -1,12 +1,12 @@
 //! Models of an encoder and a decoder.
 
-use rachis_kernels::{Ctx, MatRef, Span};
+use rachis_kernels::{Ctx, Span};
 
 use crate::backbone::private::Forward;
 use crate::cache::CrossKeys;
 use crate::decoder::private::Stacks;
 use crate::error::{Result, request};
-use crate::layers::{Embedding, LogitsHead, Room, Scene, SceneMemory, Stack};
+use crate::layers::{Embedding, LogitsHead, Room, Scene, SceneMemory, Stack, matrix};
 use crate::save::Tensors;
 use crate::session::{self, Plan, SequenceOutput, Session, Tower, TowerObserver, carve};
 use crate::tokens::{First, Tokens};
@@ -101,18 +101,17 @@ impl Forward for Seq2SeqParts {
                 }
             };
             let kept = CrossKeys::shared(keys, ctx.precision(), [from, decoder.config.attention.key_width()]);
-            let states = Some(MatRef::new(&states[..from * width], from, width)?);
+            let states = Some(matrix(states, [from, width])?);
             let memory = Some(SceneMemory { states, spans: cross, kept });
             let room = Room { pieces: [x, y, z, wide, positions], scratch, spans, stop };
             decoder.run(ctx, Scene { memory, ..Scene::of(rows) }, room, Some(&mut observe))
         })?;
         let [states, x, ..] = carve(&mut work.hidden, sizes)?;
-        let states = MatRef::new(&states[..from * width], from, width)?;
-        let width = decoder.output_dim();
+        let states = matrix(states, [from, width])?;
         Ok(Seq2SeqOutput {
             encoder_sequence_output: SequenceOutput { data: states, rows: &work.source },
             decoder_sequence_output: SequenceOutput {
-                data: MatRef::new(&x[..to * width], to, width)?,
+                data: matrix(x, [to, decoder.output_dim()])?,
                 rows: &work.rows,
             },
         })

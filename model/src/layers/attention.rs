@@ -8,7 +8,7 @@ use rachis_kernels::{
 
 use crate::cache::Kept;
 use crate::error::Result;
-use crate::layers::Linear;
+use crate::layers::{Linear, matrix_as, matrix_mut};
 use crate::save::Tensors;
 use crate::weights::Scope;
 
@@ -176,22 +176,23 @@ impl MultiHeadAttention {
         }
     }
 
-    /// `out = softmax((q k^T + bias) scale) v`, of what [`MultiHeadAttention::project`] made.
+    /// `out = softmax((q k^T + bias) scale) v`, of what [`MultiHeadAttention::project`] made in `projected`.
     pub(crate) fn mix<T: Elem>(
         &self,
         ctx: &Ctx,
         scratch: &mut Scratch,
-        (projected, rows): (&mut [T], usize),
+        projected: &mut [f32],
         around: Around<'_>,
         out: MatMut<'_, T>,
     ) -> Result<()> {
         let Around { spans, causal, bias, rotary, kept } = around;
         let (mut heads, [query, key, value]) = self.heads();
         let width = self.config.width();
+        let shape = [out.rows(), width];
         if let Some(angles) = rotary {
-            self.rotate(ctx, MatMut::new(projected, rows, width)?, angles)?;
+            self.rotate(ctx, matrix_mut::<T>(projected, shape)?, angles)?;
         }
-        let projected = MatRef::new(projected, rows, width)?;
+        let projected = matrix_as::<T>(projected, shape)?;
         let columns = |first| projected.columns(first, width - first);
         let [k, v]: [AnyMatRef<'_>; 2] = match kept {
             None => [columns(key)?.into(), columns(value)?.into()],
@@ -229,7 +230,7 @@ impl MultiHeadAttention {
         &self,
         ctx: &Ctx,
         scratch: &mut Scratch,
-        (x, queries): (MatRef<'_, f32>, &mut [T]),
+        (x, queries): (MatRef<'_, f32>, &mut [f32]),
         memory: Memory<'_>,
         out: MatMut<'_, T>,
     ) -> Result<()> {
@@ -239,13 +240,12 @@ impl MultiHeadAttention {
         if let Some(states) = states {
             self.project_memory(ctx, scratch, states, &mut kept)?;
         }
-        let (rows, width) = (x.rows(), self.config.query_width());
-        let queries = &mut queries[..rows * width];
+        let shape = [x.rows(), self.config.query_width()];
         let plain = (Activation::Identity, None);
-        query.apply(ctx, scratch, x, plain, MatMut::new(queries, rows, width)?)?;
+        query.apply(ctx, scratch, x, plain, matrix_mut::<T>(queries, shape)?)?;
         let [k, v] = kept.into_halves()?;
         let op = Attention {
-            q: MatRef::new(queries, rows, width)?,
+            q: matrix_as::<T>(queries, shape)?,
             k,
             v,
             heads: Heads::dense(heads, kv_heads, head_dim),

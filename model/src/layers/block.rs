@@ -1,13 +1,13 @@
 //! A transformer layer: self-attention, for some attention to another sequence, and a feed-forward block, each with
 //! a residual and a normalisation.
 
-use rachis_kernels::{Activation, Ctx, Elem, MatMut, MatRef, Precision, Scratch, bf16, reuse};
+use rachis_kernels::{Activation, Ctx, Elem, MatRef, Precision, Scratch, bf16};
 
 use crate::cache::Kept;
 use crate::error::Result;
 use crate::layers::attention::{Around, AttentionConfig, AttentionNames, Memory, MultiHeadAttention};
 use crate::layers::feed_forward::{FeedForward, FeedForwardNames};
-use crate::layers::{Norm, NormKind};
+use crate::layers::{Norm, NormKind, matrix, matrix_as, matrix_len, matrix_mut};
 use crate::save::Tensors;
 use crate::weights::Scope;
 
@@ -93,8 +93,9 @@ pub(crate) struct Block {
 }
 
 /// A layer's working memory, for some rows: its input and output, two more of that width, one of which may hold the
-/// heads side by side, and one wide enough for the widest product.
+/// heads side by side, and one wide enough for the widest product. In each lies a [`matrix`].
 pub(crate) struct Buffers<'w> {
+    pub(crate) rows: usize,
     pub(crate) x: &'w mut [f32],
     pub(crate) y: &'w mut [f32],
     pub(crate) z: &'w mut [f32],
@@ -139,7 +140,9 @@ impl Block {
         let AttentionConfig { hidden, .. } = config.attention;
         let mixed = config.attention.query_width().max(hidden);
         let wide = config.attention.width().max(config.inner);
-        [mixed, hidden, wide].map(|width| rows * width)
+        let [y, z, wide] = [mixed, hidden, wide].map(|width| matrix_len([rows, width]));
+        // Attention to another sequence has queries there beside what it mixes.
+        [y, z, wide.max(2 * matrix_len([rows, config.attention.query_width()]))]
     }
 
     /// Elements of scratch that a call on `rows` rows needs, with up to as many in the other sequences.
@@ -205,19 +208,15 @@ impl Block {
 
     /// `z = x + attention(x)`
     fn attend<T: Elem>(&self, ctx: &Ctx, around: Around<'_>, buffers: &mut Buffers<'_>) -> Result<()> {
-        let Buffers { x, y, z, wide, scratch } = buffers;
-        let AttentionConfig { hidden, .. } = self.config.attention;
-        let (heads, width) = (&self.attention, self.config.attention.width());
-        let rows = x.len() / hidden;
-        let projected = &mut reuse::<T>(wide)[..rows * width];
-        let input = self.input(ctx, &self.attention_norm, x, y)?;
-        heads.project(ctx, scratch, input, MatMut::new(projected, rows, width)?)?;
-        let width_mixed = self.config.attention.query_width();
-        let mixed = &mut reuse::<T>(y)[..rows * width_mixed];
-        let out = MatMut::new(mixed, rows, width_mixed)?;
-        heads.mix(ctx, scratch, (projected, rows), around, out)?;
-        let ends = (MatRef::new(x, rows, hidden)?, MatMut::new(z, rows, hidden)?);
-        heads.finish(ctx, scratch, MatRef::new(mixed, rows, width_mixed)?, ends)
+        let Buffers { rows, x, y, z, wide, scratch } = buffers;
+        let config = &self.config.attention;
+        let (heads, outer) = (&self.attention, [*rows, config.hidden]);
+        let input = self.input(ctx, &self.attention_norm, (x, *rows), y)?;
+        heads.project(ctx, scratch, input, matrix_mut::<T>(wide, [*rows, config.width()])?)?;
+        let shape = [*rows, config.query_width()];
+        heads.mix(ctx, scratch, wide, around, matrix_mut::<T>(y, shape)?)?;
+        let ends = (matrix(x, outer)?, matrix_mut(z, outer)?);
+        heads.finish(ctx, scratch, matrix_as::<T>(y, shape)?, ends)
     }
 
     /// `z = x + attention(x, memory)`
@@ -228,30 +227,26 @@ impl Block {
         memory: Memory<'_>,
         buffers: &mut Buffers<'_>,
     ) -> Result<()> {
-        let Buffers { x, y, z, wide, scratch } = buffers;
-        let AttentionConfig { hidden, .. } = self.config.attention;
-        let (rows, width) = (x.len() / hidden, self.config.attention.query_width());
+        let Buffers { rows, x, y, z, wide, scratch } = buffers;
+        let outer = [*rows, self.config.attention.hidden];
+        let shape = [*rows, self.config.attention.query_width()];
         // The input may lie in y, where the mixture would.
-        let (queries, mixed) = reuse::<T>(wide).split_at_mut(rows * width);
-        let mixed = &mut mixed[..rows * width];
-        let input = self.input(ctx, norm, x, y)?;
-        let out = MatMut::new(mixed, rows, width)?;
-        heads.mix_memory(ctx, scratch, (input, queries), memory, out)?;
-        let ends = (MatRef::new(x, rows, hidden)?, MatMut::new(z, rows, hidden)?);
-        heads.finish(ctx, scratch, MatRef::new(mixed, rows, width)?, ends)
+        let (queries, mixed) = wide.split_at_mut(matrix_len(shape));
+        let input = self.input(ctx, norm, (x, *rows), y)?;
+        heads.mix_memory(ctx, scratch, (input, queries), memory, matrix_mut::<T>(mixed, shape)?)?;
+        let ends = (matrix(x, outer)?, matrix_mut(z, outer)?);
+        heads.finish(ctx, scratch, matrix_as::<T>(mixed, shape)?, ends)
     }
 
     /// `z = x + feed_forward(x)`; in parallel to the attention, whose sum is in z, `x = z + feed_forward(x)`.
     fn feed_forward<T: Elem>(&self, ctx: &Ctx, buffers: &mut Buffers<'_>) -> Result<()> {
-        let Buffers { x, y, z, wide, scratch } = buffers;
-        let (AttentionConfig { hidden, .. }, inner) = (self.config.attention, self.config.inner);
-        let rows = x.len() / hidden;
-        let wide = &mut reuse::<T>(wide)[..rows * inner];
-        let input = self.input(ctx, self.last_norm(), x, y)?;
-        self.feed_forward.widen(ctx, scratch, input, MatMut::new(wide, rows, inner)?)?;
+        let Buffers { rows, x, y, z, wide, scratch } = buffers;
+        let (outer, inner) = ([*rows, self.config.attention.hidden], [*rows, self.config.inner]);
+        let input = self.input(ctx, self.last_norm(), (x, *rows), y)?;
+        self.feed_forward.widen(ctx, scratch, input, matrix_mut::<T>(wide, inner)?)?;
         let (residual, out) = if self.config.order == Order::Parallel { (z, x) } else { (x, z) };
-        let ends = (MatRef::new(residual, rows, hidden)?, MatMut::new(out, rows, hidden)?);
-        self.feed_forward.narrow(ctx, scratch, MatRef::new(wide, rows, inner)?, ends)
+        let ends = (matrix(residual, outer)?, matrix_mut(out, outer)?);
+        self.feed_forward.narrow(ctx, scratch, matrix_as::<T>(wide, inner)?, ends)
     }
 
     /// The feed-forward block's norm.
@@ -260,15 +255,20 @@ impl Block {
     }
 
     /// What goes into a block: x, or its norm in y.
-    fn input<'a>(&self, ctx: &Ctx, norm: &Norm, x: &'a [f32], y: &'a mut [f32]) -> Result<MatRef<'a, f32>> {
-        let hidden = self.config.attention.hidden;
-        let x = MatRef::new(x, x.len() / hidden, hidden)?;
+    fn input<'a>(
+        &self,
+        ctx: &Ctx,
+        norm: &Norm,
+        (x, rows): (&'a [f32], usize),
+        y: &'a mut [f32],
+    ) -> Result<MatRef<'a, f32>> {
+        let shape = [rows, self.config.attention.hidden];
+        let x = matrix(x, shape)?;
         if self.config.order == Order::NormLast {
             return Ok(x);
         }
-        let y = &mut y[..x.rows() * hidden];
-        norm.apply(ctx, x, MatMut::new(y, x.rows(), hidden)?)?;
-        Ok(MatRef::new(y, x.rows(), hidden)?)
+        norm.apply(ctx, x, matrix_mut(y, shape)?)?;
+        matrix(y, shape)
     }
 
     /// Makes of the sum in z the block's output in x: its norm, or itself.
@@ -277,8 +277,7 @@ impl Block {
             std::mem::swap(&mut buffers.x, &mut buffers.z);
             return Ok(());
         }
-        let hidden = self.config.attention.hidden;
-        let rows = buffers.x.len() / hidden;
-        norm.apply(ctx, MatRef::new(buffers.z, rows, hidden)?, MatMut::new(buffers.x, rows, hidden)?)
+        let shape = [buffers.rows, self.config.attention.hidden];
+        norm.apply(ctx, matrix(buffers.z, shape)?, matrix_mut(buffers.x, shape)?)
     }
 }

@@ -2,11 +2,11 @@
 
 use core::ops::Range;
 
-use rachis_kernels::{Activation, Ctx, MatMut, MatRef};
+use rachis_kernels::{Activation, Ctx};
 
 use crate::error::Result;
 use crate::layers::block::Buffers;
-use crate::layers::{Embedding, Linear, Norm};
+use crate::layers::{Embedding, Linear, Norm, matrix, matrix_mut};
 use crate::save::Tensors;
 use crate::tokens::Rows;
 
@@ -74,35 +74,34 @@ impl Embeddings {
         segments: &[u32],
         buffers: &mut Buffers<'_>,
     ) -> Result<()> {
-        let Buffers { x, y, wide, scratch, .. } = buffers;
-        let count = group.len();
-        let hidden = x.len() / count.max(1);
+        let Buffers { rows: count, x, y, wide, scratch, .. } = buffers;
+        let hidden = self.projection.as_ref().map_or(self.width(), Linear::outputs);
+        let shape = [*count, hidden];
         let ids = &rows.ids[group.clone()];
         let (sum, normed) = match &self.norm {
-            Some(norm) => (&mut y[..count * hidden], Some((norm, &mut **x))),
+            Some(norm) => (&mut **y, Some((norm, &mut **x))),
             None => (&mut **x, None),
         };
         if let Some(projection) = &self.projection {
-            let width = self.width();
-            let narrow = &mut wide[..count * width];
-            self.tokens.lookup(ctx, ids, MatMut::new(narrow, count, width)?)?;
-            let (narrow, out) = (MatRef::new(narrow, count, width)?, MatMut::new(sum, count, hidden)?);
+            let narrow = [*count, self.width()];
+            self.tokens.lookup(ctx, ids, matrix_mut::<f32>(wide, narrow)?)?;
+            let (narrow, out) = (matrix(wide, narrow)?, matrix_mut::<f32>(sum, shape)?);
             projection.apply(ctx, scratch, narrow, (Activation::Identity, None), out)?;
         } else {
-            self.tokens.lookup(ctx, ids, MatMut::new(sum, count, hidden)?)?;
+            self.tokens.lookup(ctx, ids, matrix_mut::<f32>(sum, shape)?)?;
         }
         if let Some(PositionEmbedding { table, counting }) = &self.positions {
             let positions = match counting {
                 Counting::Absolute => &rows.positions,
                 Counting::Real => &rows.counts,
             };
-            table.add(ctx, &positions[group.clone()], MatMut::new(sum, count, hidden)?)?;
+            table.add(ctx, &positions[group.clone()], matrix_mut::<f32>(sum, shape)?)?;
         }
         if let Some(table) = &self.segments {
-            table.add(ctx, &segments[group], MatMut::new(sum, count, hidden)?)?;
+            table.add(ctx, &segments[group], matrix_mut::<f32>(sum, shape)?)?;
         }
         if let Some((norm, x)) = normed {
-            norm.apply(ctx, MatRef::new(sum, count, hidden)?, MatMut::new(x, count, hidden)?)?;
+            norm.apply(ctx, matrix(sum, shape)?, matrix_mut(x, shape)?)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use rachis_kernels::{Activation, Ctx, MatMut, MatRef, Scratch, Span};
+use rachis_kernels::{Activation, Ctx, MatRef, Scratch, Span};
 
 use crate::cache::{CrossKeys, KeptKeys};
 use crate::error::Result;
@@ -11,7 +11,7 @@ use crate::layers::block::{Block, BlockConfig, BlockNames, Buffers};
 use crate::layers::embeddings::Embeddings;
 use crate::layers::groups::{GroupSpans, group_rows, groups, within};
 use crate::layers::positions::{Places, Positions, Prepared};
-use crate::layers::{Linear, Norm};
+use crate::layers::{Linear, Norm, matrix, matrix_len, matrix_mut};
 use crate::save::Tensors;
 use crate::session::{Observer, SequenceOutput};
 use crate::stop::Stop;
@@ -141,10 +141,11 @@ impl Stack {
     pub(crate) fn sizes(&self, ctx: &Ctx, (rows, end): (usize, usize)) -> [usize; 5] {
         let (group, table) = (group_rows(ctx, rows, end), self.embeddings.width());
         let [y, z, wide] = Block::sizes(&self.config, group);
-        let x = rows * self.hidden_dim();
+        let x = matrix_len([rows, self.hidden_dim()]);
+        let wide = wide.max(matrix_len([group, table]));
         // Before a projection, z has all rows.
         let z = if self.projection.is_some() { x } else { z };
-        [x.max(rows * table), y, z, wide.max(group * table), self.positions.room(rows, end)]
+        [x.max(matrix_len([rows, table])), y, z, wide, self.positions.room(rows, end)]
     }
 
     /// Elements of scratch that a call on `rows` rows needs, with up to as many in the other sequences.
@@ -154,7 +155,7 @@ impl Stack {
         projections.map(|projection| projection.scratch_len(ctx, rows, 0)).fold(blocks, usize::max)
     }
 
-    /// Runs the layers; the output is `[rows, output_dim]` at the start of the room's first piece.
+    /// Runs the layers; the output is the [`matrix`] `[rows, output_dim]` at the start of the room's first piece.
     pub(crate) fn run(
         &self,
         ctx: &Ctx,
@@ -166,12 +167,14 @@ impl Stack {
         let (rows, segments, hidden) = (scene.rows, scene.segments, self.hidden_dim());
         let count = rows.len();
         let _span = trace::stack(count);
-        let x = &mut table_x[..count * hidden];
-        let elements = |group: &Range<usize>| group.start * hidden..group.end * hidden;
+        let len = |rows: usize| matrix_len([rows, hidden]);
+        let x = &mut table_x[..len(count)];
+        let elements = |group: &Range<usize>| len(group.start)..len(group.end);
 
         for group in groups(ctx, &rows.spans) {
             let x = &mut x[elements(&group)];
-            self.embeddings.apply(ctx, (rows, group), segments, &mut Buffers { x, y, z, wide, scratch })?;
+            let buffers = &mut Buffers { rows: group.len(), x, y, z, wide, scratch };
+            self.embeddings.apply(ctx, (rows, group), segments, buffers)?;
         }
         let keys = scene.kept.as_ref().map_or(&rows.positions[..], |kept| kept.positions);
         let prepared = self.positions.prepare(Places { queries: &rows.positions, keys }, positions)?;
@@ -179,34 +182,34 @@ impl Stack {
         for i in 0..=self.blocks.len() {
             stop.check()?;
             if let Some(observe) = observer.as_mut() {
-                observe(i, SequenceOutput { data: MatRef::new(x, count, hidden)?, rows });
+                observe(i, SequenceOutput { data: matrix(x, [count, hidden])?, rows });
             }
             let Some(block) = self.blocks.get(i) else { break };
             let _span = trace::layer(i);
             for group in groups(ctx, &rows.spans) {
                 stop.check()?;
-                let (x, z) = (&mut x[elements(&group)], &mut z[..group.len() * hidden]);
+                let (x, z) = (&mut x[elements(&group)], &mut z[..len(group.len())]);
                 let positions = prepared.of(&group, scene.kept.is_none());
                 let (around, memory) = scene.around((i, &group), positions, self.config.causal, spans);
-                block.apply(ctx, around, memory, Buffers { x, y, z, wide, scratch })?;
+                let rows = group.len();
+                block.apply(ctx, around, memory, Buffers { rows, x, y, z, wide, scratch })?;
             }
         }
 
         if let Some(norm) = &self.norm {
             for group in groups(ctx, &rows.spans) {
-                let (x, z) = (&mut x[elements(&group)], &mut z[..group.len() * hidden]);
+                let (x, z) = (&mut x[elements(&group)], &mut z[..len(group.len())]);
                 z.copy_from_slice(x);
-                let count = group.len();
-                norm.apply(ctx, MatRef::new(z, count, hidden)?, MatMut::new(x, count, hidden)?)?;
+                let shape = [group.len(), hidden];
+                norm.apply(ctx, matrix(z, shape)?, matrix_mut(x, shape)?)?;
             }
         }
         if let Some(projection) = &self.projection {
-            let z = &mut z[..count * hidden];
+            let z = &mut z[..len(count)];
             z.copy_from_slice(x);
-            let width = self.output_dim();
-            let out = MatMut::new(&mut table_x[..count * width], count, width)?;
+            let out = matrix_mut::<f32>(table_x, [count, self.output_dim()])?;
             let plain = (Activation::Identity, None);
-            projection.apply(ctx, scratch, MatRef::new(z, count, hidden)?, plain, out)?;
+            projection.apply(ctx, scratch, matrix(z, [count, hidden])?, plain, out)?;
         }
         Ok(())
     }
