@@ -27,10 +27,6 @@ pub(crate) use tiles::{Pairs, Rows, Shape, Streamed, TileUnit};
 /// Columns of the output, and rows, in two tiles by two.
 pub(crate) const SIDE: usize = 32;
 
-/// Rows of the output whose sums are finished at a time: fewer leave an activation waiting for itself, more leave the
-/// first-level cache.
-const CHUNK: usize = 4 * SIDE;
-
 /// Rows of activations from which on it pays to copy weights that straddle cache lines rather than load them so again
 /// and again.
 const COPY_FROM: usize = 256;
@@ -97,12 +93,11 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
         let (packed, rest) = scratch.split_at_mut(blocking.packed_len());
         let (weights, rest) = rest.split_at_mut(fused * depth.min(at_a_time) * parts * block_len(SIDE));
         let (next_weights, rest) = rest.split_at_mut(weights.len());
-        let chunk = CHUNK.min(blocking.lanes);
-        let sums = &mut rest[..fused * blocking.lanes.next_multiple_of(chunk) * SIDE];
+        let sums = &mut rest[..fused * blocking.lanes * SIDE];
         let (staying, of_matrix) = (staying(depth, parts), sums.len() / fused);
         let waiting = fused > 1 || depth > staying;
         let mut products =
-            Products { unit, layout, depth, parts, fused, chunk, waiting, packed, weights, sums, of_matrix };
+            Products { unit, layout, depth, parts, fused, waiting, packed, weights, sums, of_matrix };
         let mut chores = Chores::new(word, parts, next_weights);
         for rows in steps(blocking.rows(index), blocking.lanes) {
             products.pack(s, word, product.activations(), rows.clone());
@@ -184,8 +179,6 @@ struct Products<'a> {
     parts: usize,
     /// Matrices that are multiplied before a result is stored.
     fused: usize,
-    /// Rows whose sums are finished at a time.
-    chunk: usize,
     /// Whether sums wait in memory for other blocks or matrices.
     waiting: bool,
     /// Panels of 32 rows of activations, block after block in each.
@@ -250,12 +243,12 @@ impl Products<'_> {
                     (rows, weights, most * block_len(SIDE), Streamed::Rows)
                 }
             };
-            let (at, stride) = self.sums_of(panel.start);
-            let sums = &mut self.sums[part * self.of_matrix + at..];
+            let at = part * self.of_matrix + self.sums_at(panel.start);
+            let sums = &mut self.sums[at..];
             if blocks.start == 0 {
                 self.unit.zero();
             } else {
-                self.unit.load(shape, sums, stride);
+                self.unit.load(shape, sums, SIDE);
             }
             let of_panel = Blocks { rows: rows_of, pairs, block, shape, streamed };
             if most > 1 {
@@ -266,36 +259,31 @@ impl Products<'_> {
             } else {
                 of_panel.multiply(&self.unit, || chores.ask(s));
             }
-            self.unit.store(shape, sums, stride);
-            if complete && (panel.end.is_multiple_of(self.chunk) || panel.end == rows.len()) {
-                self.finish(s, columns, rows.start, panel.start / self.chunk * self.chunk..panel.end);
+            self.unit.store(shape, sums, SIDE);
+            if complete {
+                self.finish(s, columns, rows.start, panel);
             }
         }
     }
 
-    /// Where the sums of a panel of rows are in those of a matrix, and elements between their rows. They are kept where
-    /// others come before they are finished.
+    /// Where the sums of a panel of rows are in those of a matrix. They are kept where others come before they are
+    /// finished.
     #[inline(always)]
-    fn sums_of(&self, start: usize) -> (usize, usize) {
-        let (within, chunk) = (start % self.chunk, self.chunk);
-        let start = if self.waiting { start } else { within };
-        match self.layout {
-            Layout::Nk => ((start - within) * SIDE + within, chunk),
-            Layout::Kn => (start * SIDE, SIDE),
-        }
+    fn sums_at(&self, start: usize) -> usize {
+        if self.waiting { start * SIDE } else { 0 }
     }
 
-    /// Finishes the sums of some columns and a chunk of the rows from `first` on.
+    /// Finishes the sums of some columns and a panel of the rows from `first` on.
     #[inline(always)]
-    fn finish(&mut self, s: Avx512, columns: &Columns<'_>, first: usize, chunk: Range<usize>) {
+    fn finish(&mut self, s: Avx512, columns: &Columns<'_>, first: usize, panel: Range<usize>) {
         let Columns { product, group, column, n, .. } = columns;
-        let (at, stride) = self.sums_of(chunk.start);
+        let at = self.sums_at(panel.start);
         let orientation = match self.layout {
             Layout::Nk => Orientation::Turned,
             Layout::Kn => Orientation::Straight,
         };
-        let (m, block) = (first + chunk.start..first + chunk.end, self.of_matrix);
-        let sums = Sums { orientation, m, n: n.clone(), stride, data: &mut self.sums[at..], block };
+        let (m, block) = (first + panel.start..first + panel.end, self.of_matrix);
+        let sums = Sums { orientation, m, n: n.clone(), stride: SIDE, data: &mut self.sums[at..], block };
         // SAFETY: `Blocking` gives each share its own rows and columns of every part.
         unsafe { finish(s, product, group, *column, sums) };
     }
