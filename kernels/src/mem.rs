@@ -2,6 +2,7 @@
 
 use crate::elem::Elem;
 use crate::isa::{LANES, Simd};
+use crate::view::{AnySlice, any};
 
 /// The elements `at .. at + 16` of `from`, or as many as there are; missing lanes are zero.
 #[inline(always)]
@@ -16,6 +17,12 @@ pub(crate) fn load<S: Simd, T: Elem>(s: S, from: &[T], at: usize) -> S::F32 {
         // SAFETY: the array has 16 elements.
         unsafe { T::load(s, lanes.as_ptr()) }
     }
+}
+
+/// The same of a slice whose storage type is known at run time.
+#[inline(always)]
+pub(crate) fn load_any<S: Simd>(s: S, from: AnySlice<'_>, at: usize) -> S::F32 {
+    any!(AnySlice, from, from => load(s, from, at))
 }
 
 /// Stores into the elements `at .. at + 16` of `to`, or as many as there are.

@@ -13,7 +13,7 @@ use crate::elem::Elem;
 use crate::error::{Result, check};
 use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
-use crate::view::{AnySlice, MatMut, MatRef, any};
+use crate::view::{AnySlice, MatMut, MatRef};
 
 /// Operands of [`layer_norm_rows`] and [`rms_norm_rows`].
 #[derive(Debug)]
@@ -166,10 +166,7 @@ impl<S: Simd> Learned<S> {
 /// 16 columns of a row that there may be. Not a closure in `map`, which may be left out of line, and its loads with it.
 #[inline(always)]
 fn load<S: Simd>(s: S, row: Option<AnySlice<'_>>, at: usize) -> Option<S::F32> {
-    match row {
-        Some(row) => Some(any!(AnySlice, row, row => mem::load(s, row, at))),
-        None => None,
-    }
+    Some(mem::load_any(s, row?, at))
 }
 
 /// Some rows of a matrix, in whole vectors and the rest.

@@ -5,7 +5,7 @@ use rachis_kernels::Ctx;
 use crate::backbone::private::Forward;
 use crate::decoder::private::Stacks;
 use crate::error::Result;
-use crate::layers::{Embedding, LogitsHead, Room, Scene, Stack, matrix, matrix_len};
+use crate::layers::{Embedding, LogitsHead, Room, Scene, Stack};
 use crate::save::Tensors;
 use crate::session::{self, Observer, Plan, SequenceOutput, Session, carve};
 use crate::tokens::{First, Tokens};
@@ -51,9 +51,7 @@ impl Forward for CausalParts {
         let pieces = carve(&mut work.hidden, stack.sizes(ctx, (rows, work.rows.end())))?;
         let room = Room { pieces, scratch: &mut work.scratch, spans: &mut work.group, stop };
         ctx.enter(|| stack.run(ctx, Scene::of(&work.rows), room, observer))?;
-        let shape = [rows, stack.output_dim()];
-        let x = work.hidden.take(matrix_len(shape))?;
-        Ok(SequenceOutput { data: matrix(x, shape)?, rows: &work.rows })
+        work.output(stack)
     }
 }
 

@@ -4,7 +4,7 @@ use rachis_kernels::MatRef;
 
 use crate::cache::{CacheLayout, CacheOptions};
 use crate::error::{Result, request};
-use crate::layers::{Room, Scene, SceneMemory, Stack, matrix, matrix_len};
+use crate::layers::{Room, Scene, SceneMemory, Stack, matrix};
 use crate::session::{Model, Plan, SequenceOutput, Session, carve};
 use crate::tokens::{First, Tokens};
 
@@ -118,9 +118,7 @@ pub trait Decoder: Model + private::Stacks {
             stack.run(ctx, scene, Room { pieces, scratch, spans: group, stop }, None)
         })?;
         cache.commit();
-        let shape = [rows, stack.output_dim()];
-        let x = work.hidden.take(matrix_len(shape))?;
-        Ok(SequenceOutput { data: matrix(x, shape)?, rows: &work.rows })
+        work.output(stack)
     }
 
     /// Logits `[rows, vocabulary_size]` of rows of the decoder's output, copied out of the session first: all of

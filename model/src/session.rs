@@ -9,7 +9,7 @@ use rachis_kernels::{Ctx, MatRef, Scratch, Span};
 use crate::cache::KvCache;
 use crate::config::DtypePolicy;
 use crate::error::{Result, request, try_reserve};
-use crate::layers::{GroupSpans, Stack};
+use crate::layers::{GroupSpans, Stack, matrix, matrix_len};
 use crate::stop::Stop;
 use crate::tokens::Rows;
 
@@ -45,6 +45,15 @@ pub(crate) struct Workspace {
     pub(crate) segments: Vec<u32>,
     /// Of the sequences in a layer now.
     pub(crate) group: GroupSpans,
+}
+
+impl Workspace {
+    /// What a stack has left at the start of the activations for the rows of the call.
+    pub(crate) fn output(&mut self, stack: &Stack) -> Result<SequenceOutput<'_>> {
+        let shape = [self.rows.len(), stack.output_dim()];
+        let x = self.hidden.take(matrix_len(shape))?;
+        Ok(SequenceOutput { data: matrix(x, shape)?, rows: &self.rows })
+    }
 }
 
 /// The working memory that a model needs for requests up to some size, in elements of f32.

@@ -93,8 +93,8 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
         let (packed, rest) = scratch.split_at_mut(blocking.packed_len());
         let (weights, rest) = rest.split_at_mut(fused * depth.min(at_a_time) * parts * block_len(SIDE));
         let (next_weights, rest) = rest.split_at_mut(weights.len());
-        let sums = &mut rest[..fused * blocking.lanes * SIDE];
-        let (staying, of_matrix) = (staying(depth, parts), sums.len() / fused);
+        let (staying, of_matrix) = (staying(depth, parts), blocking.lanes * SIDE);
+        let sums = &mut rest[..fused * of_matrix];
         let waiting = fused > 1 || depth > staying;
         let mut products =
             Products { unit, layout, depth, parts, fused, waiting, packed, weights, sums, of_matrix };

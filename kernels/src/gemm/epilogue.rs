@@ -98,7 +98,7 @@ fn activate<S: Simd>(s: S, part: &Part<'_>, p: usize, sums: &mut Sums<'_>) {
         let row = &mut own[i * sums.stride..][..lanes];
         if let Some(bias) = part.bias {
             for at in (0..lanes).step_by(LANES) {
-                let y = s.add(mem::load(s, row, at), load_bias(s, bias, sums.n.start + at));
+                let y = s.add(mem::load(s, row, at), mem::load_any(s, bias, sums.n.start + at));
                 mem::store(s, row, at, y);
             }
         }
@@ -111,11 +111,6 @@ fn activate<S: Simd>(s: S, part: &Part<'_>, p: usize, sums: &mut Sums<'_>) {
             }
         }
     }
-}
-
-#[inline(always)]
-fn load_bias<S: Simd>(s: S, bias: AnySlice<'_>, at: usize) -> S::F32 {
-    any!(AnySlice, bias, bias => mem::load(s, bias, at))
 }
 
 /// `y` with the 16 columns from `at` on of a row's residual.
@@ -133,20 +128,23 @@ fn store<S: Simd, C: Elem>(
     residual: Option<MatRef<'_, C>>,
     out: &mut MatMut<'_, C>,
 ) {
-    let bias = plain(group);
-    if bias.is_none() {
-        for (p, part) in group.iter().enumerate() {
-            activate(s, part, p, sums);
+    let bias = match plain(group) {
+        Some(bias) => bias,
+        None => {
+            for (p, part) in group.iter().enumerate() {
+                activate(s, part, p, sums);
+            }
+            None
         }
-    }
-    let bias = bias.flatten();
+    };
     for i in 0..out.rows() {
         let row = &sums.data[i * sums.stride..][..out.cols().next_multiple_of(LANES)];
         let residual = residual.map(|residual| residual.row(i));
         let to = out.row_mut(i);
         for at in (0..to.len()).step_by(LANES) {
             let y = mem::load(s, row, at);
-            let y = if let Some(bias) = bias { s.add(y, load_bias(s, bias, sums.n.start + at)) } else { y };
+            let y =
+                if let Some(bias) = bias { s.add(y, mem::load_any(s, bias, sums.n.start + at)) } else { y };
             mem::store(s, to, at, added(s, y, residual, at));
         }
     }
@@ -184,7 +182,7 @@ fn turned<S: Simd>(
     // SAFETY: 16 elements from each multiple of the stride are in `from`.
     let mut block = unsafe { s.load_turned(from.as_ptr().cast(), sums.stride * size_of::<f32>()) };
     if let Some(bias) = bias {
-        let bias = load_bias(s, bias, sums.n.start + at);
+        let bias = mem::load_any(s, bias, sums.n.start + at);
         for y in &mut block {
             *y = s.add(*y, bias);
         }
