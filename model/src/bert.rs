@@ -169,8 +169,9 @@ impl Forward for BertParts {
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
         let rows = session::rows(batch, (seq, self.positions))?;
         let pooler = self.pooler.as_ref().map_or(0, |pooler| pooler.scratch_len(ctx, batch, 0));
-        let scratch = self.stack.scratch_len(ctx, rows).max(pooler);
-        Ok(Plan { hidden: self.sizes(ctx, (rows, seq), batch).iter().sum(), scratch })
+        let plan = Plan::of(&self.stack, ctx, (rows, seq));
+        let hidden = self.sizes(ctx, (rows, seq), batch).iter().sum();
+        Ok(Plan { hidden, scratch: plan.scratch.max(pooler), ..plan })
     }
 
     fn run<'s>(
@@ -185,9 +186,9 @@ impl Forward for BertParts {
         let sizes = self.sizes(ctx, (rows, work.rows.end()), batch);
         let [x, y, z, wide, positions, first, pooled] = carve(&mut work.hidden, sizes)?;
         let (tokens, segments) = (&work.rows, &work.segments);
-        let (scratch, spans) = (&mut work.scratch, &mut work.group);
+        let threads = &mut work.threads;
         ctx.enter(|| -> Result<()> {
-            let room = Room { pieces: [&mut *x, y, z, wide, positions], scratch, spans, stop };
+            let room = Room { pieces: [&mut *x, y, z, wide, positions], threads, stop };
             self.stack.run(ctx, Scene { segments, ..Scene::of(tokens) }, room, observer)?;
             let Some(pooler) = &self.pooler else { return Ok(()) };
             let x = matrix(x, [rows, hidden])?;
@@ -195,7 +196,7 @@ impl Forward for BertParts {
                 to.copy_from_slice(x.row(span.queries.start));
             }
             let (first, pooled) = (MatRef::new(first, batch, hidden)?, MatMut::new(pooled, batch, hidden)?);
-            pooler.apply(ctx, scratch, first, (Activation::Tanh, None), pooled)
+            pooler.apply(ctx, &mut threads.caller.scratch, first, (Activation::Tanh, None), pooled)
         })?;
         let [x, .., pooled] = carve(&mut work.hidden, sizes)?;
         let x = matrix(x, [rows, hidden])?;

@@ -49,7 +49,7 @@ impl Forward for CausalParts {
         work.rows.fill(tokens, (stack.vocabulary_size(), self.positions), First::IfReal)?;
         let rows = work.rows.len();
         let pieces = carve(&mut work.hidden, stack.sizes(ctx, (rows, work.rows.end())))?;
-        let room = Room { pieces, scratch: &mut work.scratch, spans: &mut work.group, stop };
+        let room = Room { pieces, threads: &mut work.threads, stop };
         ctx.enter(|| stack.run(ctx, Scene::of(&work.rows), room, observer))?;
         work.output(stack)
     }

@@ -67,15 +67,15 @@ pub trait Decoder: Model + private::Stacks {
         let (rows, end) = (work.source.len(), work.source.end());
         let mut pieces = carve(&mut work.hidden, encoder.sizes(ctx, (rows, end)))?;
         let width = encoder.output_dim();
-        let (scratch, spans, source) = (&mut work.scratch, &mut work.group, &work.source);
+        let (threads, source) = (&mut work.threads, &work.source);
         ctx.enter(|| -> Result<()> {
             let scene = Scene::of(source);
-            let room = Room { pieces: pieces.each_mut().map(|piece| &mut **piece), scratch, spans, stop };
+            let room = Room { pieces: pieces.each_mut().map(|piece| &mut **piece), threads, stop };
             encoder.run(ctx, scene, room, None)?;
             let states = matrix(pieces[0], [rows, width])?;
             for (i, block) in decoder.blocks.iter().enumerate() {
                 stop.check()?;
-                block.project_memory(ctx, scratch, states, &mut keys.layer(i))?;
+                block.project_memory(ctx, &mut threads.caller.scratch, states, &mut keys.layer(i))?;
             }
             Ok(())
         })?;
@@ -110,12 +110,12 @@ pub trait Decoder: Model + private::Stacks {
         cache.extend(sequences, &work.rows)?;
         let rows = work.rows.len();
         let pieces = carve(&mut work.hidden, stack.sizes(ctx, (rows, cache.end())))?;
-        let (scratch, group, new) = (&mut work.scratch, &mut work.group, &work.rows);
+        let (threads, new) = (&mut work.threads, &work.rows);
         ctx.enter(|| {
             let (kept, cross) = cache.kept()?;
             let memory = cross.map(|(kept, spans)| SceneMemory { states: None, spans, kept });
             let scene = Scene { kept: Some(kept), memory, ..Scene::of(new) };
-            stack.run(ctx, scene, Room { pieces, scratch, spans: group, stop }, None)
+            stack.run(ctx, scene, Room { pieces, threads, stop }, None)
         })?;
         cache.commit();
         work.output(stack)
@@ -129,7 +129,7 @@ pub trait Decoder: Model + private::Stacks {
     fn logits(&self, session: &mut Session<'_>, rows: MatRef<'_, f32>, logits: &mut [f32]) -> Result<()> {
         session.compute_in(self.dtype());
         let Session { call: ctx, work, .. } = session;
-        self.head().apply(ctx, &mut work.scratch, rows, logits)
+        self.head().apply(ctx, &mut work.threads.caller.scratch, rows, logits)
     }
 }
 
@@ -156,7 +156,8 @@ impl Session<'_> {
         self.cache.start(layout(stack, model.has_encoder()), options, self.call.precision())?;
         let plan = Plan::of(stack, &self.call, (sequences, capacity));
         let head = model.head().scratch_len(&self.call, sequences);
-        self.reserve_plan(Plan { scratch: plan.scratch.max(head), ..plan }, (sequences, 1))
+        // Steps share every product.
+        self.reserve_plan(Plan { scratch: plan.scratch.max(head), apart: (0, 0), ..plan }, (sequences, 1))
     }
 
     /// Forgets the tokens of a sequence.

@@ -19,7 +19,7 @@ pub use embedding::Embedding;
 pub(crate) use embedding::shared_table;
 pub(crate) use embeddings::{Counting, Embeddings, PositionEmbedding};
 pub(crate) use feed_forward::FeedForwardNames;
-pub(crate) use groups::GroupSpans;
+pub(crate) use groups::{Own, Threads};
 pub use head::LogitsHead;
 pub(crate) use head::{UNTIED_HEAD, head_weight};
 pub(crate) use linear::Linear;

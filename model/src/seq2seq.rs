@@ -58,7 +58,8 @@ impl Forward for Seq2SeqParts {
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
         let rows = session::rows(batch, (seq, self.positions))?;
         let scratch = self.encoder.scratch_len(ctx, rows).max(self.decoder.scratch_len(ctx, rows));
-        Ok(Plan { hidden: self.sizes(ctx, (rows, seq), (rows, seq)).iter().sum(), scratch })
+        let hidden = self.sizes(ctx, (rows, seq), (rows, seq)).iter().sum();
+        Ok(Plan { hidden, scratch, apart: self.encoder.apart(ctx, (rows, seq)) })
     }
 
     fn run<'s>(
@@ -84,7 +85,7 @@ impl Forward for Seq2SeqParts {
         let (from, to) = (work.source.len(), work.rows.len());
         let sizes = self.sizes(ctx, (from, work.source.end()), (to, work.rows.end()));
         let (source, rows, cross) = (&work.source, &work.rows, &work.cross);
-        let (scratch, spans) = (&mut work.scratch, &mut work.group);
+        let threads = &mut work.threads;
         let [states, x, y, z, wide, positions, keys] = carve(&mut work.hidden, sizes)?;
         let width = encoder.output_dim();
         ctx.enter(|| -> Result<()> {
@@ -94,7 +95,7 @@ impl Forward for Seq2SeqParts {
                 }
             };
             let pieces = [&mut *states, &mut *y, &mut *z, &mut *wide, &mut *positions];
-            encoder.run(ctx, Scene::of(source), Room { pieces, scratch, spans, stop }, Some(&mut observe))?;
+            encoder.run(ctx, Scene::of(source), Room { pieces, threads, stop }, Some(&mut observe))?;
             let mut observe = |layer: usize, output: SequenceOutput<'_>| {
                 if let Some(observe) = observer.as_mut() {
                     observe(Tower::Decoder, layer, output);
@@ -103,7 +104,7 @@ impl Forward for Seq2SeqParts {
             let kept = CrossKeys::shared(keys, ctx.precision(), [from, decoder.config.attention.key_width()]);
             let states = Some(matrix(states, [from, width])?);
             let memory = Some(SceneMemory { states, spans: cross, kept });
-            let room = Room { pieces: [x, y, z, wide, positions], scratch, spans, stop };
+            let room = Room { pieces: [x, y, z, wide, positions], threads, stop };
             decoder.run(ctx, Scene { memory, ..Scene::of(rows) }, room, Some(&mut observe))
         })?;
         let [states, x, ..] = carve(&mut work.hidden, sizes)?;

@@ -9,7 +9,7 @@ use rachis_kernels::{Ctx, MatRef, Scratch, Span};
 use crate::cache::KvCache;
 use crate::config::DtypePolicy;
 use crate::error::{Result, request, try_reserve};
-use crate::layers::{GroupSpans, Stack, matrix, matrix_len};
+use crate::layers::{Own, Stack, Threads, matrix, matrix_len};
 use crate::stop::Stop;
 use crate::tokens::Rows;
 
@@ -35,16 +35,14 @@ pub struct Session<'p> {
 pub(crate) struct Workspace {
     /// Activations between kernels.
     pub(crate) hidden: Scratch,
-    /// What kernels need within a call.
-    pub(crate) scratch: Scratch,
+    /// What kernels need within a call, and the sequences in a layer now.
+    pub(crate) threads: Threads,
     pub(crate) rows: Rows,
     /// Of the sequences that a decoder attends to, with the rows of both.
     pub(crate) source: Rows,
     pub(crate) cross: Vec<Span>,
     /// The rows' segments.
     pub(crate) segments: Vec<u32>,
-    /// Of the sequences in a layer now.
-    pub(crate) group: GroupSpans,
 }
 
 impl Workspace {
@@ -63,18 +61,23 @@ pub struct Plan {
     pub(crate) hidden: usize,
     /// Scratch within kernels.
     pub(crate) scratch: usize,
+    /// The same for each of so many other threads, where they take sequences through layers by themselves.
+    pub(crate) apart: (usize, usize),
 }
 
 impl Plan {
     /// For a stack and so many rows, at positions less than `end`.
     pub(crate) fn of(stack: &Stack, ctx: &Ctx, (rows, end): (usize, usize)) -> Plan {
-        Plan { hidden: stack.sizes(ctx, (rows, end)).iter().sum(), scratch: stack.scratch_len(ctx, rows) }
+        let hidden = stack.sizes(ctx, (rows, end)).iter().sum();
+        Plan { hidden, scratch: stack.scratch_len(ctx, rows), apart: stack.apart(ctx, (rows, end)) }
     }
 
     /// Bytes of activations and kernel scratch.
     pub fn bytes(&self) -> usize {
         let line = |len: usize| len.div_ceil(16).saturating_mul(64);
-        line(self.hidden).saturating_add(line(self.scratch))
+        let (others, apart) = self.apart;
+        let threads = line(self.scratch).saturating_add(line(apart).saturating_mul(others));
+        line(self.hidden).saturating_add(threads)
     }
 }
 
@@ -93,13 +96,9 @@ pub trait Model {
 impl<'p> Session<'p> {
     /// A session without working memory yet.
     pub fn new(ctx: Ctx<'p>) -> Session<'p> {
-        Session {
-            ctx,
-            call: ctx,
-            work: Workspace::default(),
-            cache: KvCache::default(),
-            stop: Stop::default(),
-        }
+        let mut work = Workspace::default();
+        work.threads.others.resize_with(ctx.threads() - 1, Own::default);
+        Session { ctx, call: ctx, work, cache: KvCache::default(), stop: Stop::default() }
     }
 
     /// The context that requests run in.
@@ -134,14 +133,18 @@ impl<'p> Session<'p> {
     }
 
     pub(crate) fn reserve_plan(&mut self, plan: Plan, (batch, seq): (usize, usize)) -> Result<()> {
-        let Workspace { hidden, scratch, rows, source, cross, segments, group } = &mut self.work;
+        let Workspace { hidden, threads, rows, source, cross, segments } = &mut self.work;
         hidden.reserve(plan.hidden)?;
-        scratch.reserve(plan.scratch)?;
+        threads.caller.scratch.reserve(plan.scratch)?;
+        let (others, apart) = plan.apart;
+        for own in threads.others.iter_mut().take(others) {
+            own.scratch.reserve(apart)?;
+            own.spans.try_reserve(batch)?;
+        }
+        threads.caller.spans.try_reserve(batch)?;
         rows.try_reserve(batch, seq)?;
         source.try_reserve(batch, seq)?;
         try_reserve(cross, batch)?;
-        try_reserve(&mut group.own, batch)?;
-        try_reserve(&mut group.memory, batch)?;
         try_reserve(segments, batch.saturating_mul(seq))
     }
 
@@ -152,7 +155,9 @@ impl<'p> Session<'p> {
 
     /// Bytes of activations and kernel scratch held now.
     pub fn workspace_bytes(&self) -> usize {
-        self.work.hidden.bytes() + self.work.scratch.bytes()
+        let Threads { caller, others } = &self.work.threads;
+        let scratch = others.iter().chain([caller]).map(|own| own.scratch.bytes()).sum::<usize>();
+        self.work.hidden.bytes() + scratch
     }
 }
 

@@ -181,7 +181,7 @@ fn batches_and_padding_do_not_change_a_bit() {
     }
 }
 
-/// More rows than go through a layer together: sequences of every length in turn, some of them padded in the middle.
+/// More rows than go through a layer together, and sequences for several threads to take by themselves.
 #[test]
 fn large_batches_do_not_change_a_bit() {
     let lengths: Vec<usize> = (0..24).map(|i| [80, 7, 61, 33, 1, 80][i % 6]).collect();
@@ -189,13 +189,13 @@ fn large_batches_do_not_change_a_bit() {
     let all = ids.concat();
     let sum: usize = lengths.iter().sum();
     assert!(sum > 1000, "{sum} rows are few groups");
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let pools = [2, 3].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
     for model in subjects() {
         let model = model.as_ref();
         for_each_level(Level::supported(), |level| {
             let ctx = Ctx::new(level).unwrap();
             let expected: Vec<_> = ids.iter().map(|ids| alone(model, ctx, ids)).collect();
-            for pool in [None, Some(&pool)] {
+            for pool in [None, Some(&pools[0]), Some(&pools[1])] {
                 let mut session = Session::new(ctx.with_pool(pool));
                 session.reserve(model, 24, 80).unwrap();
                 let reserved = session.workspace_bytes();
@@ -218,8 +218,8 @@ fn threads_do_not_change_a_bit() {
         Box::new(BertBackbone::random(sizes.bert(), 3).unwrap()),
         Box::new(OptBackbone::random(sizes.opt(), 3).unwrap()),
     ];
-    // 40 rows and more by 256 by 256 are work for two.
-    let lengths = [23, 7, 10];
+    // 60 rows by 256 by 256 are work for three; two take sequences of their own.
+    let lengths = [23, 7, 30];
     let ids = sequences(&lengths).concat();
     let tokens = Tokens::ragged(&ids, &lengths);
     for model in models {

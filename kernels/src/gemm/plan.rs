@@ -166,7 +166,7 @@ impl Plan {
     pub(super) fn scratch_len(&self, ctx: &Ctx, threads: usize, dims: &Dims) -> usize {
         match self.method {
             Method::Thin(_) => thin::Cut::new(threads, dims).scratch_len(),
-            _ => self.blocking(ctx, threads, dims).scratch_len(),
+            _ => self.blocking(ctx, threads, dims).most_scratch_len(),
         }
     }
 

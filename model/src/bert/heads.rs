@@ -76,7 +76,7 @@ impl BertPretrainingHeads {
         session.compute_in(self.dtype);
         let Session { call: ctx, work, .. } = session;
         let (a, b) = work.hidden.take(2 * count * hidden)?.split_at_mut(count * hidden);
-        let scratch = &mut work.scratch;
+        let scratch = &mut work.threads.caller.scratch;
         head.transform.apply(ctx, scratch, rows, (head.activation, None), MatMut::new(a, count, hidden)?)?;
         head.norm.apply(ctx, MatRef::new(a, count, hidden)?, MatMut::new(b, count, hidden)?)?;
         head.decoder.apply(ctx, scratch, MatRef::new(b, count, hidden)?, logits)
@@ -96,7 +96,7 @@ impl BertPretrainingHeads {
         let head = self.next_sentence.as_ref().ok_or_else(missing)?;
         session.compute_in(self.dtype);
         let Session { call: ctx, work, .. } = session;
-        head.apply(ctx, &mut work.scratch, pooled, logits)
+        head.apply(ctx, &mut work.threads.caller.scratch, pooled, logits)
     }
 }
 

@@ -2,14 +2,16 @@
 
 use core::ops::Range;
 
-use rachis_kernels::{Activation, Ctx, MatRef, Scratch, Span};
+use rachis_kernels::{Activation, Ctx, MatRef, Span};
 
 use crate::cache::{CrossKeys, KeptKeys};
 use crate::error::Result;
 use crate::layers::attention::{Around, Memory};
 use crate::layers::block::{Block, BlockConfig, BlockNames, Buffers};
 use crate::layers::embeddings::Embeddings;
-use crate::layers::groups::{GroupSpans, group_rows, groups, within};
+use crate::layers::groups::{
+    GroupSpans, Own, RowSizes, Share, Threads, cut, groups, others, rows_inside, within,
+};
 use crate::layers::positions::{Places, Positions, Prepared};
 use crate::layers::{Linear, Norm, matrix, matrix_len, matrix_mut};
 use crate::save::Tensors;
@@ -49,6 +51,11 @@ impl<'a> Scene<'a> {
         Scene { rows, segments: &[], kept: None, memory: None }
     }
 
+    /// Whether what a layer does to some rows leaves nothing for others to wait for.
+    fn is_apart(&self) -> bool {
+        self.kept.is_none() && self.memory.is_none()
+    }
+
     /// What the rows of a group attend to in a layer.
     fn around<'s>(
         &'s mut self,
@@ -86,10 +93,13 @@ pub(crate) struct SceneMemory<'a> {
 /// unless it is time to stop.
 pub(crate) struct Room<'w> {
     pub(crate) pieces: [&'w mut [f32]; 5],
-    pub(crate) scratch: &'w mut Scratch,
-    pub(crate) spans: &'w mut GroupSpans,
+    pub(crate) threads: &'w mut Threads,
     pub(crate) stop: &'w Stop,
 }
+
+/// What is done to a group of rows, whose sequences may be noted in the last.
+type OnGroup<'t> =
+    &'t (dyn Fn(&mut Scene<'_>, &Range<usize>, Buffers<'_>, &mut GroupSpans) -> Result<()> + Sync);
 
 impl Stack {
     /// The layers of this name, from number `first` on; a Hugging Face file must have no more of them. KerasHub's
@@ -139,13 +149,18 @@ impl Stack {
 
     /// Elements of the pieces of a [`Room`] for `rows` rows at positions less than `end`.
     pub(crate) fn sizes(&self, ctx: &Ctx, (rows, end): (usize, usize)) -> [usize; 5] {
-        let (group, table) = (group_rows(ctx, rows, end), self.embeddings.width());
-        let [y, z, wide] = Block::sizes(&self.config, group);
-        let x = matrix_len([rows, self.hidden_dim()]);
-        let wide = wide.max(matrix_len([group, table]));
+        let (inside, sizes) = (rows_inside(ctx.threads(), rows, end), self.row_sizes());
+        let [y, z, wide] = sizes.room.map(|size| inside * size);
+        let x = rows * sizes.x;
         // Before a projection, z has all rows.
         let z = if self.projection.is_some() { x } else { z };
-        [x.max(matrix_len([rows, table])), y, z, wide, self.positions.room(rows, end)]
+        [x.max(matrix_len([rows, self.embeddings.width()])), y, z, wide, self.positions.room(rows, end)]
+    }
+
+    fn row_sizes(&self) -> RowSizes {
+        let [y, z, wide] = Block::sizes(&self.config, 1);
+        let table = matrix_len([1, self.embeddings.width()]);
+        RowSizes { x: matrix_len([1, self.hidden_dim()]), room: [y, z, wide.max(table)] }
     }
 
     /// Elements of scratch that a call on `rows` rows needs, with up to as many in the other sequences.
@@ -153,6 +168,15 @@ impl Stack {
         let blocks = self.blocks.first().map_or(0, |block| block.scratch_len(ctx, rows));
         let projections = self.embeddings.projection.iter().chain(&self.projection);
         projections.map(|projection| projection.scratch_len(ctx, rows, 0)).fold(blocks, usize::max)
+    }
+
+    /// Threads beside the calling one that may take sequences through layers by themselves, and the elements of scratch
+    /// that each of them needs then.
+    pub(crate) fn apart(&self, ctx: &Ctx, (rows, end): (usize, usize)) -> (usize, usize) {
+        match others(ctx, [rows, self.hidden_dim()], end) {
+            0 => (0, 0),
+            others => (others, self.scratch_len(&ctx.with_pool(None), rows_inside(1, rows, end))),
+        }
     }
 
     /// Runs the layers; the output is the [`matrix`] `[rows, output_dim]` at the start of the room's first piece.
@@ -163,53 +187,86 @@ impl Stack {
         room: Room<'_>,
         mut observer: Option<Observer<'_>>,
     ) -> Result<()> {
-        let Room { pieces: [table_x, y, z, wide, positions], scratch, spans, stop } = room;
-        let (rows, segments, hidden) = (scene.rows, scene.segments, self.hidden_dim());
+        let Room { pieces: [table_x, y, z, wide, positions], threads, stop } = room;
+        let (rows, hidden) = (scene.rows, self.hidden_dim());
         let count = rows.len();
         let _span = trace::stack(count);
-        let len = |rows: usize| matrix_len([rows, hidden]);
-        let x = &mut table_x[..len(count)];
-        let elements = |group: &Range<usize>| len(group.start)..len(group.end);
+        let longest = rows.spans.iter().map(|span| span.queries.len()).max().unwrap_or(0);
+        let Threads { caller, others } = threads;
+        let apart = scene.is_apart() && cut(&rows.spans, hidden, others);
+        let (inside, others) =
+            if apart { (&ctx.with_pool(None), &mut others[..]) } else { (ctx, &mut [][..]) };
+        let x = &mut table_x[..count * self.row_sizes().x];
+        let mut share = Share { spans: &rows.spans, longest, x, room: [y, &mut *z, wide], caller, others };
+        let contexts = [ctx, inside];
 
-        for group in groups(ctx, &rows.spans) {
-            let x = &mut x[elements(&group)];
-            let buffers = &mut Buffers { rows: group.len(), x, y, z, wide, scratch };
-            self.embeddings.apply(ctx, (rows, group), segments, buffers)?;
-        }
+        self.on_groups(contexts, &mut scene, share.again(), &|scene, group, mut buffers, _| {
+            self.embeddings.apply(inside, (rows, group.clone()), scene.segments, &mut buffers)
+        })?;
         let keys = scene.kept.as_ref().map_or(&rows.positions[..], |kept| kept.positions);
         let prepared = self.positions.prepare(Places { queries: &rows.positions, keys }, positions)?;
 
         for i in 0..=self.blocks.len() {
             stop.check()?;
             if let Some(observe) = observer.as_mut() {
-                observe(i, SequenceOutput { data: matrix(x, [count, hidden])?, rows });
+                observe(i, SequenceOutput { data: matrix(share.x, [count, hidden])?, rows });
             }
             let Some(block) = self.blocks.get(i) else { break };
             let _span = trace::layer(i);
-            for group in groups(ctx, &rows.spans) {
+            self.on_groups(contexts, &mut scene, share.again(), &|scene, group, buffers, spans| {
                 stop.check()?;
-                let (x, z) = (&mut x[elements(&group)], &mut z[..len(group.len())]);
-                let positions = prepared.of(&group, scene.kept.is_none());
-                let (around, memory) = scene.around((i, &group), positions, self.config.causal, spans);
-                let rows = group.len();
-                block.apply(ctx, around, memory, Buffers { rows, x, y, z, wide, scratch })?;
-            }
+                let positions = prepared.of(group, scene.kept.is_none());
+                let (around, memory) = scene.around((i, group), positions, self.config.causal, spans);
+                block.apply(inside, around, memory, buffers)
+            })?;
         }
 
         if let Some(norm) = &self.norm {
-            for group in groups(ctx, &rows.spans) {
-                let (x, z) = (&mut x[elements(&group)], &mut z[..len(group.len())]);
+            self.on_groups(contexts, &mut scene, share, &|_, group, Buffers { x, z, .. }, _| {
                 z.copy_from_slice(x);
                 let shape = [group.len(), hidden];
-                norm.apply(ctx, matrix(z, shape)?, matrix_mut(x, shape)?)?;
-            }
+                norm.apply(inside, matrix(z, shape)?, matrix_mut(x, shape)?)
+            })?;
         }
         if let Some(projection) = &self.projection {
-            let z = &mut z[..len(count)];
+            let x = &mut table_x[..count * self.row_sizes().x];
+            let z = &mut z[..x.len()];
             z.copy_from_slice(x);
+            let scratch = &mut caller.scratch;
             let out = matrix_mut::<f32>(table_x, [count, self.output_dim()])?;
             let plain = (Activation::Identity, None);
             projection.apply(ctx, scratch, matrix(z, [count, hidden])?, plain, out)?;
+        }
+        Ok(())
+    }
+
+    /// Does something to each group of a share's rows: in the second context, and if several threads have shares of
+    /// their own, in those of the first at the same time.
+    fn on_groups(
+        &self,
+        [threads, inside]: [&Ctx; 2],
+        scene: &mut Scene<'_>,
+        share: Share<'_>,
+        task: OnGroup<'_>,
+    ) -> Result<()> {
+        let sizes = self.row_sizes();
+        let (share, far) = share.halves(sizes);
+        if let Some(far) = far {
+            let (rows, segments) = (scene.rows, scene.segments);
+            let half = |share| {
+                let scene = &mut Scene { segments, ..Scene::of(rows) };
+                self.on_groups([threads, inside], scene, share, task)
+            };
+            let (near, far) = threads.join(|| half(share), || half(far));
+            return near.and(far);
+        }
+        let start = share.start();
+        let Share { spans, x, room: [y, z, wide], caller, .. } = share;
+        for group in groups(inside, spans) {
+            let x = &mut x[(group.start - start) * sizes.x..(group.end - start) * sizes.x];
+            let z = &mut z[..x.len()];
+            let Own { scratch, spans, .. } = &mut *caller;
+            task(scene, &group, Buffers { rows: group.len(), x, y, z, wide, scratch }, spans)?;
         }
         Ok(())
     }
