@@ -50,7 +50,7 @@ fn products(criterion: &mut Criterion) {
 fn ours(group: &mut BenchmarkGroup<'_, WallTime>, ctx: &Ctx, shape: Shape, dtype: &str, w: AnyMatRef<'_>) {
     let Shape { m, n, k } = shape;
     let precision = format!("{:?}", ctx.precision()).to_lowercase();
-    let name = format!("rachis {dtype} {precision} {}", Plan::pick(ctx, m).name);
+    let name = format!("rachis {dtype} {precision} {}", Plan::pick(ctx, Layout::Nk, m).name);
     let (a, mut out, mut scratch) = (values(m * k), vec![0.0f32; m * n], Scratch::new());
     let weights = Weights { matrix: w, layout: Layout::Nk };
     group.bench_function(name, |bencher| {

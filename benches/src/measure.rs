@@ -112,7 +112,7 @@ impl<'a> Case<'a> {
 
     /// Everything that can compute it: the plans that fit, and the library if it takes such weights.
     pub fn candidates<'b>(&self, ctx: &Ctx, cblas: Option<&'b Cblas>) -> Vec<Method<'b>> {
-        let plans = PLANS.iter().filter(|plan| plan.fits(ctx, self.shape.m)).map(Method::Plan);
+        let plans = PLANS.iter().filter(|plan| plan.fits(ctx, self.layout, self.shape.m)).map(Method::Plan);
         let cblas = cblas.filter(|cblas| cblas.takes(self.arena.dtype())).map(Method::Cblas);
         plans.chain(cblas).collect()
     }
@@ -268,7 +268,7 @@ mod tests {
                 let ctx = Ctx::new(level).expect("supported").with_precision(precision);
                 for m in [1, 8, 128] {
                     let case = Case::new(Shape { m, n: 1, k: 1 }, Layout::Nk, &arena);
-                    let pick = Plan::pick(&ctx, m).name;
+                    let pick = Plan::pick(&ctx, Layout::Nk, m).name;
                     let named = case.candidates(&ctx, None).iter().filter(|c| c.name() == pick).count();
                     assert_eq!(named, 1, "{level} {precision:?} {m}");
                 }

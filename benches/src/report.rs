@@ -89,7 +89,7 @@ impl Row {
             }
         };
         let (picked, threads) = match method {
-            Method::Plan(plan) => (*plan == Plan::pick(ctx, shape.m), Some(ctx.threads())),
+            Method::Plan(plan) => (*plan == Plan::pick(ctx, layout, shape.m), Some(ctx.threads())),
             Method::Cblas(_) => (false, None),
         };
         Row {

@@ -16,8 +16,9 @@
 //! | [`Layout::Kn`] | activations | weights, a block of columns and of k at a time | as it is |
 //!
 //! So no weight is ever copied as a whole, and all layouts, storage types and levels share the loops; the tile unit of
-//! AMX has its own, which pack activations in both layouts. There are three micro-kernels, the rows of [`PLANS`]: the
-//! register tile of multiply-adds, its form for a few rows of activations, and the tile unit of AMX. The first two
+//! AMX has its own, which pack activations in both layouts. The micro-kernels are the rows of [`PLANS`]: the register tile
+//! of multiply-adds, its form for a few rows of activations, the tile unit of AMX, and for a few rows by `[K, N]` weights,
+//! which would have to be joined into pairs for it, multiply-adds in the order of that unit. The first two
 //! multiply words of one f32 or, where the processor has an instruction for it, of two bf16.
 //!
 //! # Numeric contract
@@ -83,6 +84,11 @@ pub enum Layout {
     Nk,
     /// `[K, N]`, a row for each input: Keras's `[in, out]`.
     Kn,
+}
+
+impl Layout {
+    /// Both.
+    pub const ALL: [Layout; 2] = [Layout::Nk, Layout::Kn];
 }
 
 /// A weight matrix in place.
@@ -167,6 +173,13 @@ impl<'a, A, C> Gemm<'a, A, C> {
     }
 }
 
+impl<A, C, const L: usize> Gemm<'_, A, C, L> {
+    /// That of all parts.
+    fn layout(&self) -> Layout {
+        self.parts.first().map_or(Layout::Nk, |part| part.weights.layout)
+    }
+}
+
 /// `out = activation(a * w + bias) + residual`.
 ///
 /// `scratch` holds the packed operand; it grows to [`gemm_scratch_len`] on first need and is reused after.
@@ -180,7 +193,7 @@ pub fn gemm<A: Elem, C: Elem, const L: usize>(
     op: Gemm<'_, A, C, L>,
 ) -> Result<()> {
     validate(&op)?;
-    compute(Plan::pick(ctx, op.a.rows()), ctx, scratch, op)
+    compute(Plan::pick(ctx, op.layout(), op.a.rows()), ctx, scratch, op)
 }
 
 /// [`gemm`] by a plan of the caller's choice, for tests and measurements.
@@ -195,7 +208,7 @@ pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
     op: Gemm<'_, A, C, L>,
 ) -> Result<()> {
     validate(&op)?;
-    if !PLANS.contains(plan) || !plan.fits(ctx, op.a.rows()) {
+    if !PLANS.contains(plan) || !plan.fits(ctx, op.layout(), op.a.rows()) {
         return Err(Error::Plan { plan: plan.name, level: ctx.level(), rows: op.a.rows() });
     }
     compute(plan, ctx, scratch, op)
@@ -259,7 +272,7 @@ pub fn gemm_scratch_len(ctx: &Ctx, dims: &Dims) -> usize {
     if dims.m == 0 || dims.n == 0 {
         return 0;
     }
-    let fitting = PLANS.iter().filter(|plan| plan.fits(ctx, dims.m.min(plan.most_rows)));
+    let fitting = PLANS.iter().filter(|plan| plan.fits(ctx, dims.layout, dims.m.min(plan.most_rows)));
     let most = |plan: &Plan| {
         let dims = Dims { m: dims.m.min(plan.most_rows), ..*dims };
         // Fewer rows may be worth fewer threads, with larger pieces for each.

@@ -9,7 +9,7 @@ use rachis_kernels::{
     Activation, AnyMatRef, Combine, Ctx, Gemm, Layout, MatRef, Part, Plan, Precision, Scratch, Weights, bf16,
     f16, gemm,
 };
-use rachis_testkit::{Grid, Kind, Rng, Storage, shapes};
+use rachis_testkit::{Grid, Kind, Rng, Storage, data, shapes};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 const LAYOUTS: [Layout; 2] = [Layout::Nk, Layout::Kn];
@@ -71,6 +71,93 @@ fn a_row_does_not_depend_on_its_batch() {
             }
         }
     });
+}
+
+/// The same where operands, products, sums of some of them, or all sums are about as small as normal numbers are.
+#[test]
+fn a_row_of_tiny_numbers_does_not_depend_on_its_batch() {
+    let (most, n, k) = (20, 40, 200);
+    let mut rng = Rng::new(15);
+    let mut tiny = |shape: (usize, usize), smallest: i32| {
+        let value = |i: usize| {
+            let x: f32 = data::values(&mut rng, Kind::Uniform, 1)[0];
+            x * 2.0f32.powi(smallest + 7 * (i as i32 % 5))
+                * if i.is_multiple_of(11) { 2.0f32.powi(-70) } else { 1.0 }
+        };
+        let values: Vec<f32> = (0..shape.0 * shape.1).map(value).collect();
+        Grid::new(&values, shape, 0)
+    };
+    let cases = [-78, -70, -64].map(|smallest| (tiny((most, k), smallest), tiny((n, k), smallest)));
+    at_every_level(|ctx| {
+        for (i, (a, w)) in cases.iter().enumerate() {
+            for layout in LAYOUTS {
+                for precision in PRECISIONS {
+                    let ctx = ctx.with_precision(precision);
+                    let model = Model::new(w, layout);
+                    let product = |rows: usize| {
+                        let mut out = Grid::<f32>::new(&vec![1.0; rows * n], (rows, n), 0);
+                        let weights = Weights { matrix: view(&model.weights).into(), layout };
+                        let op = Gemm::product(view(a).rows_range(0..rows), weights, view_mut(&mut out));
+                        gemm(&ctx, &mut Scratch::new(), op).unwrap();
+                        bits(&out.values())
+                    };
+                    let all = product(most);
+                    let place = format!("{} {layout:?} {precision:?}, case {i}", ctx.level());
+                    assert!(all.iter().any(|x| f32::from_bits(*x) != 0.0), "{place}: all zero");
+                    for rows in 1..10 {
+                        assert!(product(rows) == all[..rows * n], "{place}, {rows} rows");
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// An operand below normal numbers that a large one meets, and normal products whose sum is below them: either as an even
+/// and an odd value of k, or from one block of k to the next.
+#[test]
+fn few_rows_take_subnormal_numbers_for_what_many_do() {
+    let (rows, k) = (20, 33);
+    let power = |exponent: i32| if exponent < -126 { power_below(exponent) } else { 2.0f32.powi(exponent) };
+    let at = |places: [(usize, f32); 2]| {
+        let mut values = vec![0.0f32; k];
+        places.iter().for_each(|(at, x)| values[*at] = *x);
+        values
+    };
+    let cases = [
+        (at([(0, power(20)), (1, 0.0)]), at([(0, power(-130)), (1, 0.0)])),
+        (at([(0, power(-130)), (1, 0.0)]), at([(0, power(20)), (1, 0.0)])),
+        (at([(0, 1.5 * power(-63)), (1, power(-63))]), at([(0, power(-63)), (1, -power(-63))])),
+        (at([(0, 1.5 * power(-63)), (32, power(-63))]), at([(0, power(-63)), (32, -power(-63))])),
+    ];
+    at_every_level(|ctx| {
+        for (i, (x, w)) in cases.iter().enumerate() {
+            let a = Grid::new(&x.repeat(rows), (rows, k), 0);
+            let w: Vec<bf16> = w.iter().map(|x| bf16::from_f32(*x)).collect();
+            for layout in LAYOUTS {
+                let shape = if layout == Layout::Nk { (1, k) } else { (k, 1) };
+                let w = Grid::new(&w, shape, 0);
+                for precision in PRECISIONS {
+                    let product = |rows: usize| {
+                        let mut out = Grid::<f32>::new(&vec![1.0; rows], (rows, 1), 0);
+                        let weights = Weights { matrix: view(&w).into(), layout };
+                        let op = Gemm::product(view(&a).rows_range(0..rows), weights, view_mut(&mut out));
+                        gemm(&ctx.with_precision(precision), &mut Scratch::new(), op).unwrap();
+                        bits(&out.values())
+                    };
+                    for few in [1, 2, 3, 4, 8] {
+                        let place = format!("{} {layout:?} {precision:?}, case {i}", ctx.level());
+                        assert_eq!(product(few), product(rows)[..few], "{place}, {few} rows");
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// A power of two below normal numbers.
+fn power_below(exponent: i32) -> f32 {
+    f32::from_bits(1 << (exponent + 149))
 }
 
 /// Rows of bf16 that are whole blocks of 32 may be multiplied from where they lie, or from a copy if many rows of
@@ -202,7 +289,7 @@ fn bits_do_not_depend_on_layout_storage_or_level() {
             return;
         }
         for (i, precision) in PRECISIONS.into_iter().enumerate() {
-            let order = Plan::pick(&ctx.with_precision(precision), 1).order;
+            let order = Plan::pick(&ctx.with_precision(precision), Layout::Nk, 1).order;
             let expected = CHECKSUMS.into_iter().find(|(of, _)| *of == order).map(|(_, sums)| sums[i]);
             let found = checksum(all.iter().map(|products| &products[i]));
             assert_eq!(Some(found), expected, "{} {precision:?} {order:?} {found:#x}", ctx.level());

@@ -81,7 +81,7 @@ fn a_row_sums_up_its_turns() {
     let ctx = Ctx::new(Level::Scalar).expect("always there");
     let arena = Arena::new(Dtype::F32, 1 << 22, 4);
     let case = Case::new(SHAPE, Layout::Kn, &arena);
-    let pick = Method::Plan(Plan::pick(&ctx, SHAPE.m));
+    let pick = Method::Plan(Plan::pick(&ctx, Layout::Kn, SHAPE.m));
     let ms = |x: f64| Duration::from_secs_f64(x / 1000.0);
     let limit = SHAPE.flops() as f64 / 1e8; // ms at 100 GFLOP/s
     let turn = |share: f64, clock: f64| Turn {
@@ -99,7 +99,10 @@ fn a_row_sums_up_its_turns() {
     let slow = turns.map(|turn| Turn { cold: Best { gbps: 0.01, ..turn.cold }, ..turn });
     let row = Row::new(&ctx, &LIMITS, &case, Dtype::F32, &pick, &slow);
     assert_eq!((row.hot.limit, row.cold.limit), (Limit::Compute, Limit::Dram));
-    let other = PLANS.iter().find(|plan| **plan != *Plan::pick(&ctx, SHAPE.m)).expect("there are several");
+    let other = PLANS
+        .iter()
+        .find(|plan| **plan != *Plan::pick(&ctx, Layout::Kn, SHAPE.m))
+        .expect("there are several");
     assert!(!Row::new(&ctx, &LIMITS, &case, Dtype::F32, &Method::Plan(other), &turns).picked);
 }
 

@@ -4,6 +4,8 @@
 use super::amx;
 use super::blocking::{Blocking, Unit};
 use super::task::Task;
+#[cfg(target_arch = "x86_64")]
+use super::thin::blocks::{self, Blocks};
 use super::thin::{self, Thin};
 use super::tile::{Tile, TileUnit};
 use super::word::Single;
@@ -22,6 +24,8 @@ pub struct Plan {
     pub levels: &'static [Level],
     /// The precisions that it computes. Every plan takes every storage type.
     pub precisions: &'static [Precision],
+    /// The layouts of weights that it takes.
+    pub layouts: &'static [Layout],
     /// The most rows of activations that it takes.
     pub most_rows: usize,
     /// What its results depend on: plans of one order give the same bits at one level and precision.
@@ -47,11 +51,19 @@ enum Method {
     /// With operands in so many parts.
     Amx(usize),
     Thin(Words),
+    /// In the order of the tile unit.
+    ThinBlocks,
     Tile(Words),
 }
 
 /// bf16 numbers whose sum is an f32.
 const PARTS: usize = 3;
+
+/// Rows of activations that are multiplied in the order of the tile unit without it.
+#[cfg(target_arch = "x86_64")]
+const MOST_IN_BLOCKS: usize = blocks::MOST_ROWS;
+#[cfg(not(target_arch = "x86_64"))]
+const MOST_IN_BLOCKS: usize = 0;
 
 /// What the lanes of a micro-kernel hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +74,21 @@ enum Words {
 
 /// Every plan. A product is computed by the first that fits; all plans of a level and a precision that could be
 /// picked for some number of rows have the same [`Order`].
-pub static PLANS: [Plan; 6] = [
+pub static PLANS: [Plan; 7] = [
+    Plan {
+        name: "amx-thin",
+        levels: &[Level::Amx],
+        precisions: &[Precision::Bf16],
+        layouts: &[Layout::Kn],
+        most_rows: MOST_IN_BLOCKS,
+        order: Order::Tiles,
+        method: Method::ThinBlocks,
+    },
     Plan {
         name: "amx-32x32",
         levels: &[Level::Amx],
         precisions: &[Precision::Bf16],
+        layouts: &Layout::ALL,
         most_rows: usize::MAX,
         order: Order::Tiles,
         method: Method::Amx(1),
@@ -75,6 +97,7 @@ pub static PLANS: [Plan; 6] = [
         name: "amx-32x32x6",
         levels: &[Level::Amx],
         precisions: &[Precision::Bf16x6],
+        layouts: &Layout::ALL,
         most_rows: usize::MAX,
         order: Order::TilesOfParts,
         method: Method::Amx(PARTS),
@@ -83,6 +106,7 @@ pub static PLANS: [Plan; 6] = [
         name: "dot-thin",
         levels: &[Level::Avx512Bf16],
         precisions: &[Precision::Bf16],
+        layouts: &Layout::ALL,
         most_rows: thin::MOST_ROWS,
         order: Order::Pairs,
         method: Method::Thin(Words::Pairs),
@@ -91,6 +115,7 @@ pub static PLANS: [Plan; 6] = [
         name: "dot-tile",
         levels: &[Level::Avx512Bf16],
         precisions: &[Precision::Bf16],
+        layouts: &Layout::ALL,
         most_rows: usize::MAX,
         order: Order::Pairs,
         method: Method::Tile(Words::Pairs),
@@ -99,6 +124,7 @@ pub static PLANS: [Plan; 6] = [
         name: "fma-thin",
         levels: &Level::ALL,
         precisions: &Precision::ALL,
+        layouts: &Layout::ALL,
         most_rows: thin::MOST_ROWS,
         order: Order::Ascending,
         method: Method::Thin(Words::Single),
@@ -107,6 +133,7 @@ pub static PLANS: [Plan; 6] = [
         name: "fma-tile",
         levels: &Level::ALL,
         precisions: &Precision::ALL,
+        layouts: &Layout::ALL,
         most_rows: usize::MAX,
         order: Order::Ascending,
         method: Method::Tile(Words::Single),
@@ -121,17 +148,26 @@ fn run_pairs<K: KernelAt<Avx512, Output = ()>>(ctx: &Ctx, kernel: impl FnOnce(Bf
     }
 }
 
+/// Runs a kernel in the order of the tile unit.
+#[cfg(target_arch = "x86_64")]
+fn run_blocks<K: KernelAt<Avx512, Output = ()>>(ctx: &Ctx, kernel: impl FnOnce(Bf16Pairs) -> K) {
+    if let Isa::Amx(s, amx) = ctx.isa() {
+        s.run(kernel(amx.pairs()));
+    }
+}
+
 impl Plan {
-    /// Whether this plan can compute a product of `m` rows in `ctx`.
-    pub fn fits(&self, ctx: &Ctx, m: usize) -> bool {
-        self.levels.contains(&ctx.level())
+    /// Whether this plan can compute a product of `m` rows by weights in this layout in `ctx`.
+    pub fn fits(&self, ctx: &Ctx, layout: Layout, m: usize) -> bool {
+        self.layouts.contains(&layout)
+            && self.levels.contains(&ctx.level())
             && self.precisions.contains(&ctx.precision())
             && m <= self.most_rows
     }
 
-    /// The plan for a product of `m` rows: the first that fits.
-    pub fn pick(ctx: &Ctx, m: usize) -> &'static Plan {
-        PLANS.iter().find(|plan| plan.fits(ctx, m)).unwrap_or(&PLANS[5])
+    /// The plan for a product of `m` rows by weights in this layout: the first that fits.
+    pub fn pick(ctx: &Ctx, layout: Layout, m: usize) -> &'static Plan {
+        PLANS.iter().find(|plan| plan.fits(ctx, layout, m)).unwrap_or(&PLANS[6])
     }
 
     /// Rows and columns of its register tile at the level of `ctx`, counted in the broadcast and in the vector
@@ -145,7 +181,7 @@ impl Plan {
         match self.method {
             #[cfg(target_arch = "x86_64")]
             Method::Amx(parts) => amx::unit(k, parts),
-            Method::Thin(_) => ctx.run(thin::ThinUnit),
+            Method::Thin(_) | Method::ThinBlocks => ctx.run(thin::ThinUnit),
             Method::Tile(Words::Pairs) => ctx.run(TileUnit { layout, k, values: 2 }),
             _ => ctx.run(TileUnit { layout, k, values: 1 }),
         }
@@ -165,7 +201,7 @@ impl Plan {
     /// Elements of scratch for a product of these dimensions on so many threads.
     pub(super) fn scratch_len(&self, ctx: &Ctx, threads: usize, dims: &Dims) -> usize {
         match self.method {
-            Method::Thin(_) => thin::Cut::new(threads, dims).scratch_len(),
+            Method::Thin(_) | Method::ThinBlocks => thin::Cut::new(threads, dims).scratch_len(),
             _ => self.blocking(ctx, threads, dims).most_scratch_len(),
         }
     }
@@ -173,12 +209,16 @@ impl Plan {
     /// Computes a product that fits, in scratch that suffices.
     pub(super) fn run(&self, ctx: &Ctx, scratch: &mut [f32], product: &Product<'_>) {
         let dims = product.dims();
-        if let Method::Thin(words) = self.method {
+        if let Method::Thin(_) | Method::ThinBlocks = self.method {
             let cut = &thin::Cut::new(ctx.threads(), &dims);
             let scratch = &mut scratch[..cut.scratch_len()];
-            return ctx.for_each_piece(scratch, cut.piece_len(), |index, scratch| match words {
+            return ctx.for_each_piece(scratch, cut.piece_len(), |index, scratch| match self.method {
                 #[cfg(target_arch = "x86_64")]
-                Words::Pairs => run_pairs(ctx, |word| Thin { word, product, cut, index, scratch }),
+                Method::ThinBlocks => run_blocks(ctx, |pairs| Blocks { pairs, product, cut, index, scratch }),
+                #[cfg(target_arch = "x86_64")]
+                Method::Thin(Words::Pairs) => {
+                    run_pairs(ctx, |word| Thin { word, product, cut, index, scratch });
+                }
                 _ => ctx.run(Thin { word: Single, product, cut, index, scratch }),
             });
         }

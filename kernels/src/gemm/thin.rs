@@ -5,11 +5,14 @@
 //! at a time in registers (`turned`). The sums run in the order of the register tile, so the bits are the same. Here
 //! are the cut of a product into tasks and the loop over strips of columns, which the two layouts share.
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod blocks;
 mod straight;
 mod turned;
 
 use core::ops::Range;
 
+use super::ahead::LINE;
 use super::blocking::{Unit, steps};
 use super::epilogue::{Orientation, Sums, finish};
 use super::pack::{Operand, stage_rows};
@@ -137,6 +140,11 @@ impl<W: Copy> Thin<'_, '_, W> {
             }
         }
     }
+}
+
+/// Cache lines of that many vectors.
+const fn lines<T>(vectors: usize) -> usize {
+    (vectors * LANES * size_of::<T>()).div_ceil(LINE)
 }
 
 /// Some columns of the output, for all rows.

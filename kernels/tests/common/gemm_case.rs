@@ -80,7 +80,7 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
     /// The result by the plan that a context picks.
     pub fn run(&self, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
         let ctx = ctx.with_precision(self.case.precision);
-        self.run_with(Plan::pick(&ctx, self.case.shape.m), &ctx, scratch)
+        self.run_with(Plan::pick(&ctx, self.case.layout, self.case.shape.m), &ctx, scratch)
     }
 
     /// The result of a plan, which has written nothing but its elements.
@@ -178,7 +178,7 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
     #[track_caller]
     pub fn check(&self, ctx: &Ctx, scratch: &mut Scratch, oracle: &oracle::Gemm) -> f64 {
         let ctx = ctx.with_precision(self.case.precision);
-        let fitting = PLANS.iter().filter(|plan| plan.fits(&ctx, self.case.shape.m));
+        let fitting = PLANS.iter().filter(|plan| plan.fits(&ctx, self.case.layout, self.case.shape.m));
         fitting.map(|plan| self.check_plan(plan, &ctx, scratch, oracle)).fold(0.0, f64::max)
     }
 

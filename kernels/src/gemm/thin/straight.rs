@@ -6,10 +6,10 @@
 
 use core::ops::Range;
 
-use super::{STRIP, Strip, together};
+use super::{STRIP, Strip, lines, together};
 use crate::elem::Elem;
 use crate::gemm::K_BLOCK;
-use crate::gemm::ahead::{Ahead, LINE};
+use crate::gemm::ahead::Ahead;
 use crate::gemm::blocking::steps;
 use crate::gemm::word::{Place, Word};
 use crate::isa::{KernelAt, LANES, Simd};
@@ -208,9 +208,4 @@ struct Piece {
     start: bool,
     /// The first row of activations.
     m: usize,
-}
-
-/// Cache lines of that many vectors.
-const fn lines<T>(vectors: usize) -> usize {
-    (vectors * LANES * size_of::<T>()).div_ceil(LINE)
 }
