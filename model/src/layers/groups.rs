@@ -17,7 +17,7 @@ const ROWS: usize = 384;
 /// wait for another that reads half of them. Measured on two threads of two sequences of 16 to 128 rows: 384 wide it pays
 /// from about 24 rows on in f32 and bf16, 768 wide from 48 in f32 and 64 in bf16.
 fn least(width: usize) -> usize {
-    width.div_ceil(12)
+    width.div_ceil(12).max(1)
 }
 
 /// Threads beside the calling one that may take shares of their own of so many rows, in sequences of at most `longest`.
