@@ -111,7 +111,7 @@ impl Cblas {
         let (a, w) = (small(15), small(20));
         let narrow = |x: &[f32]| x.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>();
         let (a16, w16) = (narrow(&a), narrow(&w));
-        [Layout::Nk, Layout::Kn].into_iter().all(|layout| {
+        Layout::ALL.into_iter().all(|layout| {
             let (by_n, by_k) = if layout == Layout::Nk { (5, 1) } else { (1, 4) };
             let sum = |i: usize| (0..5).map(|k| a[i / 4 * 5 + k] * w[i % 4 * by_n + k * by_k]).sum::<f32>();
             let want: Vec<f32> = (0..12).map(sum).collect();

@@ -234,7 +234,7 @@ mod tests {
                 for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
                     let ctx = Ctx::new(level).expect("supported").with_precision(precision);
                     let arena = Arena::new(dtype, 1 << 16, 4);
-                    for layout in [Layout::Nk, Layout::Kn] {
+                    for layout in Layout::ALL {
                         let mut case = Case::new(shape, layout, &arena);
                         let copy = arena.copies(shape) - 1;
                         let weights = match arena.weights(shape, copy) {

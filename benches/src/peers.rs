@@ -139,7 +139,7 @@ pub(crate) mod tests {
         {
             let (a, w) = (values(shape.m * shape.k), values(shape.weights()));
             let half = |x: &[f32]| x.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>();
-            for layout in [Layout::Nk, Layout::Kn] {
+            for layout in Layout::ALL {
                 let want = exact(shape, layout, &a, &w);
                 // Of products below 1/4, `k` at most.
                 let bound = |eps: f64| eps * 0.25 * (shape.k * shape.k) as f64;

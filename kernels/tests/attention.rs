@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::attention_case::{Added, Case, PRECISIONS};
+use common::attention_case::{Added, Case};
 use common::{Element, at_every_level, for_each_type, view_mut};
-use rachis_kernels::{Ctx, Scratch, Span, attention, attention_scratch_len, bf16, f16};
+use rachis_kernels::{Ctx, Precision, Scratch, Span, attention, attention_scratch_len, bf16, f16};
 use rachis_testkit::{Grid, Kind, Rng};
 
 /// Heads of 1, of a vector, of whole register tiles and of odd widths, one wider than a block of the product, and
@@ -18,7 +18,7 @@ fn matches_the_oracle<T: Element>(ctx: &Ctx) {
     for (i, lengths) in LENGTHS.into_iter().enumerate() {
         for heads in [HEADS[i], HEADS[i.max(1) - 1]] {
             let case = Case::<T>::random(&mut rng, heads, lengths);
-            for precision in PRECISIONS {
+            for precision in Precision::ALL {
                 let ctx = ctx.with_precision(precision);
                 case.check(&ctx, &case.run(&ctx));
             }
@@ -94,7 +94,7 @@ fn biases_and_hidden_keys_obey_the_bound() {
         }
     }
     at_every_level(|ctx| {
-        for precision in PRECISIONS {
+        for precision in Precision::ALL {
             let ctx = &ctx.with_precision(precision);
             check::<f32, f32>(ctx);
             check::<f32, bf16>(ctx);

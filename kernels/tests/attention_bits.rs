@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::attention_case::{Added, Case, PRECISIONS};
+use common::attention_case::{Added, Case};
 use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
 use rachis_kernels::{Attention, Ctx, Heads, Level, MatRef, Precision, Scratch, Span, attention, bf16, f16};
 use rachis_testkit::{Grid, Kind, Rng};
@@ -13,7 +13,7 @@ fn a_sequence_does_not_depend_on_batch_or_threads() {
     let mut rng = Rng::new(32);
     let case = Case::<f32>::random(&mut rng, (3, 20), &[40, 1, 70, 129]);
     let pools = [2, 3].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
-    for precision in PRECISIONS {
+    for precision in Precision::ALL {
         let mut fused = None;
         at_every_level(|ctx| {
             let ctx = &ctx.with_precision(precision);
@@ -63,7 +63,7 @@ fn a_causal_step_has_the_bits_of_the_whole() {
         Added::Distance { table, zero: 240 },
     ] {
         case.bias = bias;
-        for precision in PRECISIONS {
+        for precision in Precision::ALL {
             at_every_level(|ctx| {
                 let ctx = &ctx.with_precision(precision);
                 case.spans = vec![Span { queries: 0..200, keys: 0..200 }];
@@ -123,7 +123,7 @@ fn fused_projections_give_the_bits_of_separate_ones() {
         }
     }
     at_every_level(|ctx| {
-        for precision in PRECISIONS {
+        for precision in Precision::ALL {
             for_each_type!(check(&ctx.with_precision(precision)));
         }
     });

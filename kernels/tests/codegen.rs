@@ -25,7 +25,7 @@ fn use_everything<T: Element>(ctx: &Ctx) {
     let data = black_box(vec![T::default(); 64]);
     let mut written = vec![T::default(); 64];
     let matrix = || MatRef::new(&data, 8, 8).unwrap();
-    for layout in black_box([Layout::Nk, Layout::Kn]) {
+    for layout in black_box(Layout::ALL) {
         let weights = Weights { matrix: T::matrix(matrix()), layout };
         let op = Gemm::product(matrix(), weights, MatMut::new(&mut written, 8, 8).unwrap());
         gemm(ctx, &mut Scratch::new(), op).unwrap();

@@ -13,8 +13,6 @@ use rachis_testkit::shapes::{self, GemmShape};
 use rachis_testkit::{Grid, Kind, Rng, oracle};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-const LAYOUTS: [Layout; 2] = [Layout::Nk, Layout::Kn];
-
 /// Multiplications in a list of shapes.
 const BUDGET: u64 = 20_000_000;
 
@@ -37,13 +35,13 @@ fn every_shape_obeys_the_bound() {
         [Kind::Zero, Kind::WideRange],
     ];
     let cases = shapes::gemm(BUDGET).into_iter().enumerate().map(|(i, shape)| Case {
-        layout: LAYOUTS[i % 2],
+        layout: Layout::ALL[i % 2],
         gaps: [[0; 4], [1, 2, 3, 5]][i / 2 % 2],
         kinds: kinds[i % kinds.len()],
         seed: i as u64,
         ..Case::new(shape, Layout::Nk)
     });
-    let both = cases.flat_map(|case| LAYOUTS.map(|layout| Case { layout, ..case }));
+    let both = cases.flat_map(|case| Layout::ALL.map(|layout| Case { layout, ..case }));
     let products: Vec<_> = both
         .map(|case| {
             let operands = Operands::<f32, f32, f32>::new(case);
@@ -76,7 +74,7 @@ fn every_combination_of_types_obeys_the_bound() {
     }
     at_every_level(|ctx| {
         for shape in FEW {
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 for precision in Precision::ALL {
                     let plain = Case { precision, gaps: [3, 1, 0, 7], ..Case::new(shape, layout) };
                     let full =
@@ -95,7 +93,7 @@ fn every_combination_of_types_obeys_the_bound() {
 fn every_epilogue_obeys_the_bound() {
     at_every_level(|ctx| {
         for shape in FEW {
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 for activation in oracle::Activation::ALL {
                     for (bias, residual) in [(false, false), (true, false), (false, true), (true, true)] {
                         let case = Case {
@@ -120,7 +118,7 @@ fn every_epilogue_obeys_the_bound() {
 fn reduced_precision_rounds_operands_once_and_nothing_else() {
     at_every_level(|ctx| {
         for shape in shapes::gemm(0) {
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 let case = Case {
                     precision: Precision::Bf16,
                     bias: true,
@@ -140,7 +138,7 @@ fn reduced_precision_rounds_operands_once_and_nothing_else() {
 fn special_values_in_parts_are_nan_where_they_count() {
     let (m, n, k) = (40, 37, 70);
     at_every_level(|ctx| {
-        for layout in LAYOUTS {
+        for layout in Layout::ALL {
             let ctx = ctx.with_precision(Precision::Bf16x6);
             let mut rng = Rng::new(9);
             let mut a = Grid::<f32>::random(&mut rng, Kind::NearOne, (m, k), 0).values();
@@ -170,7 +168,7 @@ fn special_values_in_parts_are_nan_where_they_count() {
 fn special_values_propagate() {
     at_every_level(|ctx| {
         for shape in shapes::gemm(0) {
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 for precision in [Precision::Strict, Precision::Bf16] {
                     let case = Case {
                         precision,
@@ -196,7 +194,7 @@ fn left_over_scratch_does_not_show() {
     at_every_level(|ctx| {
         let mut scratch = Scratch::new();
         for shape in FEW {
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 let operands =
                     Operands::<f32, f32, f32>::new(Case { bias: true, ..Case::new(shape, layout) });
                 scratch.take(1 << 20).unwrap().fill(f32::NAN);
@@ -210,7 +208,7 @@ fn left_over_scratch_does_not_show() {
 #[test]
 fn empty_dimensions_are_allowed() {
     at_every_level(|ctx| {
-        for layout in LAYOUTS {
+        for layout in Layout::ALL {
             for (m, n, k) in [(0, 5, 3), (5, 0, 3), (0, 0, 0), (0, 0, 300), (3, 20, 0), (1, 1, 0)] {
                 for (bias, residual) in [(false, false), (true, true)] {
                     let case = Case {
@@ -257,7 +255,7 @@ fn operands_that_disagree_are_refused_and_nothing_is_written() {
     let refused =
         |a: (usize, usize), w: (usize, usize), out: (usize, usize), bias, residual: (usize, usize)| {
             let mut written = [7.0f32; 64];
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 let (rows, cols) = if layout == Layout::Nk { w } else { (w.1, w.0) };
                 let matrix = AnyMatRef::F32(MatRef::new(&data, rows, cols).unwrap());
                 let part = Part {
@@ -295,7 +293,7 @@ fn operands_that_disagree_are_refused_and_nothing_is_written() {
 fn scratch_is_known_before_the_call_and_kept() {
     at_every_level(|ctx| {
         for shape in FEW {
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 let operands = Operands::<f32, f32, f32>::new(Case::new(shape, layout));
                 let mut scratch = Scratch::new();
                 let dims = Dims::of_one(layout, [shape.m, shape.n, shape.k]);
@@ -315,7 +313,7 @@ fn scratch_for_some_rows_suffices_for_fewer() {
     let pools: [ThreadPool; 3] = [2, 3, 8].map(pool);
     at_every_level(|ctx| {
         for ctx in pools.iter().map(|pool| ctx.with_pool(Some(pool))) {
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 for (n, k) in [(768, 768), (3072, 768), (16, 1536), (100, 5000)] {
                     let of = |m| gemm_scratch_len(&ctx, &Dims::of_one(layout, [m, n, k]));
                     let mut most = 0;

@@ -12,8 +12,6 @@ use rachis_kernels::{
 use rachis_testkit::{Grid, Kind, Rng, Storage, data, shapes};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-const LAYOUTS: [Layout; 2] = [Layout::Nk, Layout::Kn];
-
 /// `out = gelu(a * w + bias) + a residual`, from `w` given as `[N, K]`, stored as `W` in `layout`.
 struct Model<W> {
     weights: Grid<W>,
@@ -58,8 +56,8 @@ fn a_row_does_not_depend_on_its_batch() {
     let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (most, k), 1);
     let w: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (n, k), 0);
     at_every_level(|ctx| {
-        for layout in LAYOUTS {
-            for precision in PRECISIONS {
+        for layout in Layout::ALL {
+            for precision in Precision::ALL {
                 let ctx = ctx.with_precision(precision);
                 let model = Model::new(&w, layout);
                 let alone: Vec<u32> =
@@ -90,8 +88,8 @@ fn a_row_of_tiny_numbers_does_not_depend_on_its_batch() {
     let cases = [-78, -70, -64].map(|smallest| (tiny((most, k), smallest), tiny((n, k), smallest)));
     at_every_level(|ctx| {
         for (i, (a, w)) in cases.iter().enumerate() {
-            for layout in LAYOUTS {
-                for precision in PRECISIONS {
+            for layout in Layout::ALL {
+                for precision in Precision::ALL {
                     let ctx = ctx.with_precision(precision);
                     let model = Model::new(w, layout);
                     let product = |rows: usize| {
@@ -134,10 +132,10 @@ fn few_rows_take_subnormal_numbers_for_what_many_do() {
         for (i, (x, w)) in cases.iter().enumerate() {
             let a = Grid::new(&x.repeat(rows), (rows, k), 0);
             let w: Vec<bf16> = w.iter().map(|x| bf16::from_f32(*x)).collect();
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 let shape = if layout == Layout::Nk { (1, k) } else { (k, 1) };
                 let w = Grid::new(&w, shape, 0);
-                for precision in PRECISIONS {
+                for precision in Precision::ALL {
                     let product = |rows: usize| {
                         let mut out = Grid::<f32>::new(&vec![1.0; rows], (rows, 1), 0);
                         let weights = Weights { matrix: view(&w).into(), layout };
@@ -204,7 +202,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     let w: Grid<f32> = Grid::random(&mut rng, Kind::NearOne, (n, k), 0);
     let pools = [1, 2, 3].map(pool);
     at_every_level(|ctx| {
-        for layout in LAYOUTS {
+        for layout in Layout::ALL {
             let model = Model::new(&w, layout);
             let alone: Vec<u32> =
                 (0..most).flat_map(|i| model.run(ctx, view(&a).rows_range(i..i + 1))).collect();
@@ -230,7 +228,7 @@ fn bits_do_not_depend_on_the_position() {
     let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (m, k), 0);
     let w: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (n, k), 0);
     at_every_level(|ctx| {
-        for layout in LAYOUTS {
+        for layout in Layout::ALL {
             let plain = |first: usize, count: usize| {
                 let some = Grid::new(&w.values()[first * k..(first + count) * k], (count, k), 0);
                 let model = Model { bias: vec![0.5; count], ..Model::new(&some, layout) };
@@ -288,7 +286,7 @@ fn bits_do_not_depend_on_layout_storage_or_level() {
         if is_scalar(ctx) {
             return;
         }
-        for (i, precision) in PRECISIONS.into_iter().enumerate() {
+        for (i, precision) in Precision::ALL.into_iter().enumerate() {
             let order = Plan::pick(&ctx.with_precision(precision), Layout::Nk, 1).order;
             let expected = CHECKSUMS.into_iter().find(|(of, _)| *of == order).map(|(_, sums)| sums[i]);
             let found = checksum(all.iter().map(|products| &products[i]));
@@ -297,17 +295,15 @@ fn bits_do_not_depend_on_layout_storage_or_level() {
     });
 }
 
-const PRECISIONS: [Precision; 3] = Precision::ALL;
-
 fn same_for_layout_and_storage<H: Element>(ctx: &Ctx, a: &Grid<f32>, n: usize) -> [Vec<u32>; 3] {
     let mut rng = Rng::new(n as u64);
     let half: Grid<H> = Grid::random(&mut rng, Kind::Uniform, (n, a.cols()), 0);
     let widened: Vec<f32> = half.values().into_iter().map(Storage::to_f32).collect();
     let single = Grid::new(&widened, (n, a.cols()), 0);
-    PRECISIONS.map(|precision| {
+    Precision::ALL.map(|precision| {
         let ctx = ctx.with_precision(precision);
         let expected = Model::new(&single, Layout::Nk).run(&ctx, view(a));
-        for layout in LAYOUTS {
+        for layout in Layout::ALL {
             let place = format!("{} {precision:?} {layout:?} {}", ctx.level(), H::NAME);
             assert!(Model::new(&single, layout).run(&ctx, view(a)) == expected, "{place} as f32");
             assert!(Model::new(&half, layout).run(&ctx, view(a)) == expected, "{place}");

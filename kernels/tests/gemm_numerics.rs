@@ -13,9 +13,6 @@ use rachis_kernels::{
 use rachis_testkit::shapes::GemmShape;
 use rachis_testkit::{Grid, Kind, Rng};
 
-const LAYOUTS: [Layout; 2] = [Layout::Nk, Layout::Kn];
-const PRECISIONS: [Precision; 3] = Precision::ALL;
-
 /// What a plan makes of a lone operand: rounded to bf16, on the tile unit without subnormal numbers.
 fn rounded(order: Order, x: f32) -> f32 {
     if order != Order::Ascending && x.abs() < f32::MIN_POSITIVE { 0.0 } else { bf16::from_f32(x).to_f32() }
@@ -33,7 +30,7 @@ fn check_rounding(plan: &Plan, ctx: &Ctx, values: &[f32]) {
             assert!(same, "{} {} {place}: {x:e} became {y:e}, not {expected:e}", ctx.level(), plan.name);
         }
     };
-    for layout in LAYOUTS.into_iter().filter(|layout| plan.layouts.contains(layout)) {
+    for layout in Layout::ALL.into_iter().filter(|layout| plan.layouts.contains(layout)) {
         let column = MatRef::new(values, values.len(), 1).unwrap();
         let row = MatRef::new(values, 1, values.len()).unwrap();
         if values.len() <= plan.most_rows {
@@ -53,7 +50,7 @@ fn check_rounding(plan: &Plan, ctx: &Ctx, values: &[f32]) {
 
 /// Those that fit in one layout or the other.
 fn plans<'c>(ctx: &'c Ctx<'c>, m: usize) -> impl Iterator<Item = &'static Plan> + 'c {
-    PLANS.iter().filter(move |plan| LAYOUTS.iter().any(|layout| plan.fits(ctx, *layout, m)))
+    PLANS.iter().filter(move |plan| Layout::ALL.iter().any(|layout| plan.fits(ctx, *layout, m)))
 }
 
 /// Around every bf16: itself, the midpoint to the next, and their neighbours.
@@ -90,8 +87,8 @@ fn every_operand_rounds_to_nearest_even() {
 fn long_sums_obey_the_bound() {
     at_every_level(|ctx| {
         for (m, n, k) in [(3, 20, 16_384), (33, 5, 16_385), (9, 17, 8_191)] {
-            for layout in LAYOUTS {
-                for precision in PRECISIONS {
+            for layout in Layout::ALL {
+                for precision in Precision::ALL {
                     for kinds in [
                         [Kind::Cancelling, Kind::NearOne],
                         [Kind::WideRange, Kind::WideRange],
@@ -117,7 +114,7 @@ fn long_sums_obey_the_bound() {
 fn wide_outputs_obey_the_bound() {
     at_every_level(|ctx| {
         for (m, n, k) in [(1, 50_257, 24), (9, 50_257, 8), (2, 250_002, 3)] {
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 let case = Case { bias: true, ..Case::new(GemmShape { m, n, k }, layout) };
                 check_case::<f32, bf16, f32>(ctx, case);
                 check_case::<f32, f32, f32>(ctx, Case { precision: Precision::Bf16, ..case });
@@ -176,7 +173,7 @@ impl<W: Element> Parts<W> {
 fn check_parts<W: Element>(ctx: &Ctx, m: usize, k: usize) {
     let mut rng = Rng::new(6);
     let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (m, k), 3);
-    for layout in LAYOUTS {
+    for layout in Layout::ALL {
         let place = format!("{} {layout:?} {m} rows {}", ctx.level(), W::NAME);
         let parts = Parts::<W>::new(layout, [70, 1, 33], k);
         let columns = parts.together(ctx, view(&a), Combine::Columns, 104);
@@ -202,7 +199,7 @@ fn check_parts<W: Element>(ctx: &Ctx, m: usize, k: usize) {
 fn parts_together_are_parts_alone() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     at_every_level(|ctx| {
-        for precision in PRECISIONS {
+        for precision in Precision::ALL {
             let ctx = ctx.with_precision(precision);
             for m in [1, 5, 9, 33, 70] {
                 check_parts::<f32>(&ctx, m, 50);
@@ -262,10 +259,10 @@ fn a_plan_that_does_not_fit_is_refused() {
 #[test]
 fn the_pick_never_changes_the_order() {
     at_every_level(|ctx| {
-        for precision in PRECISIONS {
+        for precision in Precision::ALL {
             let ctx = ctx.with_precision(precision);
             let order = Plan::pick(&ctx, Layout::Nk, 1).order;
-            for layout in LAYOUTS {
+            for layout in Layout::ALL {
                 assert!((0..300).all(|m| Plan::pick(&ctx, layout, m).order == order));
             }
             let expected = match (ctx.level(), precision) {

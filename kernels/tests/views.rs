@@ -93,7 +93,7 @@ fn operations_take_empty_matrices() {
     }
     // No rows of activations, but a weight matrix that claims to be enormous: there is nothing to compute.
     for (n, k) in [(1 << 40, 0), (0, 1 << 40), (1 << 62, 0)] {
-        for layout in [Layout::Nk, Layout::Kn] {
+        for layout in Layout::ALL {
             let (rows, cols) = if layout == Layout::Nk { (n, k) } else { (k, n) };
             let Ok(w) = MatRef::new(&none, rows, cols) else { continue };
             let mut out = [0.0f32; 0];

@@ -85,7 +85,7 @@ fn probe(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     }
     let mut rows = Vec::new();
     for shape in shapes {
-        for layout in [Layout::Nk, Layout::Kn] {
+        for layout in Layout::ALL {
             let mut case = Case::new(*shape, layout, &arena);
             let methods = case.candidates(&ctx, cblas.as_ref());
             let turns = case.time(&ctx, &methods)?;

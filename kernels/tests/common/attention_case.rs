@@ -12,8 +12,6 @@ use rachis_testkit::{Grid, Kind, Rng, Storage};
 
 use super::{Element, view, view_mut};
 
-pub const PRECISIONS: [Precision; 3] = Precision::ALL;
-
 /// Operands with what is asked of them.
 pub struct Case<T, K = T> {
     pub q: Grid<T>,

@@ -4,6 +4,8 @@
 //! the library takes it at its word. So the file is parsed here first, what it asks for is bounded, and the library
 //! gets those very values: no key that occurs twice and nothing behind the end is read by one and not by the other.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
@@ -50,7 +52,7 @@ fn growth(step: &Value) -> usize {
             ("type", Value::String(kind)) if kind == "ByteLevel" => 4,
             ("precompiled_charsmap", Value::String(map)) => {
                 // One that cannot be read, or only by the library, may do anything.
-                let map = base64(map).and_then(|bytes| CharsMap::parse(&bytes));
+                let map = BASE64.decode(map).ok().and_then(|bytes| CharsMap::parse(&bytes));
                 map.map_or(usize::MAX, |map| map.longest_replacement().max(1))
             }
             // Of a template, each part of which may be the text, and of a special token.
@@ -59,27 +61,4 @@ fn growth(step: &Value) -> usize {
         })),
         _ => 1,
     }
-}
-
-/// The bytes of a text in base64; `None` for other text.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut held, mut bits) = (0u32, 0);
-    for digit in text.trim_end_matches('=').bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        held = held << 6 | u32::from(value);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((held >> bits) as u8);
-        }
-    }
-    Some(bytes)
 }
