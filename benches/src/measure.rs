@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rachis_kernels::gemm::Order;
 use rachis_kernels::probe::{bf16_gflops, fma_gflops, read_gbps};
 use rachis_kernels::{
-    AnySlice, Ctx, Gemm, Layout, MatMut, MatRef, PLANS, Plan, Scratch, Weights, bf16, gemm_with,
+    AnySlice, Ctx, Elem, Gemm, Layout, MatMut, MatRef, PLANS, Plan, Scratch, Weights, bf16, gemm_with, reuse,
 };
 
 use crate::arena::{Arena, Dtype, values};
@@ -93,21 +93,26 @@ pub struct Case<'a> {
     /// How the weights lie.
     pub layout: Layout,
     arena: &'a Arena,
+    /// Whether our plans read and write bf16, as a session does between its products when it rounds to bf16.
+    narrow: bool,
     a: Scratch,
-    /// The same rounded, for libraries that take no mixture.
-    a_bf16: Vec<bf16>,
+    /// The same rounded, also for libraries that take no mixture.
+    a_bf16: Scratch,
     out: Scratch,
     scratch: Scratch,
 }
 
 impl<'a> Case<'a> {
-    /// A product by the weights in `arena`.
-    pub fn new(shape: Shape, layout: Layout, arena: &'a Arena) -> Case<'a> {
+    /// A product by the weights in `arena`, of activations in f32 or, when `narrow`, in bf16.
+    pub fn new(shape: Shape, layout: Layout, arena: &'a Arena, narrow: bool) -> Case<'a> {
         let activations = values(shape.m * shape.k);
-        let a_bf16 = activations.iter().map(|x| bf16::from_f32(*x)).collect();
-        let mut a = Scratch::new();
+        let (mut a, mut a_bf16) = (Scratch::new(), Scratch::new());
         a.take(activations.len()).expect("memory").copy_from_slice(&activations);
-        Case { shape, layout, arena, a, a_bf16, out: Scratch::new(), scratch: Scratch::new() }
+        let rounded = reuse::<bf16>(a_bf16.take(activations.len().div_ceil(2)).expect("memory"));
+        for (rounded, x) in rounded.iter_mut().zip(&activations) {
+            *rounded = bf16::from_f32(*x);
+        }
+        Case { shape, layout, arena, narrow, a, a_bf16, out: Scratch::new(), scratch: Scratch::new() }
     }
 
     /// Everything that can compute it: the plans that fit, and the library if it takes such weights.
@@ -181,6 +186,7 @@ impl<'a> Case<'a> {
         let Shape { m, n, k } = shape;
         let weights = self.arena.weights(shape, copy);
         let (a, out) = (&*self.a.take(m * k)?, self.out.take(m * n)?);
+        let a_bf16 = &reuse::<bf16>(self.a_bf16.take((m * k).div_ceil(2))?)[..m * k];
         match (method, weights) {
             (Method::Plan(plan), weights) => {
                 let (rows, cols) = if layout == Layout::Nk { (n, k) } else { (k, n) };
@@ -189,22 +195,37 @@ impl<'a> Case<'a> {
                     AnySlice::Bf16(data) => MatRef::new(data, rows, cols)?.into(),
                     AnySlice::F16(data) => MatRef::new(data, rows, cols)?.into(),
                 };
-                let (a, out) = (MatRef::new(a, m, k)?, MatMut::new(out, m, n)?);
-                let product = Gemm::product(a, Weights { matrix, layout }, out);
-                Ok(gemm_with(plan, ctx, &mut self.scratch, product)?)
+                let (weights, scratch) = (Weights { matrix, layout }, &mut self.scratch);
+                if self.narrow {
+                    run_plan(ctx, plan, scratch, (a_bf16, weights, &mut reuse(out)[..m * n]), shape)
+                } else {
+                    run_plan(ctx, plan, scratch, (a, weights, out), shape)
+                }
             }
             (Method::Cblas(cblas), AnySlice::F32(weights)) => {
                 cblas.gemm_f32(Product { shape, layout, a, weights, out });
                 Ok(())
             }
             (Method::Cblas(cblas), AnySlice::Bf16(weights))
-                if cblas.gemm_bf16(Product { shape, layout, a: &self.a_bf16, weights, out }) =>
+                if cblas.gemm_bf16(Product { shape, layout, a: a_bf16, weights, out }) =>
             {
                 Ok(())
             }
             (Method::Cblas(_), _) => Err("cblas: no product of such weights".into()),
         }
     }
+}
+
+/// Computes a product with one of our plans, its activations and results of one type.
+fn run_plan<T: Elem>(
+    ctx: &Ctx,
+    plan: &Plan,
+    scratch: &mut Scratch,
+    (a, weights, out): (&[T], Weights<'_>, &mut [T]),
+    Shape { m, n, k }: Shape,
+) -> Result<(), Box<dyn Error>> {
+    let product = Gemm::product(MatRef::new(a, m, k)?, weights, MatMut::new(out, m, n)?);
+    Ok(gemm_with(plan, ctx, scratch, product)?)
 }
 
 /// The shortest of as many calls as fit into `budget`, and of one at least.
@@ -234,8 +255,8 @@ mod tests {
                 for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
                     let ctx = Ctx::new(level).expect("supported").with_precision(precision);
                     let arena = Arena::new(dtype, 1 << 16, 4);
-                    for layout in Layout::ALL {
-                        let mut case = Case::new(shape, layout, &arena);
+                    for (layout, narrow) in Layout::ALL.into_iter().flat_map(|l| [(l, false), (l, true)]) {
+                        let mut case = Case::new(shape, layout, &arena, narrow);
                         let copy = arena.copies(shape) - 1;
                         let weights = match arena.weights(shape, copy) {
                             AnySlice::F32(data) => data.to_vec(),
@@ -246,11 +267,17 @@ mod tests {
                         let methods = case.candidates(&ctx, None);
                         assert!(!methods.is_empty());
                         for method in methods {
-                            println!("{level} {precision:?} {dtype:?} {layout:?} {}", method.name());
+                            println!("{level} {precision:?} {dtype:?} {layout:?} {narrow} {}", method.name());
                             let len = shape.m * shape.n;
                             case.out.take(len).expect("memory").fill(f32::NAN);
                             case.run(&ctx, &method, copy).expect("it fits");
-                            for (got, want) in case.out.take(len).expect("memory").iter().zip(&want) {
+                            let out = case.out.take(len).expect("memory");
+                            let got: Vec<f32> = if narrow {
+                                reuse::<bf16>(out)[..len].iter().map(|x| x.to_f32()).collect()
+                            } else {
+                                out.to_vec()
+                            };
+                            for (got, want) in got.iter().zip(&want) {
                                 assert!((f64::from(*got) - want).abs() < 0.1, "{got} {want}");
                             }
                         }
@@ -267,7 +294,7 @@ mod tests {
             for precision in Precision::ALL {
                 let ctx = Ctx::new(level).expect("supported").with_precision(precision);
                 for m in [1, 8, 128] {
-                    let case = Case::new(Shape { m, n: 1, k: 1 }, Layout::Nk, &arena);
+                    let case = Case::new(Shape { m, n: 1, k: 1 }, Layout::Nk, &arena, false);
                     let pick = Plan::pick(&ctx, Layout::Nk, m).name;
                     let named = case.candidates(&ctx, None).iter().filter(|c| c.name() == pick).count();
                     assert_eq!(named, 1, "{level} {precision:?} {m}");

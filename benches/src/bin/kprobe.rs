@@ -35,6 +35,9 @@ struct Args {
     /// How products treat their operands
     #[arg(long, value_enum, default_value_t = Rounding::Strict)]
     precision: Rounding,
+    /// Activations and results in bf16, as a session at precision bf16 keeps them between its products; f32 else
+    #[arg(long)]
+    narrow: bool,
     /// Elements by which the weights start off a 64-byte boundary
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(..32))]
     misalign: u8,
@@ -81,12 +84,12 @@ fn probe(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     let arena = Arena::new(args.dtype, arena_bytes(args.dtype, shapes), args.misalign.into());
     let limits = Limits::measure(&ctx, &arena);
     if !args.json {
-        print_machine(&ctx, &arena, &limits);
+        print_machine(args, &ctx, &arena, &limits);
     }
     let mut rows = Vec::new();
     for shape in shapes {
         for layout in Layout::ALL {
-            let mut case = Case::new(*shape, layout, &arena);
+            let mut case = Case::new(*shape, layout, &arena, args.narrow);
             let methods = case.candidates(&ctx, cblas.as_ref());
             let turns = case.time(&ctx, &methods)?;
             for (method, turns) in methods.iter().zip(&turns) {
@@ -99,7 +102,7 @@ fn probe(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
         }
     }
     if args.json {
-        println!("{}", report(&ctx, &arena, &limits, &rows));
+        println!("{}", report(args, &ctx, &limits, &rows));
     }
     let complaints = if args.assert { complaints(&rows) } else { Vec::new() };
     for complaint in &complaints {
@@ -114,7 +117,7 @@ fn arena_bytes(dtype: Dtype, shapes: &[Shape]) -> usize {
     past_caches(&caches()).max((2 * largest).min(1 << 30))
 }
 
-fn print_machine(ctx: &Ctx, arena: &Arena, limits: &Limits) {
+fn print_machine(args: &Args, ctx: &Ctx, arena: &Arena, limits: &Limits) {
     let [l1, l2, l3] = limits.caches.map(|bytes| bytes >> 10);
     let [from_l2, from_l3, from_dram] = limits.read;
     println!("level {}, features {}", ctx.level(), features().join(" "));
@@ -125,21 +128,23 @@ fn print_machine(ctx: &Ctx, arena: &Arena, limits: &Limits) {
     }
     println!("; reads {from_l2:.1} GB/s from L2, {from_l3:.1} from L3, {from_dram:.1} from memory");
     println!(
-        "weights {}, {} elements off a line; precision {}; threads {}; * is the pick",
+        "weights {}, {} elements off a line; activations {}; precision {}; threads {}; * is the pick",
         arena.dtype().name(),
         arena.misalign(),
+        if args.narrow { "bf16" } else { "f32" },
         lower(ctx.precision()),
         ctx.threads(),
     );
 }
 
-fn report(ctx: &Ctx, arena: &Arena, limits: &Limits, rows: &[Row]) -> Value {
+fn report(args: &Args, ctx: &Ctx, limits: &Limits, rows: &[Row]) -> Value {
     let [l1d, l2, l3] = limits.caches;
     json!({
         "level": ctx.level().name(),
         "features": features(),
         "caches": { "l1d": l1d, "l2": l2, "l3": l3 },
-        "misalign": arena.misalign(),
+        "misalign": args.misalign,
+        "narrow": args.narrow,
         "peaks": limits.peaks(),
         "gemm": rows.iter().map(Row::json).collect::<Vec<_>>(),
     })
@@ -155,7 +160,8 @@ mod tests {
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
         let parse = |args: &str| Args::try_parse_from(args.split(' '));
-        let args = parse("kprobe --shapes 1x2x3,4x5x6 --dtype bf16 --precision bf16").expect("valid");
+        let args =
+            parse("kprobe --shapes 1x2x3,4x5x6 --dtype bf16 --precision bf16 --narrow").expect("valid");
         assert_eq!(args.shapes, [Shape { m: 1, n: 2, k: 3 }, Shape { m: 4, n: 5, k: 6 }]);
         for args in ["--threads 0", "--misalign 32", "--shapes 1x2", "--dtype f64", "--precision f16"] {
             assert!(parse(&format!("kprobe {args}")).is_err(), "{args}");

@@ -80,7 +80,7 @@ fn the_floor_is_for_many_rows_of_strict_products() {
 fn a_row_sums_up_its_turns() {
     let ctx = Ctx::new(Level::Scalar).expect("always there");
     let arena = Arena::new(Dtype::F32, 1 << 22, 4);
-    let case = Case::new(SHAPE, Layout::Kn, &arena);
+    let case = Case::new(SHAPE, Layout::Kn, &arena, false);
     let pick = Method::Plan(Plan::pick(&ctx, Layout::Kn, SHAPE.m));
     let ms = |x: f64| Duration::from_secs_f64(x / 1000.0);
     let limit = SHAPE.flops() as f64 / 1e8; // ms at 100 GFLOP/s

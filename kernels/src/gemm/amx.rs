@@ -43,15 +43,21 @@ const PRODUCTS: [(usize, usize); 6] = [(0, 0), (0, 1), (1, 1), (1, 0), (2, 0), (
 
 /// Blocks of k whose weights are brought at a time. In parts they take six bytes each, twice, and would drive activations
 /// out of the second-level cache where k is long; so sums wait for the next blocks. With 2 to 8, which stay in the first
-/// level, and with all, models took longer.
-fn blocks_at_a_time(parts: usize) -> usize {
-    if parts == 1 { usize::MAX } else { 16 }
+/// level, and with all, models took longer. So do weights `[K, N]`, whose rows, each a line in another page, stay there
+/// badly: 8 blocks are 30 % faster than all of 3,072 values of k by 128 rows, but a quarter slower from memory by 64, as
+/// the next ones are asked for too late; hence more for fewer panels of rows.
+fn blocks_at_a_time(layout: Layout, parts: usize, panels: usize) -> usize {
+    match layout {
+        _ if parts > 1 => 16,
+        Layout::Nk => usize::MAX,
+        Layout::Kn => (32 / panels.max(1)).max(8),
+    }
 }
 
 /// With operands in so many parts.
-pub(super) fn unit(k: usize, parts: usize) -> Unit {
+pub(super) fn unit(layout: Layout, k: usize, parts: usize) -> Unit {
     let packed = parts * block_len(1) * k.div_ceil(STEP);
-    let blocks = blocks_at_a_time(parts).min(k.div_ceil(STEP));
+    let blocks = blocks_at_a_time(layout, parts, 1).min(k.div_ceil(STEP));
     // Weights of now and next.
     let stage = 2 * SIDE * parts * block_len(1) * blocks;
     Unit { rows: SIDE, lanes: SIDE, depth: k, packed, stage, quarters: if parts == 1 { 2 } else { 3 } }
@@ -89,9 +95,10 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
         let OnTiles { unit, word, share } = self;
         let Share { product, blocking, index, scratch, parts } = share;
         let (layout, depth) = (product.layout(), product.a.cols().div_ceil(STEP));
-        let (fused, at_a_time) = (product.dims().fused(), blocks_at_a_time(parts));
+        let fused = product.dims().fused();
+        let blocks = depth.min(blocks_at_a_time(layout, parts, 1));
         let (packed, rest) = scratch.split_at_mut(blocking.packed_len());
-        let (weights, rest) = rest.split_at_mut(fused * depth.min(at_a_time) * parts * block_len(SIDE));
+        let (weights, rest) = rest.split_at_mut(fused * blocks * parts * block_len(SIDE));
         let (next_weights, rest) = rest.split_at_mut(weights.len());
         let (staying, of_matrix) = (staying(depth, parts), blocking.lanes * SIDE);
         let sums = &mut rest[..fused * of_matrix];
@@ -102,6 +109,8 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
         for rows in steps(blocking.rows(index), blocking.lanes) {
             products.pack(s, word, product.activations(), rows.clone());
             let count = rows.len();
+            let panels = count.div_ceil(SIDE);
+            let at_a_time = blocks_at_a_time(layout, parts, panels);
             let mut columns = product.groups().flat_map(|(group, column)| {
                 let share = blocking.columns(index, group[0].weights.n());
                 steps(share, SIDE).flat_map(move |n| {
@@ -113,7 +122,6 @@ impl KernelAt<Avx512> for OnTiles<'_, '_> {
                     })
                 })
             });
-            let panels = count.div_ceil(SIDE);
             // The first weights are brought while nothing is computed.
             chores.expect(columns.next(), panels);
             chores.expect(columns.next(), panels);

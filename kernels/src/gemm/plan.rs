@@ -180,7 +180,7 @@ impl Plan {
     fn unit(&self, ctx: &Ctx, layout: Layout, k: usize) -> Unit {
         match self.method {
             #[cfg(target_arch = "x86_64")]
-            Method::Amx(parts) => amx::unit(k, parts),
+            Method::Amx(parts) => amx::unit(layout, k, parts),
             Method::Thin(_) | Method::ThinBlocks => ctx.run(thin::ThinUnit),
             Method::Tile(Words::Pairs) => ctx.run(TileUnit { layout, k, values: 2 }),
             _ => ctx.run(TileUnit { layout, k, values: 1 }),
