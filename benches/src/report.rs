@@ -35,6 +35,8 @@ pub struct Row {
     pub threads: Option<usize>,
     /// The candidate.
     pub plan: &'static str,
+    /// Rows and columns of its register tile; `None` of a library's.
+    pub tile: Option<(usize, usize)>,
     /// Whether it is what [`gemm`](fn@rachis_kernels::gemm) would run.
     pub picked: bool,
     /// In which order it sums.
@@ -88,9 +90,12 @@ impl Row {
                 read: gbps * limits.threads as f64,
             }
         };
-        let (picked, threads) = match method {
-            Method::Plan(plan) => (*plan == Plan::pick(ctx, layout, shape.m), Some(ctx.threads())),
-            Method::Cblas(_) => (false, None),
+        let (picked, threads, tile) = match method {
+            Method::Plan(plan) => {
+                let picked = *plan == Plan::pick(ctx, layout, shape.m);
+                (picked, Some(ctx.threads()), Some(plan.tile(ctx)))
+            }
+            Method::Cblas(_) => (false, None, None),
         };
         Row {
             shape,
@@ -99,6 +104,7 @@ impl Row {
             precision: ctx.precision(),
             threads,
             plan: method.name(),
+            tile,
             picked,
             order: method.order(),
             peak: turns.iter().map(|turn| turn.peak).fold(0.0, f64::max) * limits.threads as f64,
@@ -113,7 +119,7 @@ impl Row {
             "m": self.shape.m, "n": self.shape.n, "k": self.shape.k,
             "dtype": self.dtype.name(), "precision": lower(self.precision), "layout": lower(self.layout),
             "threads": self.threads,
-            "plan": self.plan, "picked": self.picked, "order": self.order.map(lower),
+            "plan": self.plan, "tile": self.tile, "picked": self.picked, "order": self.order.map(lower),
             "peak_gflops": rounded(self.peak),
             "hot_gflops": rounded(self.hot.gflops), "cold_gflops": rounded(self.cold.gflops),
             "hot_fraction": rounded(self.hot.fraction), "cold_fraction": rounded(self.cold.fraction),

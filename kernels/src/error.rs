@@ -34,12 +34,16 @@ pub enum Error {
         operation: &'static str,
     },
     /// A plan was asked for a product that it cannot compute.
-    #[error("gemm: plan {plan} does not fit level {level} with {rows} rows in this precision")]
+    #[error(
+        "gemm: plan {plan} does not fit level {level} with {rows} rows by weights {layout} in this precision"
+    )]
     Plan {
         /// The plan's name.
         plan: &'static str,
         /// The level of the context.
         level: crate::Level,
+        /// How the weights lie.
+        layout: crate::Layout,
         /// Rows of activations.
         rows: usize,
     },

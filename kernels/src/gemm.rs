@@ -64,6 +64,8 @@ pub(crate) mod word;
 
 pub use plan::{Order, PLANS, Plan};
 
+use core::fmt;
+
 use crate::activation::Activation;
 use crate::ctx::{Ctx, Precision};
 use crate::elem::Elem;
@@ -89,6 +91,15 @@ pub enum Layout {
 impl Layout {
     /// Both.
     pub const ALL: [Layout; 2] = [Layout::Nk, Layout::Kn];
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Layout::Nk => "[N, K]",
+            Layout::Kn => "[K, N]",
+        })
+    }
 }
 
 /// A weight matrix in place.
@@ -173,10 +184,14 @@ impl<'a, A, C> Gemm<'a, A, C> {
     }
 }
 
+/// How the weights of all parts lie.
+fn layout(parts: &[Part<'_>]) -> Layout {
+    parts.first().map_or(Layout::Nk, |part| part.weights.layout)
+}
+
 impl<A, C, const L: usize> Gemm<'_, A, C, L> {
-    /// That of all parts.
     fn layout(&self) -> Layout {
-        self.parts.first().map_or(Layout::Nk, |part| part.weights.layout)
+        layout(&self.parts)
     }
 }
 
@@ -199,8 +214,8 @@ pub fn gemm<A: Elem, C: Elem, const L: usize>(
 /// [`gemm`] by a plan of the caller's choice, for tests and measurements.
 ///
 /// # Errors
-/// As [`gemm`]; [`Error::Plan`] when the plan is not one of [`PLANS`], or does not fit the context or the number of
-/// rows.
+/// As [`gemm`]; [`Error::Plan`] when the plan is not one of [`PLANS`], or does not fit the context, the layout or the
+/// number of rows.
 pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
     plan: &Plan,
     ctx: &Ctx,
@@ -209,7 +224,8 @@ pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
 ) -> Result<()> {
     validate(&op)?;
     if !PLANS.contains(plan) || !plan.fits(ctx, op.layout(), op.a.rows()) {
-        return Err(Error::Plan { plan: plan.name, level: ctx.level(), rows: op.a.rows() });
+        let (level, layout, rows) = (ctx.level(), op.layout(), op.a.rows());
+        return Err(Error::Plan { plan: plan.name, level, layout, rows });
     }
     compute(plan, ctx, scratch, op)
 }
@@ -309,7 +325,7 @@ impl Product<'_> {
     }
 
     fn layout(&self) -> Layout {
-        self.parts.first().map_or(Layout::Nk, |part| part.weights.layout)
+        layout(self.parts)
     }
 
     fn dims(&self) -> Dims {

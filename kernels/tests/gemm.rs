@@ -16,9 +16,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 /// Multiplications in a list of shapes.
 const BUDGET: u64 = 20_000_000;
 
-/// A few shapes: one element, one tile and a bit, two blocks of k and a bit.
-const FEW: [GemmShape; 4] = [
+/// A few shapes: one element, few rows, one tile and a bit, two blocks of k and a bit.
+const FEW: [GemmShape; 5] = [
     GemmShape { m: 1, n: 1, k: 1 },
+    GemmShape { m: 3, n: 150, k: 70 },
     GemmShape { m: 7, n: 33, k: 35 },
     GemmShape { m: 17, n: 5, k: 530 },
     GemmShape { m: 33, n: 49, k: 16 },
@@ -195,10 +196,12 @@ fn left_over_scratch_does_not_show() {
         let mut scratch = Scratch::new();
         for shape in FEW {
             for layout in Layout::ALL {
-                let operands =
-                    Operands::<f32, f32, f32>::new(Case { bias: true, ..Case::new(shape, layout) });
-                scratch.take(1 << 20).unwrap().fill(f32::NAN);
-                operands.check(ctx, &mut scratch, &operands.oracle());
+                for precision in Precision::ALL {
+                    let case = Case { bias: true, precision, ..Case::new(shape, layout) };
+                    let operands = Operands::<f32, f32, f32>::new(case);
+                    scratch.take(1 << 20).unwrap().fill(f32::NAN);
+                    operands.check(ctx, &mut scratch, &operands.oracle());
+                }
             }
         }
     });
@@ -294,13 +297,16 @@ fn scratch_is_known_before_the_call_and_kept() {
     at_every_level(|ctx| {
         for shape in FEW {
             for layout in Layout::ALL {
-                let operands = Operands::<f32, f32, f32>::new(Case::new(shape, layout));
-                let mut scratch = Scratch::new();
-                let dims = Dims::of_one(layout, [shape.m, shape.n, shape.k]);
-                scratch.reserve(gemm_scratch_len(ctx, &dims)).unwrap();
-                let before = scratch.bytes();
-                operands.run(ctx, &mut scratch);
-                assert_eq!(scratch.bytes(), before);
+                for precision in Precision::ALL {
+                    let case = Case { precision, ..Case::new(shape, layout) };
+                    let operands = Operands::<f32, f32, f32>::new(case);
+                    let mut scratch = Scratch::new();
+                    let dims = Dims::of_one(layout, [shape.m, shape.n, shape.k]);
+                    scratch.reserve(gemm_scratch_len(&ctx.with_precision(precision), &dims)).unwrap();
+                    let before = scratch.bytes();
+                    operands.run(ctx, &mut scratch);
+                    assert_eq!(scratch.bytes(), before);
+                }
             }
         }
     });
@@ -312,7 +318,10 @@ fn scratch_for_some_rows_suffices_for_fewer() {
     let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let pools: [ThreadPool; 3] = [2, 3, 8].map(pool);
     at_every_level(|ctx| {
-        for ctx in pools.iter().map(|pool| ctx.with_pool(Some(pool))) {
+        let contexts = pools.iter().flat_map(|pool| {
+            Precision::ALL.map(|precision| ctx.with_pool(Some(pool)).with_precision(precision))
+        });
+        for ctx in contexts {
             for layout in Layout::ALL {
                 for (n, k) in [(768, 768), (3072, 768), (16, 1536), (100, 5000)] {
                     let of = |m| gemm_scratch_len(&ctx, &Dims::of_one(layout, [m, n, k]));
@@ -338,6 +347,40 @@ fn a_plan_of_the_callers_is_refused() {
     let op = Gemm::product(MatRef::new(&a, 1, 1).unwrap(), weights, MatMut::new(&mut out, 1, 1).unwrap());
     let refused = gemm_with(&plan, &ctx, &mut Scratch::new(), op);
     assert!(matches!(refused, Err(Error::Plan { plan: "another", .. })));
+}
+
+/// A plan computes what it says it fits, and refuses everything else.
+#[test]
+fn a_plan_that_does_not_fit_is_refused() {
+    let (a, w) = ([1.0f32; 9], [1.0f32; 1]);
+    at_every_level(|ctx| {
+        for plan in &PLANS {
+            for layout in Layout::ALL {
+                for precision in Precision::ALL {
+                    for m in [1, 9] {
+                        let ctx = ctx.with_precision(precision);
+                        let mut out = [0.0f32; 9];
+                        let weights = Weights { matrix: MatRef::new(&w, 1, 1).unwrap().into(), layout };
+                        let (a, to) = (MatRef::new(&a, m, 1).unwrap(), MatMut::new(&mut out, m, 1).unwrap());
+                        let computed =
+                            gemm_with(plan, &ctx, &mut Scratch::new(), Gemm::product(a, weights, to));
+                        let fits = plan.levels.contains(&ctx.level())
+                            && plan.precisions.contains(&precision)
+                            && plan.layouts.contains(&layout)
+                            && m <= plan.most_rows;
+                        match computed {
+                            Ok(()) => assert!(fits && out[m - 1] == 1.0, "{} {layout} {m}", plan.name),
+                            Err(error) => {
+                                assert!(!fits, "{error}");
+                                assert!(error.to_string().contains(&layout.to_string()), "{error}");
+                                assert_eq!(out, [0.0; 9]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    });
 }
 
 #[test]

@@ -71,6 +71,38 @@ fn a_row_does_not_depend_on_its_batch() {
     });
 }
 
+/// The same with rows of weights of whole vectors, with some more columns, and with more than are summed at a time: of
+/// each, whole blocks of k and a part of one.
+#[test]
+fn a_row_by_wide_weights_does_not_depend_on_its_batch() {
+    fn check<W: Element>(ctx: &Ctx, a: &Grid<f32>, w: &Grid<W>) {
+        for layout in Layout::ALL {
+            let model = Model::new(w, layout);
+            let all = model.run(ctx, view(a));
+            for m in 1..a.rows() {
+                let batch = model.run(ctx, view(a).rows_range(0..m));
+                let (n, k) = (w.rows(), w.cols());
+                let place = format!("{} {layout} {:?} {}", ctx.level(), ctx.precision(), W::NAME);
+                assert!(batch == all[..m * n], "{place} {m} x {n} x {k}");
+            }
+        }
+    }
+    let mut rng = Rng::new(16);
+    for (n, k) in [128, 130, 1100].into_iter().flat_map(|n| [(n, 32), (n, 70)]) {
+        let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (10, k), 0);
+        let w: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (n, k), 0);
+        let half: Grid<f16> = Grid::random(&mut rng, Kind::Uniform, (n, k), 0);
+        let brain: Grid<bf16> = Grid::random(&mut rng, Kind::Uniform, (n, k), 0);
+        at_every_level(|ctx| {
+            for ctx in Precision::ALL.map(|precision| ctx.with_precision(precision)) {
+                check(&ctx, &a, &w);
+                check(&ctx, &a, &half);
+                check(&ctx, &a, &brain);
+            }
+        });
+    }
+}
+
 /// The same where operands, products, sums of some of them, or all sums are about as small as normal numbers are.
 #[test]
 fn a_row_of_tiny_numbers_does_not_depend_on_its_batch() {
@@ -196,24 +228,33 @@ fn bits_do_not_depend_on_where_blocks_of_weights_lie() {
 /// Threads cut the output, never a sum. With blocks of k, also of pairs, and more rows than wait for the next block.
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
-    let (most, n, k) = (300, 70, 1060);
+    let k = 1060;
     let mut rng = Rng::new(12);
-    let a: Grid<f32> = Grid::random(&mut rng, Kind::Cancelling, (most, k), 0);
-    let w: Grid<f32> = Grid::random(&mut rng, Kind::NearOne, (n, k), 0);
+    let mut weights = |n: usize| -> Grid<f32> { Grid::random(&mut rng, Kind::NearOne, (n, k), 0) };
+    // Wide enough that a row is worth several threads, and narrow.
+    let shapes = [
+        (weights(70), [1, 2, 27, 54, 71, 105, 150, 211, 300].as_slice()),
+        (weights(1100), [1, 2, 4].as_slice()),
+    ];
+    let a: Grid<f32> = Grid::random(&mut rng, Kind::Cancelling, (300, k), 0);
     let pools = [1, 2, 3].map(pool);
     at_every_level(|ctx| {
-        for layout in Layout::ALL {
-            let model = Model::new(&w, layout);
-            let alone: Vec<u32> =
-                (0..most).flat_map(|i| model.run(ctx, view(&a).rows_range(i..i + 1))).collect();
-            for m in [1, 2, 27, 54, 71, 105, 150, 211, 300] {
-                for pool in &pools {
+        for ((w, batches), layout) in shapes.iter().flat_map(|shape| Layout::ALL.map(|l| (shape, l))) {
+            for precision in Precision::ALL {
+                let ctx = ctx.with_precision(precision);
+                let model = Model::new(w, layout);
+                let most = batches[batches.len() - 1];
+                let alone: Vec<u32> =
+                    (0..most).flat_map(|i| model.run(&ctx, view(&a).rows_range(i..i + 1))).collect();
+                for (m, pool) in batches.iter().flat_map(|m| pools.iter().map(move |pool| (*m, pool))) {
                     let ctx = ctx.with_pool(Some(pool));
                     let batch = model.run(&ctx, view(&a).rows_range(0..m));
-                    let threads = ctx.threads();
-                    assert!(batch == alone[..m * n], "{} {layout:?} {m} rows {threads} threads", ctx.level());
+                    let (n, threads) = (w.rows(), ctx.threads());
+                    let place =
+                        format!("{} {layout} {precision:?} {m} x {n}, {threads} threads", ctx.level());
+                    assert!(batch == alone[..m * n], "{place}");
                     let entered = ctx.enter(|| model.run(&ctx, view(&a).rows_range(0..m)));
-                    assert!(entered == batch, "inside the pool");
+                    assert!(entered == batch, "{place}, inside the pool");
                 }
             }
         }

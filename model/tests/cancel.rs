@@ -51,6 +51,29 @@ fn a_forward_pass_ends_within_a_layer_and_the_next_is_as_ever() {
     }
 }
 
+/// The same of a batch whose sequences two threads share.
+#[test]
+fn a_shared_batch_ends_within_a_layer_and_the_next_is_as_ever() {
+    let model = BertBackbone::random(SIZES.bert(), 1).unwrap();
+    let ids: Vec<u32> = (0..160).map(|i| i % 31).collect();
+    let inputs = BertInputs { tokens: Tokens::padded(&ids, 8, 20), segment_ids: None };
+    let all = |output: SequenceOutput<'_>| (0..8).map(|i| bits(output, i)).collect::<Vec<_>>();
+    let expected = all(model.forward(&mut session(), inputs).unwrap().sequence_output);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let mut session = Session::new(Ctx::new(Level::detect()).unwrap().with_pool(Some(&pool)));
+    let cancel = Arc::new(AtomicBool::new(false));
+    session.set_cancel(Some(Arc::clone(&cancel)));
+    let mut observe = |layer: usize, _: SequenceOutput<'_>| cancel.store(layer == 1, Ordering::Relaxed);
+    let result = model.forward_observed(&mut session, inputs, &mut observe);
+    assert!(matches!(result, Err(Error::Cancelled)));
+    cancel.store(false, Ordering::Relaxed);
+    assert_eq!(all(model.forward(&mut session, inputs).unwrap().sequence_output), expected);
+    session.set_deadline(Some(Instant::now()));
+    assert!(matches!(model.forward(&mut session, inputs), Err(Error::Cancelled)));
+    session.set_deadline(None);
+    assert_eq!(all(model.forward(&mut session, inputs).unwrap().sequence_output), expected);
+}
+
 #[test]
 fn a_deadline_that_has_passed_computes_nothing_and_one_to_come_all() {
     let model = OptBackbone::random(SIZES.opt(), 1).unwrap();

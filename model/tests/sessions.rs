@@ -8,7 +8,7 @@ use common::models::Sizes;
 use rachis::kernels::{Activation, Ctx, Level, Precision};
 use rachis::{
     Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, BertInputs, FalconBackbone, Model,
-    OptBackbone, OptConfig, Seq2SeqInputs, Session, T5Backbone, T5Config, Tokens,
+    OptBackbone, OptConfig, Seq2SeqInputs, SequenceOutput, Session, T5Backbone, T5Config, Tokens,
 };
 use rachis_testkit::{CountingAllocator, for_each_level};
 
@@ -198,14 +198,65 @@ fn large_batches_do_not_change_a_bit() {
             for pool in [None, Some(&pools[0]), Some(&pools[1])] {
                 let mut session = Session::new(ctx.with_pool(pool));
                 session.reserve(model, 24, 80).unwrap();
-                let reserved = session.workspace_bytes();
-                let found = model.forward(&mut session, Tokens::ragged(&all, &lengths), true);
+                let planned = model.plan(session.ctx(), 24, 80).unwrap().bytes();
                 let threads = pool.map_or(1, rayon::ThreadPool::current_num_threads);
-                assert!(found == expected, "{level} {}, {threads} threads", model.name());
-                assert_eq!(session.workspace_bytes(), reserved, "{level} {}", model.name());
+                let place = format!("{level} {}, {threads} threads", model.name());
+                assert_eq!(session.workspace_bytes(), planned, "{place}");
+                let found = model.forward(&mut session, Tokens::ragged(&all, &lengths), true);
+                assert!(found == expected, "{place}");
+                assert_eq!(session.workspace_bytes(), planned, "{place}");
             }
         });
     }
+}
+
+#[test]
+fn threads_with_sequences_of_their_own_allocate_nothing() {
+    let lengths = [80; 24];
+    let ids = sequences(&lengths).concat();
+    let tokens = Tokens::ragged(&ids, &lengths);
+    for model in subjects() {
+        let model = model.as_ref();
+        for threads in [2, 3] {
+            // A pool of its own, whose queues have room for some tasks.
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut session = Session::new(Ctx::new(Level::detect()).unwrap().with_pool(Some(&pool)));
+            session.reserve(model, 24, 80).unwrap();
+            let allocations =
+                || pool.broadcast(|_| CountingAllocator::thread().allocations).iter().sum::<u64>();
+            allocations();
+            let before = allocations();
+            let (_, counts) = CountingAllocator::measure(|| model.forward(&mut session, tokens, false));
+            assert_eq!(counts.allocations, 0, "{}, {} bytes", model.name(), counts.bytes);
+            assert_eq!(allocations(), before, "{}, {threads} threads", model.name());
+        }
+    }
+}
+
+#[test]
+fn an_observer_sees_the_same_of_any_number_of_threads() {
+    let sizes = Sizes { vocabulary: 501, layers: 3, heads: 3, hidden: 102, inner: 290, positions: 80 };
+    let model = BertBackbone::random(sizes.bert(), 7).unwrap();
+    let lengths = [20, 31, 7, 18, 22, 30];
+    let ids = sequences(&lengths).concat();
+    let inputs = BertInputs { tokens: Tokens::ragged(&ids, &lengths), segment_ids: None };
+    let seen = |ctx: Ctx<'_>| {
+        let mut seen = Vec::new();
+        let mut observe = |layer: usize, states: SequenceOutput<'_>| {
+            seen.push((layer, (0..lengths.len()).map(|i| bits(states.sequence(i))).collect::<Vec<_>>()));
+        };
+        model.forward_observed(&mut Session::new(ctx), inputs, &mut observe).unwrap();
+        seen
+    };
+    for_each_level(Level::supported(), |level| {
+        let ctx = Ctx::new(level).unwrap();
+        let expected = seen(ctx);
+        assert_eq!(expected.len(), 1 + sizes.layers);
+        for threads in [2, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert!(seen(ctx.with_pool(Some(&pool))) == expected, "{level}, {threads} threads");
+        }
+    });
 }
 
 #[test]

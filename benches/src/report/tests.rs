@@ -15,6 +15,7 @@ fn row(plan: &'static str, picked: bool, order: Option<Order>, fraction: f64) ->
         precision: Precision::Strict,
         threads: Some(1),
         plan,
+        tile: Some((8, 48)),
         picked,
         order,
         peak: 100.0,

@@ -248,7 +248,7 @@ mod tests {
     fn tasks_cover_every_output_once() {
         for (rows, lanes) in [(8, 48), (6, 16), (3, 16), (32, 32)] {
             for (m, n, k) in [(1, 1, 1), (300, 500, 700), (5, 4096, 512), (4096, 7, 512), (49, 33, 4096)] {
-                for (layout, threads) in [(Layout::Nk, 1), (Layout::Nk, 3), (Layout::Kn, 3), (Layout::Kn, 8)]
+                for (layout, threads) in Layout::ALL.into_iter().flat_map(|l| [1, 2, 3, 4, 8].map(|t| (l, t)))
                 {
                     let unit = Unit { rows, lanes, depth: k, packed: k, stage: 0, quarters: 2 };
                     let dims = Dims { parts: 2, ..Dims::of_one(layout, [m, n, k]) };

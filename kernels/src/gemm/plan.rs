@@ -11,6 +11,7 @@ use super::tile::{Tile, TileUnit};
 use super::word::Single;
 use super::{Dims, Layout, Product};
 use crate::ctx::{Ctx, Precision};
+use crate::isa::LANES;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Isa, KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
 use crate::level::Level;
@@ -167,21 +168,28 @@ impl Plan {
 
     /// The plan for a product of `m` rows by weights in this layout: the first that fits.
     pub fn pick(ctx: &Ctx, layout: Layout, m: usize) -> &'static Plan {
-        PLANS.iter().find(|plan| plan.fits(ctx, layout, m)).unwrap_or(&PLANS[6])
+        PLANS.iter().find(|plan| plan.fits(ctx, layout, m)).unwrap_or(&PLANS[PLANS.len() - 1])
     }
 
     /// Rows and columns of its register tile at the level of `ctx`, counted in the broadcast and in the vector
     /// operand.
     pub fn tile(&self, ctx: &Ctx) -> (usize, usize) {
-        let unit = self.unit(ctx, Layout::Nk, 0);
-        (unit.rows, unit.lanes)
+        match self.method {
+            #[cfg(target_arch = "x86_64")]
+            Method::ThinBlocks => blocks::TILE,
+            Method::Thin(_) => (ctx.run(thin::Together), LANES),
+            _ => {
+                let unit = self.unit(ctx, Layout::Nk, 0);
+                (unit.rows, unit.lanes)
+            }
+        }
     }
 
+    /// Of a plan that packs.
     fn unit(&self, ctx: &Ctx, layout: Layout, k: usize) -> Unit {
         match self.method {
             #[cfg(target_arch = "x86_64")]
             Method::Amx(parts) => amx::unit(layout, k, parts),
-            Method::Thin(_) | Method::ThinBlocks => ctx.run(thin::ThinUnit),
             Method::Tile(Words::Pairs) => ctx.run(TileUnit { layout, k, values: 2 }),
             _ => ctx.run(TileUnit { layout, k, values: 1 }),
         }

@@ -2,8 +2,9 @@
 //!
 //! With so few rows the weights' way from memory is the limit, and the register tile would leave most of its
 //! lanes idle. `[K, N]` weights have their lanes along N already (`straight`). `[N, K]` weights are turned 16 x 16
-//! at a time in registers (`turned`). The sums run in the order of the register tile, so the bits are the same. Here
-//! are the cut of a product into tasks and the loop over strips of columns, which the two layouts share.
+//! at a time in registers (`turned`). The sums run in the order of the register tile, so the bits are the same; in the
+//! order of the tile unit `[K, N]` weights have kernels of their own (`blocks`). Here are the cut of a product into
+//! tasks, which all share, and the loop over strips of columns of the former two.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod blocks;
@@ -13,7 +14,7 @@ mod turned;
 use core::ops::Range;
 
 use super::ahead::LINE;
-use super::blocking::{Unit, steps};
+use super::blocking::steps;
 use super::epilogue::{Orientation, Sums, finish};
 use super::pack::{Operand, stage_rows};
 use super::word::{Single, Word};
@@ -61,15 +62,15 @@ impl Cut {
     }
 }
 
-/// The register tile of the level whose vocabulary runs this.
-pub(super) struct ThinUnit;
+/// Rows of activations whose sums are in registers together at the level whose vocabulary runs this.
+pub(super) struct Together;
 
-impl Kernel for ThinUnit {
-    type Output = Unit;
+impl Kernel for Together {
+    type Output = usize;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Unit {
-        Unit { rows: together::<S>(), lanes: LANES, depth: 0, packed: 0, stage: 0, quarters: 2 }
+    fn run<S: Simd>(self, _: S) -> usize {
+        together::<S>()
     }
 }
 

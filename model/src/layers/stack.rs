@@ -271,3 +271,88 @@ impl Stack {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use rachis_kernels::Level;
+    use rayon::{ThreadPool, ThreadPoolBuilder};
+
+    use super::*;
+    use crate::backbone::private::{Architecture, Forward};
+    use crate::error::Error;
+    use crate::seq2seq::{Seq2SeqInputs, Seq2SeqParts};
+    use crate::session::Session;
+    use crate::t5::T5Config;
+    use crate::tokens::{First, Tokens};
+    use crate::weights::Source;
+
+    const HIDDEN: usize = 24;
+
+    fn model() -> Seq2SeqParts {
+        let config = T5Config {
+            vocabulary_size: 9,
+            num_layers: 2,
+            num_heads: 2,
+            hidden_dim: HIDDEN,
+            intermediate_dim: 40,
+            ..T5Config::default()
+        };
+        Source::randomly(1, |source| config.build(source)).unwrap()
+    }
+
+    fn pool(threads: usize) -> ThreadPool {
+        ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+    }
+
+    #[test]
+    fn threads_take_sequences_where_there_are_enough() {
+        let (model, ids) = (model(), [3u32; 60]);
+        for threads in [2, 3] {
+            let pool = pool(threads);
+            for (lengths, apart) in [(&[10usize; 6][..], true), (&[60], false), (&[1, 1, 1], false)] {
+                let mut session = Session::new(Ctx::new(Level::Scalar).unwrap().with_pool(Some(&pool)));
+                let tokens = Tokens::ragged(&ids[..lengths.iter().sum()], lengths);
+                model
+                    .run(&mut session, Seq2SeqInputs { encoder: tokens, decoder: tokens }, None)
+                    .map(drop)
+                    .unwrap();
+                let others = &session.work.threads.others;
+                assert_eq!(others.len(), threads - 1);
+                // Scratch is had when it is needed.
+                others.iter().for_each(|own| assert_eq!(own.scratch.bytes() > 0, apart, "{lengths:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_share_is_done_and_the_error_of_any_is_that_of_all() {
+        let (model, pool) = (model(), pool(3));
+        let ctx = Ctx::new(Level::Scalar).unwrap().with_pool(Some(&pool));
+        let mut rows = Rows::default();
+        rows.fill(Tokens::ragged(&[3; 60], &[10; 6]), (9, 100), First::IfReal).unwrap();
+        let sizes = model.encoder.sizes(&ctx, (60, 10));
+        for fails in [None, Some(0), Some(20), Some(40)] {
+            let mut memory = sizes.map(|len| vec![0.0f32; len]);
+            let mut threads = Threads::default();
+            threads.others.resize_with(2, Own::default);
+            assert!(cut(&rows.spans, HIDDEN, &mut threads.others));
+            let [x, y, z, wide, _] = memory.each_mut().map(|piece| &mut piece[..]);
+            let Threads { caller, others } = &mut threads;
+            let share = Share { spans: &rows.spans, longest: 10, x, room: [y, z, wide], caller, others };
+            let done = Mutex::new(Vec::new());
+            let task: OnGroup<'_> = &|_, group, buffers, _| {
+                assert_eq!(buffers.rows, group.len());
+                done.lock().unwrap().push(group.clone());
+                if Some(group.start) == fails { Err(Error::Cancelled) } else { Ok(()) }
+            };
+            let contexts = [&ctx, &ctx.with_pool(None)];
+            let result = model.encoder.on_groups(contexts, &mut Scene::of(&rows), share, task);
+            assert_eq!(result.is_err(), fails.is_some(), "{fails:?}");
+            let mut done = done.into_inner().unwrap();
+            done.sort_unstable_by_key(|group| group.start);
+            assert_eq!(done, [0..20, 20..40, 40..60]);
+        }
+    }
+}

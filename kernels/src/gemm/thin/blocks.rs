@@ -24,6 +24,9 @@ use crate::view::{MatRef, any};
 /// The most rows of activations. Eight take as long as on tiles.
 pub(in crate::gemm) const MOST_ROWS: usize = 4;
 
+/// Rows of activations and columns whose sums are in registers together, where all rows are there.
+pub(in crate::gemm) const TILE: (usize, usize) = (MOST_ROWS, SUMS / MOST_ROWS * LANES);
+
 /// Vectors of sums of even k, and of odd ones.
 const SUMS: usize = 8;
 
@@ -147,6 +150,7 @@ impl<T: Elem> Piece<'_, T> {
     ) {
         let Piece { pairs, w, ref k, .. } = *self;
         let to = &mut to[..STEP * V * LANES];
+        assert!(!WHOLE || (k.len() == STEP && k.end <= w.rows() && n + V * LANES <= w.cols()));
         let mut bring = *ahead;
         for i in (0..STEP).step_by(2) {
             bring.bring(s, lines::<T>(V));
@@ -156,7 +160,7 @@ impl<T: Elem> Piece<'_, T> {
                 for (r, value) in values.iter_mut().enumerate() {
                     let (k, n) = (k.start + i + r, n + j * LANES);
                     if WHOLE {
-                        // SAFETY: `WHOLE` says that 16 elements are there.
+                        // SAFETY: as asserted, so many rows and columns are there.
                         *value = unsafe { T::load(s, w.as_ptr().wrapping_add(k * w.row_stride() + n)) };
                     } else if k < w.rows() {
                         *value = mem::load(s, w.row(k), n.min(w.cols()));
@@ -205,12 +209,12 @@ macro_rules! block {
         asm!(
             "stmxcsr dword ptr [{control}]",
             "ldmxcsr dword ptr [{control} + 4]",
-            "vpxorq xmm0, xmm0, xmm0", "vpxorq xmm1, xmm1, xmm1", "vpxorq xmm2, xmm2, xmm2",
-            "vpxorq xmm3, xmm3, xmm3", "vpxorq xmm4, xmm4, xmm4", "vpxorq xmm5, xmm5, xmm5",
-            "vpxorq xmm6, xmm6, xmm6", "vpxorq xmm7, xmm7, xmm7", "vpxorq xmm8, xmm8, xmm8",
-            "vpxorq xmm9, xmm9, xmm9", "vpxorq xmm10, xmm10, xmm10", "vpxorq xmm11, xmm11, xmm11",
-            "vpxorq xmm12, xmm12, xmm12", "vpxorq xmm13, xmm13, xmm13", "vpxorq xmm14, xmm14, xmm14",
-            "vpxorq xmm15, xmm15, xmm15",
+            "vpxor xmm0, xmm0, xmm0", "vpxor xmm1, xmm1, xmm1", "vpxor xmm2, xmm2, xmm2",
+            "vpxor xmm3, xmm3, xmm3", "vpxor xmm4, xmm4, xmm4", "vpxor xmm5, xmm5, xmm5",
+            "vpxor xmm6, xmm6, xmm6", "vpxor xmm7, xmm7, xmm7", "vpxor xmm8, xmm8, xmm8",
+            "vpxor xmm9, xmm9, xmm9", "vpxor xmm10, xmm10, xmm10", "vpxor xmm11, xmm11, xmm11",
+            "vpxor xmm12, xmm12, xmm12", "vpxor xmm13, xmm13, xmm13", "vpxor xmm14, xmm14, xmm14",
+            "vpxor xmm15, xmm15, xmm15",
             "mov {pairs:e}, 16",
             // Not every form uses these.
             "/* {stride} {third} */",
