@@ -71,8 +71,8 @@ impl Blocking {
         };
         let (strip, m_unit, n_unit) = match layout {
             Layout::Nk => {
-                let least = least_common_multiple(unit.rows, LANES);
-                (STRIP / least * least, unit.lanes.min(2 * LANES), least)
+                let whole = least_common_multiple(unit.rows, LANES);
+                (STRIP / whole * whole, unit.lanes.min(2 * LANES), whole)
             }
             Layout::Kn => (unit.rows, unit.rows, unit.lanes),
         };
@@ -91,11 +91,11 @@ impl Blocking {
         // computed. On two threads MiniLM's products gain from 48 rows for each on and BERT base's from 96; with 64, BERT
         // base 1 x 128 in bf16 loses a sixth.
         let m_step = |cuts: usize| m.div_ceil(m_unit).div_ceil(cuts) * m_unit;
-        let least = (widest.min(dims.k) / 8).max(m_unit);
+        let worth_it = (widest.min(dims.k) / 8).max(m_unit);
         let cheap = |cuts: &usize| match layout {
             Layout::Nk => {
                 let step = m_step(*cuts);
-                m.div_ceil(most) >= *cuts || (step >= least && 4 * cuts * step <= 5 * m)
+                m.div_ceil(most) >= *cuts || (step >= worth_it && 4 * cuts * step <= 5 * m)
             }
             Layout::Kn => false,
         };

@@ -15,7 +15,7 @@ const ROWS: usize = 384;
 
 /// Rows of this width that are worth a share of their own: with fewer, reading all weights takes a thread longer than to
 /// wait for another that reads half of them. Measured on two threads of two sequences of 16 to 128 rows: 384 wide it pays
-/// from about 24 rows on in f32 and bf16, 768 wide from 48 in f32 and 64 in bf16.
+/// with 32 rows and costs as much with 16, 768 wide it pays from about 48 on in f32 and 64 in bf16.
 fn least(width: usize) -> usize {
     width.div_ceil(12).max(1)
 }

@@ -252,6 +252,7 @@ impl Stack {
         let sizes = self.row_sizes();
         let (share, far) = share.halves(sizes);
         if let Some(far) = far {
+            debug_assert!(scene.is_apart(), "halves begin with none of what others left");
             let (rows, segments) = (scene.rows, scene.segments);
             let half = |share| {
                 let scene = &mut Scene { segments, ..Scene::of(rows) };

@@ -5,7 +5,7 @@
 //! gets those very values: no key that occurs twice and nothing behind the end is read by one and not by the other.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT as BASE64;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
