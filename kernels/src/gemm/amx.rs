@@ -60,7 +60,8 @@ pub(super) fn unit(layout: Layout, k: usize, parts: usize) -> Unit {
     let blocks = blocks_at_a_time(layout, parts, 1).min(k.div_ceil(STEP));
     // Weights of now and next.
     let stage = 2 * SIDE * parts * block_len(1) * blocks;
-    Unit { rows: SIDE, lanes: SIDE, depth: k, packed, stage, quarters: if parts == 1 { 2 } else { 3 } }
+    let (quarters, converts) = (if parts == 1 { 2 } else { 3 }, layout == Layout::Kn || parts > 1);
+    Unit { rows: SIDE, lanes: SIDE, depth: k, packed, stage, quarters, converts }
 }
 
 /// One thread's share of a product.

@@ -34,6 +34,8 @@ pub(super) struct Unit {
     pub(super) stage: usize,
     /// Of the second-level cache, how much packed lanes may take; the rest is for rows of X and results.
     pub(super) quarters: usize,
+    /// Whether weights are not multiplied as they lie even where activations are packed.
+    pub(super) converts: bool,
 }
 
 /// The cut of one product.
@@ -89,9 +91,9 @@ impl Blocking {
         // Each cut of M reads the weights again. It spares packing all activations in each task, fetched from the cache
         // of the core that made them, and costs nothing if weights are read as often anyway, or little beside what is
         // computed. On two threads MiniLM's products gain from 48 rows for each on and BERT base's from 96; with 64, BERT
-        // base 1 x 128 in bf16 loses a sixth.
+        // base 1 x 128 in bf16 loses a sixth. Weights to be converted gain from two to three times as many on.
         let m_step = |cuts: usize| m.div_ceil(m_unit).div_ceil(cuts) * m_unit;
-        let worth_it = (widest.min(dims.k) / 8).max(m_unit);
+        let worth_it = (widest.min(dims.k) / if unit.converts { 3 } else { 8 }).max(m_unit);
         let cheap = |cuts: &usize| match layout {
             Layout::Nk => {
                 let step = m_step(*cuts);
@@ -250,7 +252,8 @@ mod tests {
             for (m, n, k) in [(1, 1, 1), (300, 500, 700), (5, 4096, 512), (4096, 7, 512), (49, 33, 4096)] {
                 for (layout, threads) in Layout::ALL.into_iter().flat_map(|l| [1, 2, 3, 4, 8].map(|t| (l, t)))
                 {
-                    let unit = Unit { rows, lanes, depth: k, packed: k, stage: 0, quarters: 2 };
+                    let unit =
+                        Unit { rows, lanes, depth: k, packed: k, stage: 0, quarters: 2, converts: k == 512 };
                     let dims = Dims { parts: 2, ..Dims::of_one(layout, [m, n, k]) };
                     let blocking = Blocking::new(unit, threads, &dims);
                     // A part with fewer columns than the widest is cut by the same rule.

@@ -49,7 +49,7 @@ impl Kernel for TileUnit {
             Layout::Kn => self.k.min(K_BLOCK * self.values),
         };
         let (packed, stage) = (depth.div_ceil(self.values), stage_len::<S>());
-        Unit { rows, lanes, depth, packed, stage, quarters: 2 }
+        Unit { rows, lanes, depth, packed, stage, quarters: 2, converts: false }
     }
 }
 
