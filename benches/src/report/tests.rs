@@ -120,6 +120,7 @@ fn the_keys_of_a_row() {
         "layout",
         "threads",
         "plan",
+        "tile",
         "picked",
         "order",
         "peak_gflops",
