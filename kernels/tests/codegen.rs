@@ -123,10 +123,10 @@ impl Instruction {
         OTHERS.contains(&self.mnemonic())
     }
 
-    /// Whether the last operand, where AT&T syntax has the destination, is memory.
-    fn stores_vector(&self) -> bool {
-        self.mnemonic().starts_with("vmov") && self.text.trim_end().ends_with(')')
-            || matches!(self.mnemonic(), "str" | "stp") && self.text.contains('q')
+    /// Whether a vector is stored on the stack; the last operand is where AT&T syntax has the destination.
+    fn spills(&self) -> bool {
+        self.mnemonic().starts_with("vmov") && self.text.trim_end().ends_with("(%rsp)")
+            || matches!(self.mnemonic(), "str" | "stp") && self.text.contains('q') && self.text.contains("[sp")
     }
 }
 
@@ -167,7 +167,7 @@ impl Program {
 
     /// There are loops whose last stretch without a jump is `count` (or a multiple, unrolled) fused multiply-adds
     /// on such registers and no other arithmetic, and which do little else: register tiles. They call nothing and
-    /// store no vector.
+    /// spill no vector.
     fn assert_tile(&self, register: &str, count: usize) {
         let mut found = 0;
         for (name, body) in self.loops() {
@@ -183,7 +183,7 @@ impl Program {
                 let text = || body.iter().map(|i| i.text.as_str()).collect::<Vec<_>>().join("\n");
                 assert!(!body.iter().any(Instruction::is_call), "{name} calls in its tile:\n{}", text());
                 assert!(
-                    !stretch.iter().any(Instruction::stores_vector),
+                    !stretch.iter().any(Instruction::spills),
                     "{name} spills in its tile:\n{}",
                     text()
                 );

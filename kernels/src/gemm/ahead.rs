@@ -13,7 +13,7 @@ pub(super) const LINE: usize = 64;
 pub(crate) struct Ahead {
     /// The next line; it need not exist, as past the end of a matrix.
     at: *const u8,
-    /// Turns until the next lines, and between lines.
+    /// Turns until the next lines, and from lines to lines.
     wait: usize,
     pace: usize,
     /// Lines at a time.
@@ -37,15 +37,17 @@ impl Ahead {
         gap: 0,
     };
 
-    /// The block of `rows` rows and `cols` columns from `(row, col)` on, to be brought within `turns` turns.
+    /// The block of `rows` rows and `cols` columns from `(row, col)` on, to be brought within `turns` turns, `least` lines
+    /// at a time or more.
     #[inline(always)]
     pub(super) fn block(
         from: AnyMatRef<'_>,
         (row, col): (usize, usize),
         (rows, cols): (usize, usize),
         turns: usize,
+        least: usize,
     ) -> Ahead {
-        any!(AnyMatRef, from, from => Ahead::of(from, (row, col), (rows, cols), turns))
+        any!(AnyMatRef, from, from => Ahead::of(from, (row, col), (rows, cols), turns, least))
     }
 
     /// The `cols` columns from `(row, col)` on, row after row, to be brought `burst` lines at a time by
@@ -66,7 +68,7 @@ impl Ahead {
     fn lines<T>(at: *const T, stride: usize, cols: usize, burst: usize) -> Ahead {
         let row = (cols * size_of::<T>()).div_ceil(LINE).max(1).div_ceil(burst);
         let gap = stride.wrapping_mul(size_of::<T>()).wrapping_sub(row * burst * LINE);
-        Ahead { at: at.cast(), wait: 1, pace: 1, burst, left: row, row, gap }
+        Ahead { at: at.cast(), wait: 0, pace: 1, burst, left: row, row, gap }
     }
 
     /// The lines of a block of an output, to be brought one at a time by [`Ahead::bring`], and how many there are.
@@ -80,11 +82,17 @@ impl Ahead {
     }
 
     #[inline(always)]
-    fn of<T>(from: MatRef<'_, T>, at: (usize, usize), (rows, cols): (usize, usize), turns: usize) -> Ahead {
+    fn of<T>(
+        from: MatRef<'_, T>,
+        at: (usize, usize),
+        (rows, cols): (usize, usize),
+        turns: usize,
+        least: usize,
+    ) -> Ahead {
         let lines = (cols * size_of::<T>()).div_ceil(LINE).max(1);
-        let burst = (rows * lines).div_ceil(turns.max(1)).clamp(1, lines);
+        let burst = (rows * lines).div_ceil(turns.max(1)).max(least).min(lines);
         let pace = (turns / (rows * lines.div_ceil(burst)).max(1)).max(1);
-        Ahead { wait: pace, pace, ..Ahead::bursts(from, at, cols, burst) }
+        Ahead { wait: pace - 1, pace, ..Ahead::bursts(from, at, cols, burst) }
     }
 
     /// Asks for the lines of one turn, of which there are `burst`: a constant, so that there is no loop.
@@ -104,19 +112,98 @@ impl Ahead {
     /// Asks for the lines of one turn.
     #[inline(always)]
     pub(super) fn prefetch<S: Simd>(&mut self, s: S) {
-        self.wait -= 1;
-        if self.wait > 0 {
-            return;
+        self.turns(s, 1);
+    }
+
+    /// Asks for the lines of the turn that comes, and says how many turns, of at most `most`, can be done before the next
+    /// lines are due: a loop over these has nothing else to do.
+    #[inline(always)]
+    pub(super) fn turns<S: Simd>(&mut self, s: S, most: usize) -> usize {
+        if self.wait == 0 {
+            self.wait = self.pace;
+            for _ in 0..self.burst {
+                s.prefetch_far(self.at);
+                self.at = self.at.wrapping_add(LINE);
+            }
+            self.left -= 1;
+            if self.left == 0 {
+                self.at = self.at.wrapping_add(self.gap);
+                self.left = self.row;
+            }
         }
-        self.wait = self.pace;
-        for _ in 0..self.burst {
+        let turns = most.min(self.wait);
+        self.wait -= turns;
+        turns
+    }
+}
+
+/// What the loop of a register tile asks for by the way.
+pub(super) trait Asks: Copy {
+    /// Asks for lines, and says after how many turns, of at most `most`, this is to be called again: what is to be counted
+    /// is counted here, and not in the loop over the turns.
+    fn begin<S: Simd>(&mut self, s: S, most: usize) -> usize;
+
+    /// Asks for the lines of one of these turns.
+    fn turn<S: Simd>(&mut self, s: S);
+}
+
+impl Asks for Ahead {
+    #[inline(always)]
+    fn begin<S: Simd>(&mut self, s: S, most: usize) -> usize {
+        self.turns(s, most)
+    }
+
+    #[inline(always)]
+    fn turn<S: Simd>(&mut self, _: S) {}
+}
+
+/// Some rows abreast: in the turns for which a line has words, that line of each row.
+#[derive(Clone, Copy)]
+pub(super) struct Abreast {
+    /// This line of the first row, and of the row whose turn it is.
+    line: *const u8,
+    at: *const u8,
+    /// Bytes between rows.
+    stride: usize,
+    /// Whether a turn asks for two lines; there may be more of them than rows.
+    two: bool,
+    /// Turns for a line.
+    pace: usize,
+}
+
+impl Abreast {
+    /// These rows from column `col` on, by turns of `values` columns.
+    #[inline(always)]
+    pub(super) fn of(from: AnyMatRef<'_>, rows: Range<usize>, col: usize, values: usize) -> Abreast {
+        any!(AnyMatRef, from, from => Abreast::lines(from, rows, col, values))
+    }
+
+    #[inline(always)]
+    fn lines<T>(from: MatRef<'_, T>, rows: Range<usize>, col: usize, values: usize) -> Abreast {
+        let stride = from.row_stride();
+        let line = from.as_ptr().wrapping_add(rows.start.wrapping_mul(stride).wrapping_add(col)).cast();
+        let (stride, pace) = (stride.wrapping_mul(size_of::<T>()), LINE / (values * size_of::<T>()));
+        Abreast { line, at: line, stride, two: rows.len() > pace, pace }
+    }
+}
+
+impl Asks for Abreast {
+    #[inline(always)]
+    fn begin<S: Simd>(&mut self, _: S, most: usize) -> usize {
+        self.at = self.line;
+        self.line = self.line.wrapping_add(LINE);
+        most.min(self.pace)
+    }
+
+    /// At most two lines at a time: a line of each of eight rows at once waited for the core's buffers of lines that are
+    /// under way, and cost a tenth of a product of 16 rows.
+    #[inline(always)]
+    fn turn<S: Simd>(&mut self, s: S) {
+        s.prefetch_far(self.at);
+        self.at = self.at.wrapping_add(self.stride);
+        if self.two {
             s.prefetch_far(self.at);
-            self.at = self.at.wrapping_add(LINE);
-        }
-        self.left -= 1;
-        if self.left == 0 {
-            self.at = self.at.wrapping_add(self.gap);
-            self.left = self.row;
+            self.at = self.at.wrapping_add(self.stride);
         }
     }
 }

@@ -75,7 +75,7 @@ enum Words {
 
 /// Every plan. A product is computed by the first that fits; all plans of a level and a precision that could be
 /// picked for some number of rows have the same [`Order`].
-pub static PLANS: [Plan; 7] = [
+pub static PLANS: [Plan; 8] = [
     Plan {
         name: "amx-thin",
         levels: &[Level::Amx],
@@ -127,6 +127,15 @@ pub static PLANS: [Plan; 7] = [
         precisions: &Precision::ALL,
         layouts: &Layout::ALL,
         most_rows: thin::MOST_ROWS,
+        order: Order::Ascending,
+        method: Method::Thin(Words::Single),
+    },
+    Plan {
+        name: "fma-rows",
+        levels: &[Level::Avx512, Level::Avx512Bf16, Level::Amx],
+        precisions: &Precision::ALL,
+        layouts: &[Layout::Kn],
+        most_rows: thin::MOST_ROWS_STRAIGHT,
         order: Order::Ascending,
         method: Method::Thin(Words::Single),
     },

@@ -6,7 +6,7 @@ use super::ahead::Ahead;
 use super::blocking::{Blocking, steps};
 use super::epilogue::{Orientation, Sums, finish};
 use super::pack::Operand;
-use super::tile::{TURN, Tile};
+use super::tile::{BURST, TURN, Tile};
 use super::word::Word;
 use super::{Layout, Part, Product};
 use crate::isa::Simd;
@@ -95,7 +95,7 @@ fn next_weights(part: &Part<'_>, (k, columns): (usize, Range<usize>), depth: usi
         return Ahead::NONE;
     }
     let depth = depth.min(part.weights.k() - k);
-    Ahead::block(part.weights.matrix, (k, columns.start), (depth, columns.len()), turns)
+    Ahead::block(part.weights.matrix, (k, columns.start), (depth, columns.len()), turns, BURST)
 }
 
 /// The part of a task that multiplies what is packed.

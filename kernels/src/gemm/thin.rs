@@ -23,8 +23,12 @@ use crate::isa::{Kernel, LANES, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
 
-/// The most rows of activations.
+/// The most rows of activations, by weights in either layout.
 pub(super) const MOST_ROWS: usize = 8;
+
+/// The most rows by `[K, N]` weights where the sums of eight are in registers together. Weights would have to be packed for
+/// the register tile, which as few rows do not repay: of f32 it takes a third longer, and as long for 32 rows.
+pub(super) const MOST_ROWS_STRAIGHT: usize = 16;
 
 /// Columns of the output that are summed before they are stored. Pieces of rows of that length come from memory
 /// as fast as whole rows.
@@ -36,15 +40,18 @@ const WORK_PER_THREAD: usize = 1 << 19;
 /// The cut of one product into tasks: N only.
 pub(super) struct Cut {
     tasks: usize,
+    /// Rows that there is room for: whole groups of those whose sums are in registers together.
+    rows: usize,
     piece: usize,
 }
 
 impl Cut {
     pub(super) fn new(threads: usize, dims: &Dims) -> Cut {
         let tasks = threads.min(dims.work() / WORK_PER_THREAD).min(dims.n.div_ceil(LANES)).max(1);
+        let rows = dims.m.next_multiple_of(MOST_ROWS);
         let blocks = 1 + dims.fused();
-        let piece = MOST_ROWS * (dims.k.next_multiple_of(LANES) + blocks * STRIP);
-        Cut { tasks, piece }
+        let piece = rows * (dims.k.next_multiple_of(LANES) + blocks * STRIP);
+        Cut { tasks, rows, piece }
     }
 
     pub(super) fn piece_len(&self) -> usize {
@@ -117,8 +124,9 @@ impl<W: Copy> Thin<'_, '_, W> {
         let (m, depth) = (product.a.rows(), product.a.cols());
         let words = depth.div_ceil(W::VALUES);
         let stride = words.next_multiple_of(LANES);
-        let (x, rest) = scratch.split_at_mut(MOST_ROWS * stride);
-        let (block, data) = rest.split_at_mut(MOST_ROWS * STRIP);
+        let block = cut.rows * STRIP;
+        let (x, rest) = scratch.split_at_mut(cut.rows * stride);
+        let (later, data) = rest.split_at_mut(block);
         // Rows that are not there are zero: they are multiplied, and not stored.
         x[m * stride..].fill(0.0);
         if depth > 0 {
@@ -126,16 +134,16 @@ impl<W: Copy> Thin<'_, '_, W> {
         }
         for (group, column) in product.groups() {
             for n in steps(cut.columns(index, group[0].weights.n()), STRIP) {
-                for (part, sums) in group.iter().zip(data.chunks_exact_mut(MOST_ROWS * STRIP)) {
+                for (part, sums) in group.iter().zip(data.chunks_exact_mut(block)) {
                     let weights = product.weights(part);
                     let strip = Strip { word, weights, n: n.clone(), x, depth, words, m };
                     match product.layout() {
                         Layout::Nk => strip.turned(s, sums),
-                        Layout::Kn => strip.straight(s, sums, block),
+                        Layout::Kn => strip.straight(s, sums, later),
                     }
                 }
-                let (orientation, block) = (Orientation::Straight, MOST_ROWS * STRIP);
-                let sums = Sums { orientation, m: 0..m, n, stride: STRIP, data, block };
+                let sums =
+                    Sums { orientation: Orientation::Straight, m: 0..m, n, stride: STRIP, data, block };
                 // SAFETY: `Cut` gives each task its own columns of every part.
                 unsafe { finish(s, product, group, column, sums) };
             }
@@ -153,7 +161,7 @@ struct Strip<'a, W> {
     word: W,
     weights: Operand<'a>,
     n: Range<usize>,
-    /// `[MOST_ROWS, words.next_multiple_of(16)]`
+    /// `[Cut::rows, words.next_multiple_of(16)]`
     x: &'a [f32],
     /// Values of k, and their words.
     depth: usize,

@@ -11,7 +11,7 @@ pub(crate) use rows::{Columns, stage_len};
 
 use core::ops::Range;
 
-use super::ahead::Ahead;
+use super::ahead::{Abreast, Ahead, Asks};
 use super::blocking::{Unit, panels, steps};
 use super::pack::{Operand, pack_rows_from, pack_turned};
 use super::task::{Strip, Task};
@@ -82,8 +82,8 @@ impl<W> Tile<W> {
         pack_turned(s, self.0, v, lanes, S::TILE_VECTORS * LANES, packed);
     }
 
-    /// Computes the sums of a strip. While it does, it asks for what `ahead` says or, without one, for the rows of X
-    /// that follow.
+    /// Computes the sums of a strip. While it does, it asks for what `ahead` says or, without one, for the same values of
+    /// the rows of X that follow, shared by the panels.
     #[inline(always)]
     pub(crate) fn multiply<S: Simd>(self, s: S, strip: Strip<'_>, ahead: Option<&mut Ahead>)
     where
@@ -115,57 +115,68 @@ impl<S: Simd, W: Word<S>> KernelAt<S> for Multiply<'_, '_, W> {
         let count = lanes.len().div_ceil(S::TILE_VECTORS * LANES);
         let tiles = rows.len().div_ceil(S::TILE_ROWS) * words.div_ceil(K_BLOCK) * count;
         let lines = lines.div_ceil(tiles.max(1));
+        let none = &mut { Ahead::NONE };
         for (i, rows) in steps(rows, S::TILE_ROWS).enumerate() {
             for at in steps(0..words, K_BLOCK) {
                 let k = all.start + at.start * W::VALUES..all.end.min(all.start + at.end * W::VALUES);
                 let from = Rows::at(s, word, x, rows.clone(), k.clone(), stage);
-                let mut next = next_rows::<S>(x, &rows, &k, (all.end, count * at.len() / TURN));
                 let mut start = 0;
-                for panel in panels(lanes.clone(), S::TILE_VECTORS * LANES) {
+                for (j, panel) in panels(lanes.clone(), S::TILE_VECTORS * LANES).enumerate() {
                     for _ in 0..lines {
                         out.bring(s, 1);
                     }
                     let width = panel.len();
                     let v = &mut packed[start + at.start * width..start + at.end * width];
                     let sums = &mut sums[i * S::TILE_ROWS * stride + panel.start - lanes.start..];
-                    let ahead = match &mut ahead {
-                        Some(ahead) => &mut **ahead,
-                        None => &mut next,
-                    };
                     let block = Block { word, depth: at.len(), first: k.start == 0, stride };
-                    match unpacked.filter(|_| i == 0) {
-                        None => block.run(s, &from, Packed::of(v, width), sums, ahead),
-                        Some(unpacked) => any!(AnyMatRef, unpacked.matrix, matrix => {
-                            if panel.end <= matrix.cols() && k.len() == at.len() * W::VALUES {
-                                let piece = matrix.block(k.clone(), panel);
-                                if unpacked.round && W::VALUES == 1 {
-                                    block.run(s, &from, Fresh::<W, _, true>::of(word, piece, v), sums, ahead);
-                                } else {
-                                    block.run(s, &from, Fresh::<W, _, false>::of(word, piece, v), sums, ahead);
-                                }
-                            } else {
-                                pack_rows_from(s, word, matrix, k.clone(), panel, unpacked.round, v);
-                                block.run(s, &from, Packed::of(v, width), sums, ahead);
-                            }
-                        }),
-                    }
                     start += width * words;
+                    if let Some(unpacked) = unpacked.filter(|_| i == 0) {
+                        let ahead = ahead.as_deref_mut().unwrap_or(none);
+                        if run_fresh(s, &block, (&from, unpacked), (k.clone(), panel), (v, &mut *sums), ahead)
+                        {
+                            continue;
+                        }
+                    }
+                    let v = Packed::of(v, width);
+                    match ahead.as_deref_mut() {
+                        Some(ahead) => block.run(s, &from, v, sums, ahead),
+                        None => {
+                            let share = |j: usize| S::TILE_ROWS * j / count;
+                            let next = rows.end + share(j)..rows.end + share(j + 1);
+                            let mut ahead = Abreast::of(x.matrix, next, k.start, TURN * W::VALUES);
+                            block.run(s, &from, v, sums, &mut ahead);
+                        }
+                    }
                 }
             }
         }
     }
 }
 
-/// What will be read of X after the block `k` of `rows`, to be brought within `turns` turns.
+/// Multiplies the rows `from` by lanes that are packed by the way and, if they are whole, used as they are loaded; false if
+/// they are packed only.
 #[inline(always)]
-fn next_rows<S: Simd>(
-    x: Operand<'_>,
-    rows: &Range<usize>,
-    k: &Range<usize>,
-    (depth, turns): (usize, usize),
-) -> Ahead {
-    let at = if k.end == depth { (rows.end, 0) } else { (rows.start, k.end) };
-    Ahead::block(x.matrix, at, (S::TILE_ROWS, k.len()), turns)
+fn run_fresh<S: Simd, W: Word<S>>(
+    s: S,
+    block: &Block<W>,
+    (from, unpacked): (&Rows<'_>, Operand<'_>),
+    (k, panel): (Range<usize>, Range<usize>),
+    (v, sums): (&mut [f32], &mut [f32]),
+    ahead: &mut Ahead,
+) -> bool {
+    any!(AnyMatRef, unpacked.matrix, matrix => {
+        let fresh = panel.end <= matrix.cols() && k.len() == block.depth * W::VALUES;
+        if !fresh {
+            pack_rows_from(s, block.word, matrix, k, panel, unpacked.round, v);
+        } else if unpacked.round && W::VALUES == 1 {
+            let v = Fresh::<W, _, true>::of(block.word, matrix.block(k, panel), v);
+            block.run(s, from, v, sums, ahead);
+        } else {
+            let v = Fresh::<W, _, false>::of(block.word, matrix.block(k, panel), v);
+            block.run(s, from, v, sums, ahead);
+        }
+        fresh
+    })
 }
 
 impl<W: Copy> Tile<W> {
@@ -202,28 +213,28 @@ struct Block<W> {
 impl<W: Copy> Block<W> {
     /// `sums[r][j] (+)= sum over k of x[r][k] * v[k][j]`
     #[inline(always)]
-    fn run<S: Simd, L: Lanes<S>>(&self, s: S, x: &impl Factors, v: L, sums: &mut [f32], ahead: &mut Ahead)
+    fn run<S: Simd, L: Lanes<S>>(&self, s: S, x: &impl Factors, v: L, sums: &mut [f32], ahead: &mut impl Asks)
     where
         W: Word<S>,
     {
         // The guards are constants: a level has no code for tiles wider than its own.
         match (S::TILE_ROWS, v.vectors()) {
-            (8, 3) if S::TILE_VECTORS >= 3 => self.tile::<S, L, 8, 3>(s, x.rows(), v, sums, ahead),
-            (8, 2) if S::TILE_VECTORS >= 2 => self.tile::<S, L, 8, 2>(s, x.rows(), v, sums, ahead),
-            (8, _) => self.tile::<S, L, 8, 1>(s, x.rows(), v, sums, ahead),
-            (6, _) => self.tile::<S, L, 6, 1>(s, x.rows(), v, sums, ahead),
-            _ => self.tile::<S, L, 3, 1>(s, x.rows(), v, sums, ahead),
+            (8, 3) if S::TILE_VECTORS >= 3 => self.tile::<S, L, _, 8, 3>(s, x.rows(), v, sums, ahead),
+            (8, 2) if S::TILE_VECTORS >= 2 => self.tile::<S, L, _, 8, 2>(s, x.rows(), v, sums, ahead),
+            (8, _) => self.tile::<S, L, _, 8, 1>(s, x.rows(), v, sums, ahead),
+            (6, _) => self.tile::<S, L, _, 6, 1>(s, x.rows(), v, sums, ahead),
+            _ => self.tile::<S, L, _, 3, 1>(s, x.rows(), v, sums, ahead),
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, L: Lanes<S>, const R: usize, const V: usize>(
+    fn tile<S: Simd, L: Lanes<S>, A: Asks, const R: usize, const V: usize>(
         &self,
         s: S,
-        x: impl WordsOf<R>,
+        mut x: impl WordsOf<R>,
         mut v: L,
         sums: &mut [f32],
-        ahead: &mut Ahead,
+        ahead: &mut A,
     ) where
         W: Word<S>,
     {
@@ -234,19 +245,20 @@ impl<W: Copy> Block<W> {
         let mut acc = [[s.splat(0.0); V]; R];
         // SAFETY: the operand has `depth` words of each row, and the assertion above `depth` steps of V vectors.
         unsafe {
-            let mut k = 0;
-            for _ in 0..self.depth / L::UNROLL {
-                if k % TURN == 0 {
-                    bring.prefetch(s);
+            let mut left = self.depth / TURN;
+            while left > 0 {
+                let turns = bring.begin(s, left);
+                for _ in 0..turns * (TURN / L::UNROLL) {
+                    bring.turn(s);
+                    for i in 0..L::UNROLL {
+                        step(s, self.word, &mut acc, x, i, v.take(s));
+                    }
+                    x.advance(L::UNROLL);
                 }
-                for i in 0..L::UNROLL {
-                    step(s, self.word, &mut acc, x, k + i, v.take(s));
-                }
-                k += L::UNROLL;
+                left -= turns;
             }
-            for _ in 0..self.depth % L::UNROLL {
-                step(s, self.word, &mut acc, x, k, v.take(s));
-                k += 1;
+            for i in 0..self.depth % TURN {
+                step(s, self.word, &mut acc, x, i, v.take(s));
             }
         }
         *ahead = bring;
@@ -263,24 +275,27 @@ impl<W: Copy> Block<W> {
     }
 }
 
-/// Steps of k between two prefetches.
+/// Steps of k in a turn, between which weights may be asked for.
 pub(super) const TURN: usize = 4;
 
-/// `acc[r][j] += x[r][k] * v[j]` at one word k.
+/// Lines that are asked for at a time.
+pub(super) const BURST: usize = 8;
+
+/// `acc[r][j] += x[r][i] * v[j]` of one word.
 ///
 /// # Safety
-/// `x` must have word `k` of each row.
+/// `x` must have word `i` of each row.
 #[inline(always)]
 unsafe fn step<S: Simd, W: Word<S>, const R: usize, const V: usize>(
     s: S,
     word: W,
     acc: &mut [[S::F32; V]; R],
     x: impl WordsOf<R>,
-    k: usize,
+    i: usize,
     v: [S::F32; V],
 ) {
     for (r, acc) in acc.iter_mut().enumerate() {
         // SAFETY: the caller's contract.
-        unsafe { word.mul_add_by(s, x.at(r, k), v, acc) };
+        unsafe { word.mul_add_by(s, x.at(r, i), v, acc) };
     }
 }

@@ -87,7 +87,7 @@ impl<'a, 'b> Chores<'a, 'b> {
                 Layout::Nk => ((columns.n.start, start), (columns.n.len(), k)),
                 Layout::Kn => ((start, columns.n.start), (k, columns.n.len())),
             };
-            self.ahead = Ahead::block(part.weights.matrix, at, size, turns);
+            self.ahead = Ahead::block(part.weights.matrix, at, size, turns, 1);
         }
     }
 

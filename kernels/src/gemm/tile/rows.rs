@@ -20,10 +20,13 @@ pub(super) trait Factors {
     fn rows<const R: usize>(&self) -> impl WordsOf<R>;
 }
 
-/// The words of R rows of the broadcast operand.
+/// The words of R rows of the broadcast operand, from some word on.
 pub(super) trait WordsOf<const R: usize>: Copy {
-    /// Where word `k` of row `r` is, if there is one.
-    fn at(&self, r: usize, k: usize) -> Place;
+    /// Where word `i` of row `r` is, if there is one.
+    fn at(&self, r: usize, i: usize) -> Place;
+
+    /// Goes on by so many words.
+    fn advance(&mut self, words: usize);
 }
 
 /// The rows of a register tile: where each starts, and how many words of it are readable.
@@ -72,15 +75,26 @@ impl Factors for Rows<'_> {
     #[inline(always)]
     fn rows<const R: usize>(&self) -> impl WordsOf<R> {
         let row = |r: usize| self.first.wrapping_add(r.min(self.count - 1).wrapping_mul(self.stride));
-        let rows: [*const f32; R] = core::array::from_fn(|r| row(r).cast());
-        rows
+        Pointers { rows: core::array::from_fn::<_, R, _>(|r| row(r).cast()), index: 0 }
     }
 }
 
-impl<const R: usize> WordsOf<R> for [*const f32; R] {
+/// A pointer for each row, and one index for all.
+#[derive(Clone, Copy)]
+struct Pointers<const R: usize> {
+    rows: [*const f32; R],
+    index: usize,
+}
+
+impl<const R: usize> WordsOf<R> for Pointers<R> {
     #[inline(always)]
-    fn at(&self, r: usize, k: usize) -> Place {
-        Place { base: self[r], index: k }
+    fn at(&self, r: usize, i: usize) -> Place {
+        Place { base: self.rows[r], index: self.index + i }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, words: usize) {
+        self.index += words;
     }
 }
 
@@ -115,8 +129,13 @@ impl Factors for Columns<'_> {
 
 impl<const R: usize> WordsOf<R> for Columns<'_> {
     #[inline(always)]
-    fn at(&self, r: usize, k: usize) -> Place {
-        Place { base: self.first.wrapping_add(k * self.step), index: r }
+    fn at(&self, r: usize, i: usize) -> Place {
+        Place { base: self.first.wrapping_add(i * self.step), index: r }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, words: usize) {
+        self.first = self.first.wrapping_add(words * self.step);
     }
 }
 
