@@ -126,7 +126,9 @@ impl Instruction {
     /// Whether a vector is stored on the stack; the last operand is where AT&T syntax has the destination.
     fn spills(&self) -> bool {
         self.mnemonic().starts_with("vmov") && self.text.trim_end().ends_with("(%rsp)")
-            || matches!(self.mnemonic(), "str" | "stp") && self.text.contains('q') && self.text.contains("[sp")
+            || matches!(self.mnemonic(), "str" | "stp")
+                && self.text.contains('q')
+                && self.text.contains("[sp")
     }
 }
 
@@ -182,11 +184,7 @@ impl Program {
             if tile {
                 let text = || body.iter().map(|i| i.text.as_str()).collect::<Vec<_>>().join("\n");
                 assert!(!body.iter().any(Instruction::is_call), "{name} calls in its tile:\n{}", text());
-                assert!(
-                    !stretch.iter().any(Instruction::spills),
-                    "{name} spills in its tile:\n{}",
-                    text()
-                );
+                assert!(!stretch.iter().any(Instruction::spills), "{name} spills in its tile:\n{}", text());
                 found += 1;
             }
         }

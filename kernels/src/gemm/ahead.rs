@@ -165,10 +165,12 @@ pub(super) struct Abreast {
     at: *const u8,
     /// Bytes between rows.
     stride: usize,
-    /// Whether a turn asks for two lines; there may be more of them than rows.
-    two: bool,
+    rows: usize,
     /// Turns for a line.
     pace: usize,
+    /// Whether a turn asks for the lines of two rows. Of more, if there are as many, the rest are asked for at once; of
+    /// fewer than turns, further ones.
+    two: bool,
 }
 
 impl Abreast {
@@ -183,14 +185,17 @@ impl Abreast {
         let stride = from.row_stride();
         let line = from.as_ptr().wrapping_add(rows.start.wrapping_mul(stride).wrapping_add(col)).cast();
         let (stride, pace) = (stride.wrapping_mul(size_of::<T>()), LINE / (values * size_of::<T>()));
-        Abreast { line, at: line, stride, two: rows.len() > pace, pace }
+        Abreast { line, at: line, stride, rows: rows.len(), pace, two: rows.len() > pace }
     }
 }
 
 impl Asks for Abreast {
     #[inline(always)]
-    fn begin<S: Simd>(&mut self, _: S, most: usize) -> usize {
+    fn begin<S: Simd>(&mut self, s: S, most: usize) -> usize {
         self.at = self.line;
+        for row in 2 * self.pace..self.rows {
+            s.prefetch_far(self.line.wrapping_add(row.wrapping_mul(self.stride)));
+        }
         self.line = self.line.wrapping_add(LINE);
         most.min(self.pace)
     }
