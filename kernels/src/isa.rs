@@ -128,13 +128,25 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     fn sum(self, a: Self::F32) -> f32;
     /// The largest lane, by [`Simd::max`] of halves.
     fn largest(self, a: Self::F32) -> f32;
-    /// Loads 16 words of 4 bytes from each of 16 rows, `stride` bytes apart, and turns them: vector `i` holds word
-    /// `i` of every row. Each row is read at once, so that rows which share a set of the cache do not evict one
-    /// another.
+    /// Loads 4 words of 4 bytes from each of 16 rows, `stride` bytes apart, and turns them: vector `i` holds word `i` of
+    /// every row.
+    ///
+    /// # Safety
+    /// 16 bytes must be readable at each row, with no alignment.
+    unsafe fn load_quad(self, from: *const u8, stride: usize) -> [Self::F32; 4];
+    /// [`Simd::load_quad`] of 16 words of each row.
     ///
     /// # Safety
     /// 64 bytes must be readable at each row, with no alignment.
-    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [Self::F32; LANES];
+    #[inline(always)]
+    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [Self::F32; LANES] {
+        let mut out = [self.splat(0.0); LANES];
+        for (i, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            // SAFETY: the caller's contract.
+            *out = unsafe { self.load_quad(from.wrapping_add(16 * i), stride) };
+        }
+        out
+    }
     /// The two bf16 in each lane's bits, widened: those in the low halves, those in the high halves.
     fn split_bf16(self, pairs: Self::F32) -> [Self::F32; 2];
     /// The two f16 in each lane's bits, widened: those in the low halves, those in the high halves.

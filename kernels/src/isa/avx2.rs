@@ -248,28 +248,23 @@ impl Simd for Avx2 {
         avx._mm256_cvtss_f32(a)
     }
     #[inline(always)]
-    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [V; LANES] {
+    unsafe fn load_quad(self, from: *const u8, stride: usize) -> [V; 4] {
         let avx = self.avx;
-        let mut out = [self.splat(0.0); LANES];
+        let mut out = [self.splat(0.0); 4];
         for half in 0..2 {
-            // Vector 4 r + w holds words 4 w .. 4 w + 4 of rows r and 4 + r of this half.
-            let mut v = [avx._mm256_setzero_ps(); LANES];
-            for r in 0..4 {
-                for w in 0..4 {
-                    let at = from.wrapping_add((8 * half + r) * stride + 16 * w);
-                    // SAFETY: the caller's contract.
-                    unsafe {
-                        let low = at.cast::<__m128>().read_unaligned();
-                        let high = at.wrapping_add(4 * stride).cast::<__m128>().read_unaligned();
-                        v[4 * r + w] = avx._mm256_insertf128_ps::<1>(avx._mm256_castps128_ps256(low), high);
-                    }
+            // Vector r holds the words of rows r and 4 + r of this half.
+            let mut v = [avx._mm256_setzero_ps(); 4];
+            for (r, v) in v.iter_mut().enumerate() {
+                let at = from.wrapping_add((8 * half + r) * stride);
+                // SAFETY: the caller's contract.
+                unsafe {
+                    let low = at.cast::<__m128>().read_unaligned();
+                    let high = at.wrapping_add(4 * stride).cast::<__m128>().read_unaligned();
+                    *v = avx._mm256_insertf128_ps::<1>(avx._mm256_castps128_ps256(low), high);
                 }
             }
-            for (w, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                let words = self.transpose_halves([v[w], v[4 + w], v[8 + w], v[12 + w]]);
-                for (out, word) in out.iter_mut().zip(words) {
-                    out[half] = word;
-                }
+            for (out, word) in out.iter_mut().zip(self.transpose_halves(v)) {
+                out[half] = word;
             }
         }
         out

@@ -197,30 +197,23 @@ impl Simd for Avx512 {
         self.sse._mm_cvtss_f32(f._mm512_castps512_ps128(a))
     }
     #[inline(always)]
-    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [__m512; LANES] {
+    unsafe fn load_quad(self, from: *const u8, stride: usize) -> [__m512; 4] {
         let f = self.avx512f;
-        // Vector 4 r + w holds words 4 w .. 4 w + 4 of rows r, 4 + r, 8 + r and 12 + r, a quarter each: inserted by
-        // loads, which spares half of the shuffles. Masked broadcasts instead were no faster.
-        let mut v = [self.splat(0.0); LANES];
-        for r in 0..4 {
-            for w in 0..4 {
-                let at = from.wrapping_add(r * stride + 16 * w);
-                // SAFETY: the caller's contract.
-                unsafe {
-                    let quarter =
-                        |q: usize| at.wrapping_add(4 * q * stride).cast::<__m128>().read_unaligned();
-                    let mut x = f._mm512_castps128_ps512(quarter(0));
-                    x = f._mm512_insertf32x4::<1>(x, quarter(1));
-                    x = f._mm512_insertf32x4::<2>(x, quarter(2));
-                    v[4 * r + w] = f._mm512_insertf32x4::<3>(x, quarter(3));
-                }
+        // Vector r holds the words of rows r, 4 + r, 8 + r and 12 + r, a quarter each: inserted by loads, which spares half
+        // of the shuffles. Masked broadcasts instead were no faster.
+        let mut v = [self.splat(0.0); 4];
+        for (r, v) in v.iter_mut().enumerate() {
+            // SAFETY: the caller's contract.
+            unsafe {
+                let quarter =
+                    |q: usize| from.wrapping_add((r + 4 * q) * stride).cast::<__m128>().read_unaligned();
+                let mut x = f._mm512_castps128_ps512(quarter(0));
+                x = f._mm512_insertf32x4::<1>(x, quarter(1));
+                x = f._mm512_insertf32x4::<2>(x, quarter(2));
+                *v = f._mm512_insertf32x4::<3>(x, quarter(3));
             }
         }
-        let mut out = v;
-        for (w, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            *out = self.transpose_quarters([v[w], v[4 + w], v[8 + w], v[12 + w]]);
-        }
-        out
+        self.transpose_quarters(v)
     }
     #[inline(always)]
     fn split_bf16(self, pairs: __m512) -> [__m512; 2] {

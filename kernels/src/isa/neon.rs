@@ -206,20 +206,17 @@ impl Simd for Neon {
         })
     }
     #[inline(always)]
-    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [V; LANES] {
-        let mut out = [self.splat(0.0); LANES];
+    unsafe fn load_quad(self, from: *const u8, stride: usize) -> [V; 4] {
+        let mut out = [self.splat(0.0); 4];
         for q in 0..4 {
-            for w in 0..4 {
-                let mut rows = [neon!(vdupq_n_f32(0.0)); 4];
-                for (i, row) in rows.iter_mut().enumerate() {
-                    let at = from.wrapping_add((4 * q + i) * stride + 16 * w);
-                    // SAFETY: the caller's contract; the read is of bytes.
-                    *row = unsafe { vreinterpretq_f32_u8(vld1q_u8(at)) };
-                }
-                let block = self.transpose4(rows);
-                for (i, word) in block.into_iter().enumerate() {
-                    out[4 * w + i][q] = word;
-                }
+            let mut rows = [neon!(vdupq_n_f32(0.0)); 4];
+            for (i, row) in rows.iter_mut().enumerate() {
+                let at = from.wrapping_add((4 * q + i) * stride);
+                // SAFETY: the caller's contract; the read is of bytes.
+                *row = unsafe { vreinterpretq_f32_u8(vld1q_u8(at)) };
+            }
+            for (out, word) in out.iter_mut().zip(self.transpose4(rows)) {
+                out[q] = word;
             }
         }
         out

@@ -136,7 +136,7 @@ impl Simd for Scalar {
         halve(a, larger)
     }
     #[inline(always)]
-    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [V; LANES] {
+    unsafe fn load_quad(self, from: *const u8, stride: usize) -> [V; 4] {
         let word = |i: usize, row: usize| {
             // SAFETY: the caller's contract.
             unsafe { from.wrapping_add(row * stride + 4 * i).cast::<f32>().read_unaligned() }

@@ -11,7 +11,7 @@ use core::ops::Range;
 use super::{STRIP, Strip, together};
 use crate::elem::Elem;
 use crate::gemm::K_BLOCK;
-use crate::gemm::ahead::{Ahead, LINE};
+use crate::gemm::ahead::LINE;
 use crate::gemm::blocking::steps;
 use crate::gemm::pack::rows_from;
 use crate::gemm::word::{Place, Word, words_in};
@@ -19,15 +19,11 @@ use crate::isa::{KernelAt, LANES, Simd};
 use crate::mem;
 use crate::view::{MatRef, any};
 
-/// Cache lines of `[N, K]` weights that are asked for at a time.
-const BURST: usize = LANES / 4;
+/// Lines ahead of the ones in use that the same rows are asked for.
+const AHEAD: usize = 8;
 
 /// Bytes after which lines of memory share a set of the first level.
 const SETS: usize = 4096;
-
-/// Bytes of 16 rows up to which they are asked for as they lie in memory, while the 16 before them are used: the
-/// processor's own prefetch helps only then. Longer rows are asked for by blocks of k.
-const FAR: usize = 256 << 10;
 
 impl<W: Copy> Strip<'_, W> {
     /// Weights `[N, K]`.
@@ -66,13 +62,8 @@ impl<W: Copy> Strip<'_, W> {
         let stride = self.stride();
         let x = &self.x[m * stride..][..M * stride];
         let (line, lines) = (words_in::<T>(LINE, W::VALUES), self.lines(w, n));
-        let far = w.row_stride().saturating_mul(LANES * size_of::<T>()) > FAR;
-        let mut ahead = Ahead::bursts(w, (n + LANES, 0), w.cols(), BURST);
+        let mut ahead = Ahead::of(w, n);
         for k in steps(0..self.words.max(1), K_BLOCK) {
-            if far {
-                let next = if k.end < self.words { (n, k.end * W::VALUES) } else { (n + LANES, 0) };
-                ahead = Ahead::bursts(w, next, k.len() * W::VALUES, BURST);
-            }
             let end = k.end.min(self.words);
             let first = lines.start + k.start.saturating_sub(lines.start).next_multiple_of(line);
             let first = first.min(end);
@@ -125,9 +116,8 @@ impl<W: Copy> Strip<'_, W> {
         W: Word<S>,
     {
         for k in steps(k, LANES) {
-            for _ in 0..const { LANES * LANES * W::VALUES * size_of::<T>() / LINE / BURST } {
-                ahead.bring(s, BURST);
-            }
+            (0..4).for_each(|quarter| ahead.ask(s, quarter));
+            ahead.step();
             let block = self.turned_edge(s, w, n, k.start);
             for (at, w) in k.zip(block) {
                 for (r, acc) in acc.iter_mut().enumerate() {
@@ -148,6 +138,56 @@ impl<W: Copy> Strip<'_, W> {
             *v = self.word.along_ragged(s, row, at * W::VALUES, self.weights.round);
         }
         s.transpose(block)
+    }
+}
+
+/// A cache line of each of 16 rows, some lines ahead of the ones in use, and at the end of the rows the first ones of the
+/// next 16: the processor's own prefetch then follows 16 rows at once.
+struct Ahead {
+    /// The line of the first row; it need not exist, as past the end of a matrix.
+    at: *const u8,
+    /// Bytes between rows.
+    stride: usize,
+    /// Lines until the end of the rows, and the bytes from there to the next ones.
+    left: usize,
+    gap: usize,
+}
+
+impl Ahead {
+    /// For the 16 rows from `n` on.
+    #[inline(always)]
+    fn of<T>(w: MatRef<'_, T>, n: usize) -> Ahead {
+        let lines = (w.cols() * size_of::<T>()).div_ceil(LINE);
+        let stride = w.row_stride().wrapping_mul(size_of::<T>());
+        let at = w.as_ptr().wrapping_add(n * w.row_stride()).cast::<u8>();
+        let ahead = AHEAD.min(lines);
+        let gap = stride.wrapping_mul(LANES).wrapping_sub(lines * LINE);
+        let mut ahead = Ahead { at: at.wrapping_add(ahead * LINE), stride, left: lines - ahead + 1, gap };
+        ahead.step_to_next();
+        ahead
+    }
+
+    /// Asks for the line of four of the rows.
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, quarter: usize) {
+        for row in 4 * quarter..4 * quarter + 4 {
+            s.prefetch(self.at.wrapping_add(row * self.stride));
+        }
+    }
+
+    #[inline(always)]
+    fn step(&mut self) {
+        self.at = self.at.wrapping_add(LINE);
+        self.step_to_next();
+    }
+
+    #[inline(always)]
+    fn step_to_next(&mut self) {
+        self.left -= 1;
+        if self.left == 0 {
+            self.at = self.at.wrapping_add(self.gap);
+            self.left = usize::MAX;
+        }
     }
 }
 
@@ -188,21 +228,44 @@ unsafe fn add_line<S: Simd, W: Word<S>, T: Elem, const M: usize>(
     acc: &mut [S::F32; M],
 ) {
     let from = w.as_ptr().wrapping_add(n * w.row_stride() + k * W::VALUES);
+    let bytes = w.row_stride() * size_of::<T>();
     let x = x.as_ptr().wrapping_add(k);
     let quad = words_in::<T>(LINE / 4, W::VALUES);
+    let stored = |quarter: usize| from.cast::<u8>().wrapping_add(quarter * LINE / 4);
+    // Of f32, a quarter of the lines at a time leaves room in the registers: 8 rows are a quarter faster. Of 16 bits,
+    // whose products are twice as many, whole lines at once are: 8 rows by a fifth. Both as a loop over quarters are
+    // slower, and so is asking in `add_quad`.
     // SAFETY: the caller's contract.
     unsafe {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] =
-            s.load_turned(from.cast(), w.row_stride() * size_of::<T>());
-        ahead.bring(s, BURST);
-        add_quad::<S, W, T, M>(s, word, [a, b, c, d], x, stride, acc);
-        ahead.bring(s, BURST);
-        add_quad::<S, W, T, M>(s, word, [e, f, g, h], x.add(quad), stride, acc);
-        ahead.bring(s, BURST);
-        add_quad::<S, W, T, M>(s, word, [i, j, k, l], x.add(2 * quad), stride, acc);
-        ahead.bring(s, BURST);
-        add_quad::<S, W, T, M>(s, word, [m, n, o, p], x.add(3 * quad), stride, acc);
+        if size_of::<T>() == size_of::<f32>() {
+            let v = s.load_quad(stored(0), bytes);
+            ahead.ask(s, 0);
+            add_quad::<S, W, T, M>(s, word, v, x, stride, acc);
+            let v = s.load_quad(stored(1), bytes);
+            ahead.ask(s, 1);
+            add_quad::<S, W, T, M>(s, word, v, x.add(quad), stride, acc);
+            let v = s.load_quad(stored(2), bytes);
+            ahead.ask(s, 2);
+            add_quad::<S, W, T, M>(s, word, v, x.add(2 * quad), stride, acc);
+            let v = s.load_quad(stored(3), bytes);
+            ahead.ask(s, 3);
+            add_quad::<S, W, T, M>(s, word, v, x.add(3 * quad), stride, acc);
+        } else {
+            let first = s.load_quad(stored(0), bytes);
+            let second = s.load_quad(stored(1), bytes);
+            let third = s.load_quad(stored(2), bytes);
+            let fourth = s.load_quad(stored(3), bytes);
+            ahead.ask(s, 0);
+            add_quad::<S, W, T, M>(s, word, first, x, stride, acc);
+            ahead.ask(s, 1);
+            add_quad::<S, W, T, M>(s, word, second, x.add(quad), stride, acc);
+            ahead.ask(s, 2);
+            add_quad::<S, W, T, M>(s, word, third, x.add(2 * quad), stride, acc);
+            ahead.ask(s, 3);
+            add_quad::<S, W, T, M>(s, word, fourth, x.add(3 * quad), stride, acc);
+        }
     }
+    ahead.step();
 }
 
 /// [`add_line`] for a quarter of a cache line.
