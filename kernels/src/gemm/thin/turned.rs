@@ -171,7 +171,7 @@ impl Ahead {
     #[inline(always)]
     fn ask<S: Simd>(&self, s: S, quarter: usize) {
         for row in 4 * quarter..4 * quarter + 4 {
-            s.prefetch(self.at.wrapping_add(row * self.stride));
+            s.prefetch(self.at.wrapping_add(row.wrapping_mul(self.stride)));
         }
     }
 
