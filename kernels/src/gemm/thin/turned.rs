@@ -116,7 +116,9 @@ impl<W: Copy> Strip<'_, W> {
         W: Word<S>,
     {
         for k in steps(k, LANES) {
-            (0..4).for_each(|quarter| ahead.ask(s, quarter));
+            for quarter in 0..4 {
+                ahead.ask(s, quarter);
+            }
             ahead.step();
             let block = self.turned_edge(s, w, n, k.start);
             for (at, w) in k.zip(block) {
@@ -148,7 +150,7 @@ struct Ahead {
     at: *const u8,
     /// Bytes between rows.
     stride: usize,
-    /// Lines until the end of the rows, and the bytes from there to the next ones.
+    /// Lines until the end of the rows, then more than there are, and the bytes from there to the next ones.
     left: usize,
     gap: usize,
 }
