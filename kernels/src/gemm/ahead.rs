@@ -95,7 +95,7 @@ impl Ahead {
         Ahead { wait: pace - 1, pace, ..Ahead::bursts(from, at, cols, burst) }
     }
 
-    /// Asks for the lines of one turn, of which there are `burst`: a constant, so that there is no loop.
+    /// Asks for the lines of one turn, of which there are `burst`: where that is a constant, there is no loop.
     #[inline(always)]
     pub(super) fn bring<S: Simd>(&mut self, s: S, burst: usize) {
         for i in 0..burst {
@@ -112,28 +112,7 @@ impl Ahead {
     /// Asks for the lines of one turn.
     #[inline(always)]
     pub(super) fn prefetch<S: Simd>(&mut self, s: S) {
-        self.turns(s, 1);
-    }
-
-    /// Asks for the lines of the turn that comes, and says how many turns, of at most `most`, can be done before the next
-    /// lines are due: a loop over these has nothing else to do.
-    #[inline(always)]
-    pub(super) fn turns<S: Simd>(&mut self, s: S, most: usize) -> usize {
-        if self.wait == 0 {
-            self.wait = self.pace;
-            for _ in 0..self.burst {
-                s.prefetch_far(self.at);
-                self.at = self.at.wrapping_add(LINE);
-            }
-            self.left -= 1;
-            if self.left == 0 {
-                self.at = self.at.wrapping_add(self.gap);
-                self.left = self.row;
-            }
-        }
-        let turns = most.min(self.wait);
-        self.wait -= turns;
-        turns
+        self.begin(s, 1);
     }
 }
 
@@ -148,9 +127,16 @@ pub(super) trait Asks: Copy {
 }
 
 impl Asks for Ahead {
+    /// All there is to ask for: a loop over these turns has nothing else to do.
     #[inline(always)]
     fn begin<S: Simd>(&mut self, s: S, most: usize) -> usize {
-        self.turns(s, most)
+        if self.wait == 0 {
+            self.wait = self.pace;
+            self.bring(s, self.burst);
+        }
+        let turns = most.min(self.wait);
+        self.wait -= turns;
+        turns
     }
 
     #[inline(always)]

@@ -122,27 +122,30 @@ impl<T: Element, K: Element> Case<T, K> {
         span.keys.start..span.keys.end - later
     }
 
-    /// The exact row of one query from operands as the precision takes them, and how far off f32 arithmetic may be:
-    /// an error of a score changes all weights by that factor, rounding a weight changes that weight, and the mix
-    /// adds an error for each key.
-    fn exact(&self, precision: Precision, span: &Span, query: usize) -> Vec<Bound> {
+    /// Queries, keys and values as the precision takes them, row after row.
+    fn taken(&self, precision: Precision) -> [Vec<f64>; 3] {
+        [self.q.exact(), self.k.exact(), self.v.exact()].map(|values| match precision {
+            Precision::Strict | Precision::Bf16x6 => values,
+            Precision::Bf16 => values.into_iter().map(<bf16 as Storage>::nearest).collect(),
+        })
+    }
+
+    /// The exact row of one query from operands as [`Case::taken`], and how far off f32 arithmetic may be: an error
+    /// of a score changes all weights by that factor, rounding a weight (by at most `rounding`) changes that weight,
+    /// and the mix adds an error for each key.
+    fn exact(&self, [q, k, v]: &[Vec<f64>; 3], rounding: f64, span: &Span, query: usize) -> Vec<Bound> {
         const EPS: f64 = 1.0 / 16_777_216.0;
-        let taken = |x: f64| match precision {
-            Precision::Strict | Precision::Bf16x6 => x,
-            Precision::Bf16 => <bf16 as Storage>::nearest(x),
-        };
-        let rounding = if precision == Precision::Bf16 { 1.0 / 256.0 } else { 0.0 };
         let (width, scale) = (self.q.cols() / self.heads, f64::from(self.scale));
+        let shared_cols = self.k.cols();
         let mut row = Vec::new();
         for head in 0..self.heads {
             let shared = head / (self.heads / self.kv_heads);
             let (mut scores, mut error) = (Vec::new(), 0.0f64);
             let keys = self.seen(span, query);
             for key in keys.clone() {
-                let products = (0..width).map(|c| {
-                    let (q, k) = (self.q.at(query, head * width + c), self.k.at(key, shared * width + c));
-                    taken(q.to_f64()) * taken(k.to_f64())
-                });
+                let q = &q[query * self.q.cols() + head * width..][..width];
+                let k = &k[key * shared_cols + shared * width..][..width];
+                let products = q.iter().zip(k).map(|(q, k)| q * k);
                 let (sum, size) = products.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
                 let added = self.added(span, head, query, key);
                 scores.push((sum + added) * scale);
@@ -152,7 +155,7 @@ impl<T: Element, K: Element> Case<T, K> {
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
             for column in shared * width..(shared + 1) * width {
-                let values = || keys.clone().map(|key| taken(self.v.at(key, column).to_f64()));
+                let values = || keys.clone().map(|key| v[key * shared_cols + column]);
                 let exact = values().zip(&weights).map(|(v, w)| v * w / total).sum();
                 let most = values().fold(0.0, |most: f64, v| most.max(v.abs()));
                 let allowed = (2.0 * error + (2.0 * keys.len() as f64 + 12.0) * EPS + rounding) * most;
@@ -165,9 +168,11 @@ impl<T: Element, K: Element> Case<T, K> {
     /// Compares every row of every span with the oracle.
     #[track_caller]
     pub fn check(&self, ctx: &Ctx, out: &Grid<T>) {
+        let operands = self.taken(ctx.precision());
+        let rounding = if ctx.precision() == Precision::Bf16 { 1.0 / 256.0 } else { 0.0 };
         for span in &self.spans {
             for query in span.queries.clone() {
-                for (column, bound) in self.exact(ctx.precision(), span, query).iter().enumerate() {
+                for (column, bound) in self.exact(&operands, rounding, span, query).iter().enumerate() {
                     bound.check(out.at(query, column), || {
                         let Case { heads, kv_heads, causal, spans, .. } = self;
                         let place = format!("{} {:?}", ctx.level(), ctx.precision());

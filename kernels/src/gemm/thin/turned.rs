@@ -62,7 +62,7 @@ impl<W: Copy> Strip<'_, W> {
         let stride = self.stride();
         let x = &self.x[m * stride..][..M * stride];
         let (line, lines) = (words_in::<T>(LINE, W::VALUES), self.lines(w, n));
-        let mut ahead = Ahead::of(w, n);
+        let mut ahead = NextLines::of(w, n);
         for k in steps(0..self.words.max(1), K_BLOCK) {
             let end = k.end.min(self.words);
             let first = lines.start + k.start.saturating_sub(lines.start).next_multiple_of(line);
@@ -110,7 +110,7 @@ impl<W: Copy> Strip<'_, W> {
         w: MatRef<'_, T>,
         (n, k): (usize, Range<usize>),
         x: &[f32],
-        ahead: &mut Ahead,
+        ahead: &mut NextLines,
         acc: &mut [S::F32; M],
     ) where
         W: Word<S>,
@@ -145,7 +145,7 @@ impl<W: Copy> Strip<'_, W> {
 
 /// A cache line of each of 16 rows, some lines ahead of the ones in use, and at the end of the rows the first ones of the
 /// next 16: the processor's own prefetch then follows 16 rows at once.
-struct Ahead {
+struct NextLines {
     /// The line of the first row; it need not exist, as past the end of a matrix.
     at: *const u8,
     /// Bytes between rows.
@@ -155,16 +155,16 @@ struct Ahead {
     gap: usize,
 }
 
-impl Ahead {
+impl NextLines {
     /// For the 16 rows from `n` on.
     #[inline(always)]
-    fn of<T>(w: MatRef<'_, T>, n: usize) -> Ahead {
+    fn of<T>(w: MatRef<'_, T>, n: usize) -> NextLines {
         let lines = (w.cols() * size_of::<T>()).div_ceil(LINE);
         let stride = w.row_stride().wrapping_mul(size_of::<T>());
         let at = w.as_ptr().wrapping_add(n * w.row_stride()).cast::<u8>();
         let ahead = AHEAD.min(lines);
         let gap = stride.wrapping_mul(LANES).wrapping_sub(lines * LINE);
-        let mut ahead = Ahead { at: at.wrapping_add(ahead * LINE), stride, left: lines - ahead + 1, gap };
+        let mut ahead = NextLines { at: at.wrapping_add(ahead * LINE), stride, left: lines - ahead + 1, gap };
         ahead.step_to_next();
         ahead
     }
@@ -226,7 +226,7 @@ unsafe fn add_line<S: Simd, W: Word<S>, T: Elem, const M: usize>(
     w: MatRef<'_, T>,
     (n, k): (usize, usize),
     (x, stride): (&[f32], usize),
-    ahead: &mut Ahead,
+    ahead: &mut NextLines,
     acc: &mut [S::F32; M],
 ) {
     let from = w.as_ptr().wrapping_add(n * w.row_stride() + k * W::VALUES);
