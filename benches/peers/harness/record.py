@@ -27,8 +27,8 @@ def text(summary, plots):
     lines += missing(summary) + noise(summary)
     for threads in summary.threads:
         lines += ["", f"## {plan.plural(threads, 'thread')}", "", *readme.table(summary, threads), "",
-                  "Ours over the best peer of the same precision, with the least and the largest round:", "",
-                  *ratios(summary, threads)]
+                  "Ours over the best peer of the same precision, with the least and the largest round, and our least call "
+                  "over the least of the peers':", "", *ratios(summary, threads)]
     lines += scaling(summary)
     lines += ["", "## Every measurement", "", *everything(summary)]
     lines += ["", "## Outputs against torch in float32, on the same ids", "", *agreements(summary)]
@@ -73,17 +73,20 @@ def ratios(summary, threads):
     """Ours over theirs."""
     ours = [dtype for dtype in plan.DTYPES
             if any(summary.value(work, plan.Entry(plan.OURS, dtype), threads) for work in summary.works)]
-    lines = [f"| work | {' | '.join(plan.SHORT[dtype] for dtype in ours)} |", "|---" * (len(ours) + 1) + "|"]
+    heads = [f"{plan.SHORT[dtype]}{of}" for dtype in ours for of in ("", ", least calls")]
+    lines = [f"| work | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for work in summary.works:
         cells = []
         for dtype in ours:
             found = summary.ratio(work, dtype, threads)
             if found is None:
-                cells.append("-")
+                cells += ["-", "-"]
                 continue
             ratio, least, largest, peer = found
             rounds = f" ({least:.2f} to {largest:.2f})" if least < largest else ""
             cells.append(f"{ratio:.2f}{rounds} of {plan.NAMES[peer.engine]}")
+            ratio, peer = summary.ratio_of_least(work, dtype, threads)
+            cells.append(f"{ratio:.2f} of {plan.NAMES[peer.engine]}")
         lines.append(f"| {work.title} | {' | '.join(cells)} |")
     return lines
 
@@ -118,9 +121,9 @@ def everything(summary):
         for threads in summary.threads:
             for entry in summary.entries(work, threads):
                 spread = summary.spread(work, entry, threads)
-                value, least, cold, memory = (summary.value(work, entry, threads, key)
-                                              for key in ("p50", "min", "cold_ms", "rss_mib"))
-                least = min(summary.rounds(work, entry, threads, "min"))
+                value, cold, memory = (summary.value(work, entry, threads, key)
+                                       for key in ("p50", "cold_ms", "rss_mib"))
+                least = summary.least(work, entry, threads)
                 lines.append(f"| {work.title} | {plan.NAMES[entry.engine]} {plan.SHORT[entry.dtype]} | {threads} | "
                              f"{ms(value)} | {'-' if spread is None else f'{spread:.0%}'} | {ms(least)} | {ms(cold)} | "
                              f"{'-' if memory is None else round(memory)} |")

@@ -31,6 +31,10 @@ class Summary:
         values = self.rounds(work, entry, threads, key)
         return median(values) if values else None
 
+    def least(self, work, entry, threads):
+        """The least call of all rounds, or None: what others on the machine disturb the least."""
+        return min(self.rounds(work, entry, threads, "min"), default=None)
+
     def spread(self, work, entry, threads):
         """Largest less least of the rounds, over the median; None of a single round."""
         values = self.rounds(work, entry, threads)
@@ -41,11 +45,12 @@ class Summary:
         found = [plan.Entry(engine, dtype) for engine in plan.ENGINES for dtype in plan.DTYPES]
         return [entry for entry in found if self.rounds(work, entry, threads)]
 
-    def best_peer(self, work, dtype, threads, among=None):
-        """The fastest peer in this precision; candle has a place of its own."""
+    def best_peer(self, work, dtype, threads, among=None, figure=None):
+        """The fastest peer in this precision by a figure, else by `value`; candle has a place of its own."""
+        figure = figure or self.value
         rivals = [entry for entry in self.entries(work, threads)
                   if entry.dtype == dtype and entry.engine in (among or set(plan.ENGINES) - {plan.OURS, "candle"})]
-        return min(rivals, key=lambda entry: self.value(work, entry, threads), default=None)
+        return min(rivals, key=lambda entry: figure(work, entry, threads), default=None)
 
     def ratio(self, work, dtype, threads):
         """(our time over the best peer's, its least and largest in a round, the peer), or None."""
@@ -55,6 +60,12 @@ class Summary:
         ratio = self.value(work, mine, threads) / self.value(work, peer, threads)
         of_rounds = [a / b for a, b in zip(self.rounds(work, mine, threads), self.rounds(work, peer, threads))]
         return ratio, min(of_rounds), max(of_rounds), peer
+
+    def ratio_of_least(self, work, dtype, threads):
+        """(our least call over the least of the peers', the peer), or None."""
+        mine = self.least(work, plan.Entry(plan.OURS, dtype), threads)
+        peer = self.best_peer(work, plan.stored(dtype), threads, figure=self.least)
+        return None if mine is None or peer is None else (mine / self.least(work, peer, threads), peer)
 
     def verdict(self, work, entry):
         """What the comparison of outputs said."""
