@@ -3,9 +3,8 @@
 use core::ops::Range;
 
 use rayon::ThreadPool;
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
-use rayon::slice::ParallelSliceMut;
 
+use crate::awake::{Offers, for_each_piece, join, while_awake};
 use crate::error::Result;
 use crate::isa::{Isa, Kernel};
 use crate::level::Level;
@@ -44,6 +43,8 @@ impl Precision {
 pub struct Ctx<'p> {
     isa: Isa,
     pool: Option<&'p ThreadPool>,
+    /// Of the forward pass, where this is in one.
+    offers: Option<&'p Offers>,
     precision: Option<Precision>,
 }
 
@@ -56,7 +57,7 @@ impl Ctx<'static> {
         let level = level.require()?;
         // `require` has just answered that the level can be constructed.
         let isa = Isa::new(level).unwrap_or(Isa::SCALAR);
-        Ok(Ctx { isa, pool: None, precision: None })
+        Ok(Ctx { isa, pool: None, offers: None, precision: None })
     }
 
     /// The context of [`Level::from_env`].
@@ -71,7 +72,7 @@ impl Ctx<'static> {
 impl<'p> Ctx<'p> {
     /// The same context with the caller's thread pool; `None` keeps all work on the calling thread.
     pub fn with_pool(self, pool: Option<&ThreadPool>) -> Ctx<'_> {
-        Ctx { isa: self.isa, pool, precision: self.precision }
+        Ctx { isa: self.isa, pool, offers: None, precision: self.precision }
     }
 
     /// The same context with another precision.
@@ -100,11 +101,14 @@ impl<'p> Ctx<'p> {
     }
 
     /// Runs `work` inside the pool, so that the calls within find themselves already there: one entry for a
-    /// whole forward pass instead of one for each product.
-    pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+    /// whole forward pass instead of one for each product. With the context that `work` is given, the pool's other
+    /// threads look for work of its calls until it returns, instead of going to sleep, unless there is none for a while.
+    pub fn enter<R: Send>(&self, work: impl FnOnce(&Ctx<'_>) -> R + Send) -> R {
         match self.pool {
-            Some(pool) => pool.install(work),
-            None => work(),
+            Some(pool) => pool.install(|| {
+                while_awake(self.threads() - 1, |offers| work(&Ctx { offers: Some(offers), ..*self }))
+            }),
+            None => work(self),
         }
     }
 
@@ -115,9 +119,17 @@ impl<'p> Ctx<'p> {
         a: impl FnOnce() -> A + Send,
         b: impl FnOnce() -> B + Send,
     ) -> (A, B) {
-        match self.pool {
-            Some(pool) => pool.install(|| rayon::join(a, b)),
+        self.in_pool(2, |offers| match offers {
+            Some(offers) => join(offers, a, b),
             None => (a(), b()),
+        })
+    }
+
+    /// Runs `work`, of so many parts: of several inside the pool, if there is one, where it can offer parts to others.
+    fn in_pool<R: Send>(&self, parts: usize, work: impl FnOnce(Option<&Offers>) -> R + Send) -> R {
+        match self.pool.filter(|_| parts > 1) {
+            Some(pool) => pool.install(|| work(Some(self.offers.unwrap_or(&Offers::default())))),
+            None => work(None),
         }
     }
 
@@ -138,12 +150,10 @@ impl<'p> Ctx<'p> {
             self.threads().min(rows.saturating_mul(cols) / ELEMENTS_PER_THREAD).clamp(1, rows.max(1));
         let step = rows.div_ceil(shares);
         let share = |i: usize| (i * step).min(rows)..((i + 1) * step).min(rows);
-        match self.pool {
-            Some(pool) if shares > 1 => pool.install(|| {
-                (0..shares).into_par_iter().with_max_len(1).for_each(|i| task(share(i)));
-            }),
-            _ => task(0..rows),
-        }
+        self.in_pool(shares, |offers| match offers {
+            Some(offers) => for_each_piece(offers, 0..shares, (&mut [], 0), &|i, _| task(share(i))),
+            None => task(0..rows),
+        });
     }
 
     /// Cuts `scratch` into pieces of `piece` elements and runs `task` on each with its number, on the pool
@@ -154,12 +164,10 @@ impl<'p> Ctx<'p> {
         piece: usize,
         task: impl Fn(usize, &mut [f32]) + Sync + Send,
     ) {
-        match self.pool {
-            Some(pool) if scratch.len() > piece => pool.install(|| {
-                let pieces = scratch.par_chunks_exact_mut(piece).enumerate().with_max_len(1);
-                pieces.for_each(|(i, piece)| task(i, piece));
-            }),
-            _ => scratch.chunks_exact_mut(piece).enumerate().for_each(|(i, piece)| task(i, piece)),
-        }
+        let pieces = scratch.len() / piece;
+        self.in_pool(pieces, |offers| match offers {
+            Some(offers) => for_each_piece(offers, 0..pieces, (scratch, piece), &task),
+            None => scratch.chunks_exact_mut(piece).enumerate().for_each(|(i, piece)| task(i, piece)),
+        });
     }
 }

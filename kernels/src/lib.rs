@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod attention;
+mod awake;
 mod cache;
 pub mod copy;
 pub mod ctx;

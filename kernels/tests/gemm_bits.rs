@@ -253,7 +253,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
                     let place =
                         format!("{} {layout} {precision:?} {m} x {n}, {threads} threads", ctx.level());
                     assert!(batch == alone[..m * n], "{place}");
-                    let entered = ctx.enter(|| model.run(&ctx, view(&a).rows_range(0..m)));
+                    let entered = ctx.enter(|ctx| model.run(ctx, view(&a).rows_range(0..m)));
                     assert!(entered == batch, "{place}, inside the pool");
                 }
             }

@@ -187,7 +187,7 @@ impl Forward for BertParts {
         let [x, y, z, wide, positions, first, pooled] = carve(&mut work.hidden, sizes)?;
         let (tokens, segments) = (&work.rows, &work.segments);
         let threads = &mut work.threads;
-        ctx.enter(|| -> Result<()> {
+        ctx.enter(|ctx| -> Result<()> {
             let room = Room { pieces: [&mut *x, y, z, wide, positions], threads, stop };
             self.stack.run(ctx, Scene { segments, ..Scene::of(tokens) }, room, observer)?;
             let Some(pooler) = &self.pooler else { return Ok(()) };

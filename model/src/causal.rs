@@ -50,7 +50,7 @@ impl Forward for CausalParts {
         let rows = work.rows.len();
         let pieces = carve(&mut work.hidden, stack.sizes(ctx, (rows, work.rows.end())))?;
         let room = Room { pieces, threads: &mut work.threads, stop };
-        ctx.enter(|| stack.run(ctx, Scene::of(&work.rows), room, observer))?;
+        ctx.enter(|ctx| stack.run(ctx, Scene::of(&work.rows), room, observer))?;
         work.output(stack)
     }
 }

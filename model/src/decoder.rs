@@ -68,7 +68,7 @@ pub trait Decoder: Model + private::Stacks {
         let mut pieces = carve(&mut work.hidden, encoder.sizes(ctx, (rows, end)))?;
         let width = encoder.output_dim();
         let (threads, source) = (&mut work.threads, &work.source);
-        ctx.enter(|| -> Result<()> {
+        ctx.enter(|ctx| -> Result<()> {
             let scene = Scene::of(source);
             let room = Room { pieces: pieces.each_mut().map(|piece| &mut **piece), threads, stop };
             encoder.run(ctx, scene, room, None)?;
@@ -111,7 +111,7 @@ pub trait Decoder: Model + private::Stacks {
         let rows = work.rows.len();
         let pieces = carve(&mut work.hidden, stack.sizes(ctx, (rows, cache.end())))?;
         let (threads, new) = (&mut work.threads, &work.rows);
-        ctx.enter(|| {
+        ctx.enter(|ctx| {
             let (kept, cross) = cache.kept()?;
             let memory = cross.map(|(kept, spans)| SceneMemory { states: None, spans, kept });
             let scene = Scene { kept: Some(kept), memory, ..Scene::of(new) };

@@ -88,7 +88,7 @@ impl Forward for Seq2SeqParts {
         let threads = &mut work.threads;
         let [states, x, y, z, wide, positions, keys] = carve(&mut work.hidden, sizes)?;
         let width = encoder.output_dim();
-        ctx.enter(|| -> Result<()> {
+        ctx.enter(|ctx| -> Result<()> {
             let mut observe = |layer: usize, output: SequenceOutput<'_>| {
                 if let Some(observe) = observer.as_mut() {
                     observe(Tower::Encoder, layer, output);
