@@ -27,8 +27,8 @@ def text(summary, plots):
     lines += missing(summary) + noise(summary)
     for threads in summary.threads:
         lines += ["", f"## {plan.plural(threads, 'thread')}", "", *readme.table(summary, threads), "",
-                  "Ours over the best peer of the same precision, with the least and the largest round, and our least call "
-                  "over the least of the peers':", "", *ratios(summary, threads)]
+                  "Ours over the best peer of the same precision, with the least and the largest round, and our "
+                  "least call over the least of the peers':", "", *ratios(summary, threads)]
     lines += scaling(summary)
     lines += ["", "## Every measurement", "", *everything(summary)]
     lines += ["", "## Outputs against torch in float32, on the same ids", "", *agreements(summary)]
