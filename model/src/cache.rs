@@ -2,7 +2,9 @@
 
 use core::ops::Range;
 
-use rachis_kernels::{AnyMatMut, AnyMatRef, MatMut, MatRef, Precision, Scratch, Span, bf16, f16, reuse};
+use rachis_kernels::{
+    AnyMatMut, AnyMatRef, Dtype, MatMut, MatRef, Precision, Scratch, Span, bf16, f16, reuse,
+};
 
 use crate::error::{Result, request, try_reserve};
 use crate::tokens::{Rows, Start};
@@ -111,9 +113,10 @@ const LARGEST_CAPACITY: usize = 1 << 20;
 impl CacheDtype {
     /// What a forward pass stores keys and values in.
     pub(crate) fn of(precision: Precision) -> CacheDtype {
-        match precision {
-            Precision::Strict | Precision::Bf16x6 => CacheDtype::Float32,
-            Precision::Bf16 => CacheDtype::Bfloat16,
+        match precision.operand_dtype() {
+            Dtype::Float32 => CacheDtype::Float32,
+            Dtype::Bfloat16 => CacheDtype::Bfloat16,
+            Dtype::Float16 => CacheDtype::Float16,
         }
     }
 

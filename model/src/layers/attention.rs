@@ -2,8 +2,8 @@
 //! sequence.
 
 use rachis_kernels::{
-    Activation, AnyMatMut, AnyMatRef, Attention, Bias, Ctx, Elem, Heads, MatMut, MatRef, RotaryRows, Scratch,
-    Span, attention, attention_scratch_len, copy_rows, rotary_rows,
+    Activation, AnyMatMut, AnyMatRef, Attention, AttentionMask, Bias, Ctx, Elem, Heads, MatMut, MatRef,
+    RotaryRows, Scratch, Span, attention, attention_scratch_len, copy_rows, rotary_rows,
 };
 
 use crate::cache::Kept;
@@ -186,6 +186,7 @@ impl MultiHeadAttention {
         out: MatMut<'_, T>,
     ) -> Result<()> {
         let Around { spans, causal, bias, rotary, kept } = around;
+        let mask = if causal { AttentionMask::Causal } else { AttentionMask::None };
         let (mut heads, [query, key, value]) = self.heads();
         let width = self.config.width();
         let shape = [out.rows(), width];
@@ -200,13 +201,13 @@ impl MultiHeadAttention {
                 for (kept, first) in kept.iter_mut().zip([key, value]) {
                     keep(ctx, (columns(first)?, heads), spans, kept)?;
                 }
-                heads.key_step = heads.dim;
+                heads.kv_stride = heads.dim;
                 let [k, v] = kept;
                 [k.into_ref()?, v.into_ref()?]
             }
         };
         let (q, scale) = (columns(query)?, self.config.scale);
-        Ok(attention(ctx, scratch, Attention { q, k, v, heads, scale, bias, causal, spans, out })?)
+        Ok(attention(ctx, scratch, Attention { q, k, v, heads, scale, bias, mask, spans, out })?)
     }
 
     /// Turns queries and keys by their angles.
@@ -217,7 +218,7 @@ impl MultiHeadAttention {
             Input::Apart(_) => RotaryRows { x, angles, groups: 1, step: 0, heads: heads + kv_heads },
             // In each group, queries and then the key.
             Input::Fused(_) => {
-                let (step, heads) = (self.heads().0.query_step, heads / kv_heads + 1);
+                let (step, heads) = (self.heads().0.query_stride, heads / kv_heads + 1);
                 RotaryRows { x, angles, groups: kv_heads, step, heads }
             }
         };
@@ -251,7 +252,7 @@ impl MultiHeadAttention {
             heads: Heads::dense(heads, kv_heads, head_dim),
             scale,
             bias: Bias::None,
-            causal: false,
+            mask: AttentionMask::None,
             spans,
             out,
         };
@@ -294,14 +295,14 @@ fn keep<T: Elem>(
     spans: &[Span],
     kept: &mut Kept<'_>,
 ) -> Result<()> {
-    let Heads { groups, dim, key_step, .. } = heads;
+    let Heads { kv_heads, dim, kv_stride, .. } = heads;
     // Heads side by side are one piece.
-    let (pieces, width) = if key_step == dim { (1, groups * dim) } else { (groups, dim) };
+    let (pieces, width) = if kv_stride == dim { (1, kv_heads * dim) } else { (kv_heads, dim) };
     let mut kept = kept.matrix()?;
     for Span { queries, keys } in spans {
         let to = keys.end - queries.len()..keys.end;
         for piece in 0..pieces {
-            let from = new.rows_range(queries.clone()).columns(piece * key_step, width)?;
+            let from = new.rows_range(queries.clone()).columns(piece * kv_stride, width)?;
             copy_rows(ctx, from.into(), kept.block_mut(to.clone(), piece * width..(piece + 1) * width)?)?;
         }
     }

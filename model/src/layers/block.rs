@@ -1,7 +1,7 @@
 //! A transformer layer: self-attention, for some attention to another sequence, and a feed-forward block, each with
 //! a residual and a normalisation.
 
-use rachis_kernels::{Activation, Ctx, Elem, MatRef, Precision, Scratch, bf16};
+use rachis_kernels::{Activation, Ctx, Dtype, Elem, MatRef, Scratch, bf16};
 
 use crate::cache::Kept;
 use crate::error::Result;
@@ -172,9 +172,9 @@ impl Block {
         memory: Option<Memory<'_>>,
         buffers: Buffers<'_>,
     ) -> Result<()> {
-        match ctx.precision() {
-            Precision::Strict | Precision::Bf16x6 => self.apply_in::<f32>(ctx, around, memory, buffers),
-            Precision::Bf16 => self.apply_in::<bf16>(ctx, around, memory, buffers),
+        match ctx.precision().operand_dtype() {
+            Dtype::Bfloat16 => self.apply_in::<bf16>(ctx, around, memory, buffers),
+            Dtype::Float32 | Dtype::Float16 => self.apply_in::<f32>(ctx, around, memory, buffers),
         }
     }
 

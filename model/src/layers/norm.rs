@@ -51,7 +51,7 @@ impl Norm {
     /// `out = norm(x)`
     pub(crate) fn apply<T: Elem>(&self, ctx: &Ctx, x: MatRef<'_, T>, out: MatMut<'_, T>) -> Result<()> {
         let (gamma, beta) = (self.gamma.as_ref().map(Weight::slice), self.beta.as_ref().map(Weight::slice));
-        let op = NormRows { x, residual: None, gamma, beta, epsilon: self.epsilon, out };
+        let op = NormRows { x, gamma, beta, epsilon: self.epsilon, out };
         match self.kind {
             NormKind::Layer | NormKind::PlainLayer => layer_norm_rows(ctx, op)?,
             NormKind::Rms => rms_norm_rows(ctx, op)?,

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use rachis_kernels::{AnyMatRef, Bias, MatMut, MatRef, rotary_angles};
+use rachis_kernels::{AlibiRounding, AnyMatRef, Bias, MatMut, MatRef, rotary_angles};
 
 use crate::error::Result;
 use crate::save::{Piece, Tensors};
@@ -74,7 +74,13 @@ impl Positions {
     pub(crate) fn prepare<'a>(&'a self, places: Places<'a>, room: &'a mut [f32]) -> Result<Prepared<'a>> {
         let (bias, rotary) = match self {
             Positions::Embedded => (Bias::None, None),
-            Positions::Alibi { slopes, round } => (Bias::Linear { slopes, round: *round }, None),
+            Positions::Alibi { slopes, round } => (
+                Bias::Linear {
+                    slopes,
+                    rounding: if *round { AlibiRounding::Bf16 } else { AlibiRounding::None },
+                },
+                None,
+            ),
             Positions::Rotary { theta, head_dim } => {
                 let rows = places.queries.len();
                 let angles = &mut room[..rows * head_dim];
