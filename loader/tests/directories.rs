@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{CONFIG, KERAS, fixture, one_tensor, preset};
-use rachis_loader::{Access, ConfigSource, Data, Dtype, Error, Preset, Region};
+use rachis_loader::{Access, ConfigSource, Data, Error, Preset, Region, TensorDtype};
 
 fn open(dir: impl AsRef<Path>) -> Result<Preset, Error> {
     Preset::open(dir, Access::Map)
@@ -20,11 +20,11 @@ fn index(places: &[(&str, &str)]) -> Vec<u8> {
 #[test]
 fn hugging_face_presets() {
     for (name, dtype) in [
-        ("bert_tanh/hf", Dtype::F32),
-        ("bert_tanh/hf_bare", Dtype::F32),
-        ("bert_tanh/hf_f16", Dtype::F16),
-        ("bert_tanh/hf_sharded", Dtype::F32),
-        ("bert_gelu/hf_bf16", Dtype::Bf16),
+        ("bert_tanh/hf", TensorDtype::F32),
+        ("bert_tanh/hf_bare", TensorDtype::F32),
+        ("bert_tanh/hf_f16", TensorDtype::F16),
+        ("bert_tanh/hf_sharded", TensorDtype::F32),
+        ("bert_gelu/hf_bf16", TensorDtype::Bf16),
     ] {
         let preset = open(fixture(name)).unwrap();
         assert_eq!(preset.config().source(), &ConfigSource::HuggingFace { model_type: "bert".to_owned() });

@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::Arc;
 
 use common::{KERAS, count, fixture, preset};
-use rachis_loader::{Access, Config, ConfigSource, Data, Dtype, Error, Preset, Region, Tensor, hdf5};
+use rachis_loader::{Access, Config, ConfigSource, Data, Error, Preset, Region, Tensor, TensorDtype, hdf5};
 
 const MODELS: [&str; 8] = [
     "bart_sym",
@@ -49,9 +49,9 @@ fn every_dataset_is_where_the_manifest_says() {
                     .map(|dim| dim.as_u64().unwrap() as usize)
                     .collect();
                 let dtype = match entry["dtype"].as_str().unwrap() {
-                    "float32" => Dtype::F32,
-                    "float16" => Dtype::F16,
-                    "bfloat16" => Dtype::Bf16,
+                    "float32" => TensorDtype::F32,
+                    "float16" => TensorDtype::F16,
+                    "bfloat16" => TensorDtype::Bf16,
                     other => panic!("{other}"),
                 };
                 assert_eq!((tensor.shape(), tensor.dtype()), (&shape[..], dtype));
