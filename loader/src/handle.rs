@@ -37,7 +37,6 @@ mod name;
 mod registry;
 
 pub use hub_repo::HubRepo;
-#[cfg(feature = "hub")]
 pub(crate) use hub_repo::is_commit_hash;
 pub use kaggle_model::KaggleModel;
 pub(crate) use kaggle_model::parse_version;

@@ -78,6 +78,11 @@ mod save;
 mod shards;
 mod tensor;
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use caches::Caches;
 pub use config::{Config, ConfigSource};
 pub use dtype::TensorDtype;
