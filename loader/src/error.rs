@@ -409,8 +409,8 @@ pub(crate) fn clip(text: impl Display) -> String {
     const MAX_CHARS: usize = 200;
     let text = text.to_string();
     let cut = text.char_indices().nth(MAX_CHARS).map(|(at, _)| at);
-    let kept = cut.and_then(|at| text.get(..at)).unwrap_or(&text);
-    let mut line: String = kept.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shortened = cut.and_then(|at| text.get(..at)).unwrap_or(&text);
+    let mut line: String = shortened.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if cut.is_some() {
         line.push_str("...");
     }

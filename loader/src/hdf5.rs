@@ -90,15 +90,15 @@ impl Walk<'_> {
         let file = File::from_source(self.guard.clone()).map_err(|e| self.wrong("", e))?;
         let superblock = file.superblock();
         if (superblock.offset_size, superblock.length_size, superblock.base_address.get()) != (8, 8, 0) {
-            return Err(self.broken("", "a file that does not begin with HDF5 of 64 bits"));
+            return Err(self.broken("", "a file that does not start with a superblock of 64-bit offsets"));
         }
         if superblock.eof_address > self.region.bytes().len() as u64 {
-            return Err(self.broken("", "a file cut short"));
+            return Err(self.broken("", "a truncated file"));
         }
         let mut open = vec![(file.root(), String::new(), 0)];
         while let Some((group, path, depth)) = open.pop() {
             if depth > MAX_DEPTH {
-                return Err(self.broken(&path, "groups nested deeper than 32"));
+                return Err(self.broken(&path, "groups nested deeper than 32 levels"));
             }
             let members = self.list(&group, &path)?;
             open.extend(members.into_iter().map(|(path, group)| (group, path, depth + 1)));
@@ -140,11 +140,11 @@ impl Walk<'_> {
             }
             Layout::Contiguous { address: Some(address), size } => (address, size),
             Layout::Contiguous { address: None, size: 0 } => (0, 0),
-            Layout::Contiguous { address: None, .. } => return storage("none, as of data never written"),
+            Layout::Contiguous { address: None, .. } => return storage("no storage, because the data was never written"),
             Layout::Compact { .. } => return storage("compact storage, in a header"),
             Layout::Chunked { .. } if dataset.filters().is_empty() => return storage("chunked storage"),
             Layout::Chunked { .. } => return storage("chunked and compressed storage"),
-            Layout::Virtual => return storage("a virtual dataset, made of others"),
+            Layout::Virtual => return storage("a virtual dataset, stored in other datasets"),
             _ => return storage("an unknown kind of storage"),
         };
         let stored = dataset.shape().map_err(wrong)?;
@@ -207,7 +207,7 @@ impl Walk<'_> {
     /// The path of a member of the group at `path`.
     fn join(&self, path: &str, name: &str) -> Result<String> {
         if matches!(name, "" | "." | "..") || name.contains('/') {
-            return Err(self.link(path, "a link whose name is part of a path"));
+            return Err(self.link(path, "a link name that is empty, a dot or a path"));
         }
         if path.len() + name.len() >= MAX_PATH {
             return Err(self.broken(path, "a path of more than 1024 bytes"));
@@ -319,7 +319,7 @@ fn describe(datatype: &Datatype) -> String {
             format!("{} integers of {size} bytes", order(byte_order))
         }
         Datatype::Opaque { size, .. } => {
-            format!("{size} opaque bytes without an attribute that explains them")
+            format!("{size} opaque bytes without the attribute dtype of bfloat16")
         }
         Datatype::Time { .. } => "times".to_owned(),
         Datatype::String { .. } => "strings".to_owned(),

@@ -88,7 +88,7 @@ impl<'a> Download<'a> {
         if self.repo.revision() == commit { Ok(()) } else { self.publish(&commit) }
     }
 
-    /// Downloads those of the files `names` that this crate reads.
+    /// Downloads the files that this crate reads. `names` lists all files of the repository.
     fn files(&self, pinned: &Pinned, names: BTreeSet<String>) -> Result<()> {
         if !names.contains(CONFIG) {
             return Err(self.not_on_hub(CONFIG));
