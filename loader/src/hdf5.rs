@@ -140,7 +140,9 @@ impl Walk<'_> {
             }
             Layout::Contiguous { address: Some(address), size } => (address, size),
             Layout::Contiguous { address: None, size: 0 } => (0, 0),
-            Layout::Contiguous { address: None, .. } => return storage("no storage, because the data was never written"),
+            Layout::Contiguous { address: None, .. } => {
+                return storage("no storage, because the data was never written");
+            }
             Layout::Compact { .. } => return storage("compact storage, in a header"),
             Layout::Chunked { .. } if dataset.filters().is_empty() => return storage("chunked storage"),
             Layout::Chunked { .. } => return storage("chunked and compressed storage"),

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{CONFIG, one_tensor};
-use rachis_loader::handle::keras_presets;
+use rachis_loader::handle::{HubRepo, KaggleModel, keras_presets};
 use rachis_loader::{Access, Error, Handle, Preset};
 use test_caches::{COMMIT, TestCaches, one_line};
 
@@ -42,6 +42,8 @@ fn names_are_parsed_and_printed() {
         let Handle::HuggingFace(repo) = parse(name) else { panic!("{name}") };
         assert_eq!((repo.id(), repo.revision()), (id, revision));
         assert_eq!(repo.to_string(), name);
+        assert_eq!(name.parse::<HubRepo>().unwrap(), repo);
+        assert!(matches!(name.parse::<KaggleModel>(), Err(Error::Handle { .. })));
     }
     for (name, id, version) in [
         ("kaggle://keras/bert/keras/bert_base_en/3", "keras/bert/keras/bert_base_en", Some(3)),
@@ -49,6 +51,8 @@ fn names_are_parsed_and_printed() {
     ] {
         let Handle::Kaggle(model) = parse(name) else { panic!("{name}") };
         assert_eq!((model.id(), model.version()), (id, version));
+        assert_eq!(name.parse::<KaggleModel>().unwrap(), model);
+        assert!(matches!(name.parse::<HubRepo>(), Err(Error::Handle { .. })));
         assert_eq!(name.parse::<Handle>().unwrap().to_string(), name);
     }
     // A path that looks like another kind of handle is printed as a path.
