@@ -6,7 +6,7 @@
 //! is written is gathered row by row, so that nothing is held twice.
 
 use rachis_kernels::{AnyMatRef, MatRef, bf16, f16};
-use rachis_loader::{Dtype, NewTensor, TensorSink};
+use rachis_loader::{NewTensor, TensorDtype, TensorSink};
 
 use crate::error::{Error, Result};
 use crate::weights::Weight;
@@ -81,7 +81,7 @@ impl<'m> Tensors<'m> {
 const ROWS: usize = 32;
 
 impl Stored<'_> {
-    fn dtype(&self, storage: Storage) -> Dtype {
+    fn dtype(&self, storage: Storage) -> TensorDtype {
         let all = |of: fn(&AnyMatRef<'_>) -> bool| {
             self.pieces.iter().all(|piece| match piece {
                 Piece::Zeros(_) => true,
@@ -89,11 +89,11 @@ impl Stored<'_> {
             })
         };
         match storage {
-            Storage::Bfloat16 => Dtype::Bf16,
-            Storage::Float16 => Dtype::F16,
-            Storage::Unchanged if all(|matrix| matches!(matrix, AnyMatRef::Bf16(_))) => Dtype::Bf16,
-            Storage::Unchanged if all(|matrix| matches!(matrix, AnyMatRef::F16(_))) => Dtype::F16,
-            Storage::Float32 | Storage::Unchanged => Dtype::F32,
+            Storage::Bfloat16 => TensorDtype::Bf16,
+            Storage::Float16 => TensorDtype::F16,
+            Storage::Unchanged if all(|matrix| matches!(matrix, AnyMatRef::Bf16(_))) => TensorDtype::Bf16,
+            Storage::Unchanged if all(|matrix| matches!(matrix, AnyMatRef::F16(_))) => TensorDtype::F16,
+            Storage::Float32 | Storage::Unchanged => TensorDtype::F32,
         }
     }
 
@@ -111,8 +111,10 @@ impl Stored<'_> {
                 piece.gather(rows, width, &mut values);
                 bytes.clear();
                 match dtype {
-                    Dtype::Bf16 => bytes.extend(values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes())),
-                    Dtype::F16 => {
+                    TensorDtype::Bf16 => {
+                        bytes.extend(values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()))
+                    }
+                    TensorDtype::F16 => {
                         // Infinities and NaN stay what they are.
                         let beyond = |x: &&f32| x.is_finite() && f16::from_f32(**x).is_infinite();
                         if let Some(found) = values.iter().find(beyond).copied() {

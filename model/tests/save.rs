@@ -8,7 +8,7 @@ use common::models::Sizes;
 use common::run;
 use rachis::falcon::FalconPositions;
 use rachis::kernels::{Activation, Ctx, Level, MatRef, Precision};
-use rachis::loader::{Access, Dtype, Preset};
+use rachis::loader::{Access, Preset, TensorDtype};
 use rachis::{
     Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, CacheOptions, Decoder, DtypePolicy, Error,
     FalconBackbone, FalconConfig, OptBackbone, OptConfig, PresetOptions, PresetWeights, Session, Storage,
@@ -93,7 +93,9 @@ fn every_directory_gives_the_same_bits_again() {
 
 #[test]
 fn sixteen_bits_stay_and_can_be_asked_for() {
-    for (name, stored) in [("bert_tanh/keras_bf16", Dtype::Bf16), ("bert_tanh/keras_f16", Dtype::F16)] {
+    for (name, stored) in
+        [("bert_tanh/keras_bf16", TensorDtype::Bf16), ("bert_tanh/keras_f16", TensorDtype::F16)]
+    {
         let model = Backbone::from_preset(fixture(name)).unwrap();
         let (_dir, preset) = saved(&model, Storage::Unchanged);
         assert!(preset.tensors().iter().all(|tensor| tensor.dtype() == stored), "{name}");
@@ -102,7 +104,7 @@ fn sixteen_bits_stay_and_can_be_asked_for() {
         let (_dir, wide) = saved(&model, Storage::Float32);
         let wide = Backbone::load(&wide).unwrap();
         assert_eq!(wide.dtype(), DtypePolicy::Float32);
-        let storage = if stored == Dtype::Bf16 { Storage::Bfloat16 } else { Storage::Float16 };
+        let storage = if stored == TensorDtype::Bf16 { Storage::Bfloat16 } else { Storage::Float16 };
         let (_dir, again) = saved(&wide, storage);
         for tensor in preset.tensors() {
             assert_eq!(again.require(tensor.name()).unwrap().bytes(), tensor.bytes(), "{}", tensor.name());
@@ -144,7 +146,7 @@ fn numbers_beyond_float16_are_refused_and_nothing_is_replaced() {
     let mapped = OptBackbone::from_preset(dir.path()).unwrap();
     mapped.save_preset(dir.path(), Storage::Bfloat16).unwrap();
     let preset = Preset::open(dir.path(), Access::Map).unwrap();
-    assert!(preset.tensors().iter().all(|tensor| tensor.dtype() == Dtype::Bf16));
+    assert!(preset.tensors().iter().all(|tensor| tensor.dtype() == TensorDtype::Bf16));
 }
 
 fn names(dir: &Path) -> Vec<String> {

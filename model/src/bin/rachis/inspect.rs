@@ -1,7 +1,7 @@
 //! `inspect` and `verify`: what a model directory holds, and whether its weights are numbers.
 
 use rachis::Backbone;
-use rachis::loader::{Access, Data, Dtype, Preset, Tensor};
+use rachis::loader::{Access, Data, Preset, Tensor, TensorDtype};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
@@ -59,28 +59,25 @@ fn not_finite(tensor: &Tensor) -> Option<Value> {
         Data::F32(data) => data.iter().filter(|x| !x.is_finite()).count(),
         Data::Bf16(data) => data.iter().filter(|x| !x.is_finite()).count(),
         Data::F16(data) => data.iter().filter(|x| !x.is_finite()).count(),
-        Data::Other(Dtype::F64, data) => {
+        Data::Other(TensorDtype::F64, data) => {
             data.as_chunks().0.iter().filter(|x| !f64::from_le_bytes(**x).is_finite()).count()
         }
-        Data::Other(Dtype::Named { name: "C64", .. }, data) => {
+        Data::Other(TensorDtype::C64, data) => {
             data.as_chunks().0.iter().filter(|x| !f32::from_le_bytes(**x).is_finite()).count()
         }
-        Data::Other(Dtype::Named { name, .. }, data) => {
-            data.iter().filter(|byte| is_special_byte(name, **byte)).count()
-        }
-        // Integers.
+        Data::Other(dtype, data) => data.iter().filter(|byte| is_special_byte(dtype, **byte)).count(),
         _ => 0,
     };
     (count > 0).then(|| json!({ "name": tensor.name(), "count": count }))
 }
 
-/// Whether a byte is NaN or infinite, as a float of 8 bits. Shorter floats are always finite.
-fn is_special_byte(dtype: &str, byte: u8) -> bool {
+/// Whether a byte is NaN or infinite as a float of 8 bits. Shorter floats and integers are always finite.
+fn is_special_byte(dtype: TensorDtype, byte: u8) -> bool {
     match dtype {
-        "F8_E5M2" => byte & 0x7c == 0x7c,
-        "F8_E4M3" => byte & 0x7f == 0x7f,
-        "F8_E5M2FNUZ" | "F8_E4M3FNUZ" => byte == 0x80,
-        "F8_E8M0" => byte == 0xff,
+        TensorDtype::F8E5M2 => byte & 0x7c == 0x7c,
+        TensorDtype::F8E4M3 => byte & 0x7f == 0x7f,
+        TensorDtype::F8E5M2Fnuz | TensorDtype::F8E4M3Fnuz => byte == 0x80,
+        TensorDtype::F8E8M0 => byte == 0xff,
         _ => false,
     }
 }

@@ -1,4 +1,4 @@
-//! A hub of one repository, on the loopback.
+//! An HTTP server on the loopback interface that imitates a Hugging Face hub with one repository.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// Where large files are.
+/// The prefix of the addresses that requests for large files are redirected to.
 pub const CDN: &str = "/cdn/";
 
-/// A request, as far as the tests look at it.
+/// The parts of a request that the tests inspect.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub path: String,
@@ -20,7 +20,7 @@ pub struct Request {
     pub authorization: Option<String>,
 }
 
-/// What it serves, how it misbehaves, and what it was asked.
+/// What the server serves, how it misbehaves, and which requests it received.
 struct State {
     repo: String,
     files: BTreeMap<String, Vec<u8>>,
@@ -28,11 +28,12 @@ struct State {
     token: Option<String>,
     cut_after: Option<usize>,
     ranges: bool,
-    elsewhere: Option<String>,
+    redirected: Option<String>,
     header: Option<(String, String)>,
     requests: Vec<Request>,
 }
 
+/// A running server. Dropping it stops it.
 pub struct Server {
     address: std::net::SocketAddr,
     state: Arc<Mutex<State>>,
@@ -50,7 +51,7 @@ impl Server {
             token: None,
             cut_after: None,
             ranges: true,
-            elsewhere: None,
+            redirected: None,
             header: None,
             requests: Vec::new(),
         };
@@ -63,7 +64,7 @@ impl Server {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
-                    // A client that goes away is its own affair.
+                    // A client may close the connection at any time.
                     let _ = answer(&stream, &mut state.lock().unwrap());
                 }
             })
@@ -71,53 +72,56 @@ impl Server {
         Server { address, state, stop, thread: Some(thread) }
     }
 
+    /// The server's address.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Breaks every connection after so many bytes of a file.
+    /// Breaks every connection after `len` bytes of a file.
     pub fn cut_after(&self, len: usize) {
         self.state().cut_after = Some(len);
     }
 
-    /// Sends whole files whatever part of them is asked for, unless it is the first byte.
+    /// Answers the next request for a range that does not start at 0 with the whole file.
     pub fn ignore_ranges(&self) {
         self.state().ranges = false;
     }
 
-    /// Sends whoever wants this file to another address, as the hub does with large ones.
-    pub fn keep_elsewhere(&self, file: &str) {
-        self.state().elsewhere = Some(file.to_owned());
+    /// Redirects requests for this file to another address, as the hub does for large files.
+    pub fn redirect(&self, file: &str) {
+        self.state().redirected = Some(file.to_owned());
     }
 
-    pub fn demand_token(&self, token: &str) {
+    /// Denies requests without this token.
+    pub fn require_token(&self, token: &str) {
         self.state().token = Some(token.to_owned());
     }
 
-    /// Puts another value into a header of every file.
-    pub fn answer_with(&self, header: &str, value: &str) {
+    /// Replaces the value of a header in the answers for all files.
+    pub fn replace_header(&self, header: &str, value: &str) {
         self.state().header = Some((header.to_owned(), value.to_owned()));
     }
 
-    /// Says that the repository is at this commit.
-    pub fn name_commit(&self, commit: &str) {
+    /// Claims that the repository is at this commit.
+    pub fn claim_commit(&self, commit: &str) {
         self.state().commit = commit.to_owned();
     }
 
+    /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.clone()
     }
 
-    /// The names of the files that were asked for, each once, sorted.
-    pub fn files_asked_for(&self) -> Vec<String> {
+    /// The names of the requested files, each once, sorted.
+    pub fn requested_files(&self) -> Vec<String> {
         let prefix = format!("/org/tiny/resolve/{COMMIT}/");
         let requests = self.requests();
         let names = requests.iter().filter_map(|request| request.path.strip_prefix(&prefix));
         names.map(str::to_owned).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The ranges in which the content of a file was asked for.
-    pub fn ranges(&self, file: &str) -> Vec<String> {
+    /// The ranges of a file's content that were requested.
+    pub fn requested_ranges(&self, file: &str) -> Vec<String> {
         let requests = self.requests().into_iter().filter(|request| request.path.ends_with(file));
         requests.filter_map(|request| request.range).filter(|range| range != "bytes=0-0").collect()
     }
@@ -140,7 +144,7 @@ impl Drop for Server {
     }
 }
 
-/// Stands for a hash of the content.
+/// A fake ETag: a checksum in place of the content's hash.
 fn etag(file: &str, content: &[u8]) -> String {
     let sum = file.bytes().chain(content.iter().copied());
     let sum = sum.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
@@ -180,8 +184,9 @@ fn answer(stream: &TcpStream, state: &mut State) -> std::io::Result<()> {
         return respond(stream, "404 Not Found", &[], b"Entry not found", None);
     };
 
-    let away = state.elsewhere.as_ref().is_some_and(|file| file == name) && !request.path.starts_with(CDN);
-    if away {
+    let redirect =
+        state.redirected.as_ref().is_some_and(|file| file == name) && !request.path.starts_with(CDN);
+    if redirect {
         let headers = [
             ("X-Linked-ETag".to_owned(), format!("\"{}\"", etag(name, content))),
             ("ETag".to_owned(), "\"of-the-pointer\"".to_owned()),
@@ -209,7 +214,7 @@ fn answer(stream: &TcpStream, state: &mut State) -> std::io::Result<()> {
     respond(stream, "206 Partial Content", &headers, part, state.cut_after)
 }
 
-/// `bytes=FROM-` or `bytes=FROM-TO`, within a length.
+/// Parses `bytes=FROM-` or `bytes=FROM-TO`, clamped to a length.
 fn range(text: Option<&str>, len: usize) -> (usize, usize) {
     let parts = text.and_then(|text| text.strip_prefix("bytes=")).and_then(|text| text.split_once('-'));
     let (from, to) = parts.unwrap_or_default();
@@ -217,7 +222,7 @@ fn range(text: Option<&str>, len: usize) -> (usize, usize) {
     (from, to.min(len))
 }
 
-/// Writes a response, of whose body at most `cut_after` bytes.
+/// Writes a response with at most the first `cut_after` bytes of the body.
 fn respond(
     mut stream: &TcpStream,
     status: &str,

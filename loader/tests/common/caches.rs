@@ -1,6 +1,6 @@
-//! Both caches of Python's tools, imitated in a temporary directory.
+//! The caches of huggingface_hub and kagglehub, imitated in a temporary directory.
 
-#![allow(dead_code, reason = "every test binary uses a part")]
+#![allow(dead_code, reason = "every test binary uses some of them")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,21 +12,21 @@ use crate::common::{CONFIG, KERAS, one_tensor};
 /// The hash of a commit.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// Both caches, in a directory of their own, with a neighbour that no handle may reach.
-pub struct Place {
+/// Both caches, in a temporary directory. Beside them lies the preset `outside`, which no handle may reach.
+pub struct TestCaches {
     pub dir: tempfile::TempDir,
     pub caches: Caches,
 }
 
-impl Place {
-    pub fn new() -> Place {
+impl TestCaches {
+    pub fn new() -> TestCaches {
         let dir = tempfile::tempdir().unwrap();
         let caches = Caches::new(dir.path().join("hub"), dir.path().join("kaggle"));
-        let place = Place { dir, caches };
-        place.write("outside/config.json", CONFIG);
-        place.write("outside/model.safetensors", one_tensor("secret", &[1.0]));
-        place.write("outside/ref", COMMIT);
-        place
+        let test = TestCaches { dir, caches };
+        test.write("outside/config.json", CONFIG);
+        test.write("outside/model.safetensors", one_tensor("secret", &[1.0]));
+        test.write("outside/ref", COMMIT);
+        test
     }
 
     pub fn path(&self, path: &str) -> PathBuf {
@@ -42,7 +42,7 @@ impl Place {
         Handle::parse(name)?.resolve(&self.caches)
     }
 
-    /// A snapshot as huggingface_hub writes it: symlinks into `blobs`, and a ref without a line break.
+    /// Writes a snapshot as huggingface_hub writes it: symlinks into `blobs`, and a ref without a line break.
     #[cfg(unix)]
     pub fn snapshot(&self, repo: &str, reference: &str, commit: &str, files: &[(&str, &[u8])]) {
         let repo = format!("hub/models--{}", repo.replace('/', "--"));
@@ -57,7 +57,7 @@ impl Place {
         }
     }
 
-    /// A version in Kaggle's cache, without any mark.
+    /// Writes a version into Kaggle's cache, without a mark of completeness.
     pub fn version(&self, id: &str, version: u32) -> String {
         let dir = format!("kaggle/models/{id}/{version}");
         self.write(&format!("{dir}/config.json"), KERAS);
@@ -66,7 +66,7 @@ impl Place {
     }
 }
 
-/// The message of an error, which is one short line.
+/// Checks that the message of an error is one short line, and returns it.
 pub fn one_line(error: &Error) -> String {
     let text = error.to_string();
     assert!(!text.contains(['\n', '\r', '\u{1b}']) && text.len() < 1200, "{text:?}");
