@@ -80,9 +80,10 @@ pub type Watcher<'w> = &'w mut dyn FnMut(Progress) -> ControlFlow<()>;
 /// The session is started anew: its earlier sequences are dropped.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config) when a field of the configuration is out of range,
-/// [`Error::Request`](crate::Error::Request) when the inputs fit neither the model nor the configuration,
-/// [`Error::Kernel`](crate::Error::Kernel) when memory could not be allocated, and the errors of a cancelled call.
+/// [`Error::Config`](crate::Error::Config) when a field of the configuration is out of range;
+/// [`Error::Request`](crate::Error::Request) when the inputs do not fit the model or the configuration;
+/// [`Error::Kernel`](crate::Error::Kernel) when memory could not be allocated; and the errors of a call that the session
+/// ends, by its deadline or its flag.
 pub fn generate(
     model: &(impl Decoder + ?Sized),
     session: &mut Session<'_>,
