@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(name) = std::env::args().nth(1) {
         let options = PresetOptions { weights: PresetWeights::Random { seed }, ..PresetOptions::default() };
         let model = Backbone::from_preset_with(name, options)?;
-        println!("{model:.200?}");
+        println!("{} with random weights, computes in {:?}", model.name(), model.dtype());
         return Ok(());
     }
 
