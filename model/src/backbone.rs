@@ -14,9 +14,9 @@ use crate::config::{DtypePolicy, Fields};
 use crate::decoder::private::Stacks;
 use crate::error::Result;
 use crate::layers::{Embedding, LogitsHead, Stack};
-use crate::save::{Storage, Tensors};
 use crate::session::{Model, Plan, Session};
 use crate::weights::Source;
+use crate::weights::{Storage, Tensors};
 
 pub(crate) mod private {
     use super::{Ctx, Embedding, Fields, Plan, Preset, Result, Session, Source, Tensors};

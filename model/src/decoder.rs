@@ -2,11 +2,11 @@
 
 use rachis_kernels::MatRef;
 
-use crate::cache::{CacheLayout, CacheOptions};
 use crate::error::{Result, request};
 use crate::layers::{Room, Scene, SceneMemory, Stack, matrix};
+use crate::session::{CacheLayout, CacheOptions};
+use crate::session::{First, Tokens};
 use crate::session::{Model, Plan, SequenceOutput, Session, carve};
-use crate::tokens::{First, Tokens};
 
 pub(crate) mod private {
     use crate::layers::{LogitsHead, Stack};
@@ -61,7 +61,7 @@ pub trait Decoder: Model + private::Stacks {
         let decoder = self.decoder();
         session.compute_in(self.dtype());
         let Session { call: ctx, work, cache, stop, .. } = session;
-        cache.expect(layout(decoder, true))?;
+        cache.expect(CacheLayout::of(decoder, true))?;
         work.source.fill(sources, (encoder.vocabulary_size(), self.positions()), First::IfReal)?;
         let mut keys = cache.sources(&work.source.spans)?;
         let (rows, end) = (work.source.len(), work.source.end());
@@ -99,7 +99,7 @@ pub trait Decoder: Model + private::Stacks {
         let stack = self.decoder();
         session.compute_in(self.dtype());
         let Session { call: ctx, work, cache, stop, .. } = session;
-        cache.expect(layout(stack, self.has_encoder()))?;
+        cache.expect(CacheLayout::of(stack, self.has_encoder()))?;
         if sequences.len() != tokens.batch() {
             return Err(request("number of sequences", sequences.len(), tokens.batch()));
         }
@@ -134,45 +134,3 @@ pub trait Decoder: Model + private::Stacks {
 }
 
 impl<M: Model + private::Stacks + ?Sized> Decoder for M {}
-
-/// The sizes of the keys and values that a decoder keeps.
-fn layout(decoder: &Stack, cross: bool) -> CacheLayout {
-    CacheLayout { layers: decoder.blocks.len(), width: decoder.config.attention.key_width(), cross }
-}
-
-impl Session<'_> {
-    /// Forgets all sequences and makes room for others, to be decoded by this model. Steps that add one token to
-    /// each of them allocate nothing then.
-    ///
-    /// # Errors
-    /// When the size is beyond the model's limits, or memory cannot be had.
-    pub fn start(&mut self, model: &(impl Decoder + ?Sized), options: CacheOptions) -> Result<()> {
-        let CacheOptions { sequences, capacity, .. } = options;
-        if capacity > model.max_positions() {
-            return Err(request("capacity", capacity, format!("at most {}", model.max_positions())));
-        }
-        let stack = model.decoder();
-        self.compute_in(model.dtype());
-        self.cache.start(layout(stack, model.has_encoder()), options, self.call.precision())?;
-        let plan = Plan::of(stack, &self.call, (sequences, capacity));
-        let head = model.head().scratch_len(&self.call, sequences);
-        // Steps share every product.
-        self.reserve_plan(Plan { scratch: plan.scratch.max(head), apart: (0, 0), ..plan }, (sequences, 1))
-    }
-
-    /// Forgets the tokens of a sequence.
-    ///
-    /// # Errors
-    /// When there is no such sequence.
-    pub fn clear_sequence(&mut self, sequence: usize) -> Result<()> {
-        self.cache.clear(sequence)
-    }
-
-    /// Makes the sequence `to` a copy of `from`.
-    ///
-    /// # Errors
-    /// When there is no such sequence, or the two have different sources.
-    pub fn copy_sequence(&mut self, from: usize, to: usize) -> Result<()> {
-        self.cache.copy(from, to)
-    }
-}

@@ -4,14 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use rachis_kernels::{Ctx, MatRef, Scratch, Span};
+use rachis_kernels::Ctx;
 
-use crate::cache::KvCache;
 use crate::config::DtypePolicy;
-use crate::error::{Result, request, try_reserve};
-use crate::layers::{Own, Stack, Threads, matrix, matrix_len};
-use crate::stop::Stop;
-use crate::tokens::Rows;
+use crate::error::{Result, try_reserve};
+use crate::layers::{Own, Threads};
+
+mod cache;
+mod decoding;
+mod output;
+mod row_layout;
+mod stop;
+mod tokens;
+mod workspace;
+
+pub use cache::{CacheDtype, CacheOptions};
+pub(crate) use cache::{CacheLayout, CrossKeys, Kept, KeptKeys, KvCache};
+pub use output::SequenceOutput;
+pub(crate) use row_layout::{First, RowLayout, Start};
+pub(crate) use stop::Stop;
+pub use tokens::Tokens;
+pub use workspace::Plan;
+pub(crate) use workspace::{Workspace, carve, rows};
 
 /// What a forward pass keeps between calls: the context it runs in, its working memory, and the KV cache of the
 /// sequences that are being decoded. Products are in the precision of the model's dtype policy, unless the context was
@@ -28,57 +42,6 @@ pub struct Session<'p> {
     pub(crate) work: Workspace,
     pub(crate) cache: KvCache,
     pub(crate) stop: Stop,
-}
-
-/// The buffers of a session.
-#[derive(Debug, Default)]
-pub(crate) struct Workspace {
-    /// Activations between kernels.
-    pub(crate) hidden: Scratch,
-    /// What kernels need within a call, and the sequences in a layer now.
-    pub(crate) threads: Threads,
-    pub(crate) rows: Rows,
-    /// Of the sequences that a decoder attends to, with the rows of both.
-    pub(crate) source: Rows,
-    pub(crate) cross: Vec<Span>,
-    /// The rows' segments.
-    pub(crate) segments: Vec<u32>,
-}
-
-impl Workspace {
-    /// What a stack has left at the start of the activations for the rows of the call.
-    pub(crate) fn output(&mut self, stack: &Stack) -> Result<SequenceOutput<'_>> {
-        let shape = [self.rows.len(), stack.output_dim()];
-        let x = self.hidden.take(matrix_len(shape))?;
-        Ok(SequenceOutput { data: matrix(x, shape)?, rows: &self.rows })
-    }
-}
-
-/// The working memory that a model needs for requests up to some size, in elements of f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    /// Activations between kernels.
-    pub(crate) hidden: usize,
-    /// Scratch within kernels.
-    pub(crate) scratch: usize,
-    /// The same for each of so many other threads, where they take sequences through layers by themselves.
-    pub(crate) apart: (usize, usize),
-}
-
-impl Plan {
-    /// For a stack and so many rows, at positions less than `end`.
-    pub(crate) fn of(stack: &Stack, ctx: &Ctx, (rows, end): (usize, usize)) -> Plan {
-        let hidden = stack.sizes(ctx, (rows, end)).iter().sum();
-        Plan { hidden, scratch: stack.scratch_len(ctx, rows), apart: stack.apart(ctx, (rows, end)) }
-    }
-
-    /// Bytes of activations and kernel scratch.
-    pub fn bytes(&self) -> usize {
-        let line = |len: usize| len.div_ceil(16).saturating_mul(64);
-        let (others, apart) = self.apart;
-        let threads = line(self.scratch).saturating_add(line(apart).saturating_mul(others));
-        line(self.hidden).saturating_add(threads)
-    }
 }
 
 /// A model that runs in a [`Session`].
@@ -161,16 +124,6 @@ impl<'p> Session<'p> {
     }
 }
 
-/// The most rows of a request of `batch` sequences of up to `seq` tokens, of which a model takes `most`.
-pub(crate) fn rows(batch: usize, (seq, most): (usize, usize)) -> Result<usize> {
-    if seq > most {
-        return Err(request("sequence length", seq, format!("at most {most}")));
-    }
-    // Empty sequences count, too: there is something to keep for each.
-    let rows = batch.checked_mul(seq.max(1)).filter(|rows| u32::try_from(*rows).is_ok());
-    rows.map(|_| batch * seq).ok_or_else(|| request("batch", batch, "at most 2^32 - 1 tokens in all"))
-}
-
 /// Called with the number of a layer and its output; 0 is the input of the first layer.
 pub type Observer<'o> = &'o mut (dyn FnMut(usize, SequenceOutput<'_>) + Send);
 
@@ -185,71 +138,3 @@ pub enum Tower {
 
 /// An [`Observer`] of both towers.
 pub type TowerObserver<'o> = &'o mut (dyn FnMut(Tower, usize, SequenceOutput<'_>) + Send);
-
-/// Pieces of the given lengths, behind one another in `memory`, which grows if need be.
-pub(crate) fn carve<const N: usize>(memory: &mut Scratch, lengths: [usize; N]) -> Result<[&mut [f32]; N]> {
-    let all = lengths.iter().fold(0usize, |all, len| all.saturating_add(*len));
-    let mut rest = memory.take(all)?;
-    Ok(lengths.map(|len| {
-        let piece;
-        (piece, rest) = std::mem::take(&mut rest).split_at_mut(len);
-        piece
-    }))
-}
-
-/// A vector for every real token of a batch, as rows behind one another.
-#[derive(Debug, Clone, Copy)]
-pub struct SequenceOutput<'s> {
-    pub(crate) data: MatRef<'s, f32>,
-    pub(crate) rows: &'s Rows,
-}
-
-impl<'s> SequenceOutput<'s> {
-    /// Number of sequences.
-    pub fn batch(&self) -> usize {
-        self.rows.spans.len()
-    }
-
-    /// Width of a vector.
-    pub fn hidden_dim(&self) -> usize {
-        self.data.cols()
-    }
-
-    /// The vectors of sequence `i`, one row for each real token in order.
-    ///
-    /// # Panics
-    /// When `i >= batch`.
-    pub fn sequence(&self, i: usize) -> MatRef<'s, f32> {
-        let span = &self.rows.spans[i];
-        self.data.rows_range(span.keys.clone())
-    }
-
-    /// The positions in their sequence of the tokens of sequence `i`.
-    ///
-    /// # Panics
-    /// When `i >= batch`.
-    pub fn positions(&self, i: usize) -> &'s [u32] {
-        &self.rows.positions[self.rows.spans[i].keys.clone()]
-    }
-
-    /// Scatters the vectors to where their tokens stand in the caller's ids: `out` is `[ids, width]`, which for
-    /// a padded batch is `[batch, seq, width]`. Rows of padding become zero.
-    ///
-    /// # Errors
-    /// When `out` has another length than ids times width.
-    pub fn write_padded(&self, out: &mut [f32]) -> Result<()> {
-        let width = self.hidden_dim();
-        let expected = self.rows.total.saturating_mul(width);
-        if out.len() != expected {
-            return Err(request("length of the output", out.len(), expected));
-        }
-        out.fill(0.0);
-        for span in &self.rows.spans {
-            for row in span.keys.clone() {
-                let at = self.rows.source[row] as usize * width;
-                out[at..at + width].copy_from_slice(self.data.row(row));
-            }
-        }
-        Ok(())
-    }
-}

@@ -6,16 +6,16 @@ use std::path::Path;
 use rachis_loader::Preset;
 
 use super::PresetOptions;
-use crate::bart::BartBackbone;
-use crate::bert::BertBackbone;
+use crate::architectures::bart::BartBackbone;
+use crate::architectures::bert::BertBackbone;
+use crate::architectures::falcon::FalconBackbone;
+use crate::architectures::opt::OptBackbone;
+use crate::architectures::t5::T5Backbone;
 use crate::config::{DtypePolicy, architecture, other_architecture};
 use crate::decoder::Decoder;
 use crate::error::Result;
-use crate::falcon::FalconBackbone;
 use crate::layers::Embedding;
-use crate::opt::OptBackbone;
-use crate::save::Storage;
-use crate::t5::T5Backbone;
+use crate::weights::Storage;
 
 /// A backbone whose class is inferred from the preset.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use rachis_kernels::MatRef;
 use super::config::GenerationConfig;
 use super::processors::Processors;
 use super::strategy::{Contrastive, Strategy};
-use crate::cache::CacheOptions;
 use crate::decoder::Decoder;
 use crate::error::{Result, request, try_reserve};
+use crate::session::CacheOptions;
 use crate::session::Session;
-use crate::tokens::{First, Rows, Tokens};
+use crate::session::{First, RowLayout, Tokens};
 
 /// What generation starts from.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +129,7 @@ fn prompts(
     inputs: GenerationInputs<'_>,
     config: &GenerationConfig,
 ) -> Result<Vec<Vec<u32>>> {
-    let mut rows = Rows::default();
+    let mut rows = RowLayout::default();
     if model.has_encoder() {
         // There is a prompt for each source, so that these come first.
         rows.fill(inputs.tokens, (model.vocabulary_size(), model.max_positions()), First::IfReal)?;

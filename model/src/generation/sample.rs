@@ -8,7 +8,7 @@
 
 use super::scores::{Best, argmax};
 use super::strategy::{Choice, Sampler};
-use crate::random::Random;
+use crate::weights::Random;
 
 /// Picks tokens, in memory that all sequences reuse.
 #[derive(Debug, Default)]

@@ -6,11 +6,11 @@ use rachis_kernels::{
     Span, attention, attention_scratch_len, copy_rows, rotary_rows,
 };
 
-use crate::cache::Kept;
 use crate::error::Result;
 use crate::layers::{Linear, matrix_as, matrix_mut};
-use crate::save::Tensors;
+use crate::session::Kept;
 use crate::weights::Scope;
+use crate::weights::Tensors;
 
 /// What the weights are called, below the layer's own name.
 #[derive(Debug, Clone, Copy)]

@@ -3,13 +3,13 @@
 
 use rachis_kernels::{Activation, Ctx, Elem, MatRef, Precision, Scratch, bf16};
 
-use crate::cache::Kept;
 use crate::error::Result;
 use crate::layers::attention::{Around, AttentionConfig, AttentionNames, Memory, MultiHeadAttention};
 use crate::layers::feed_forward::{FeedForward, FeedForwardNames};
 use crate::layers::{Norm, NormKind, matrix, matrix_as, matrix_len, matrix_mut};
-use crate::save::Tensors;
+use crate::session::Kept;
 use crate::weights::Scope;
+use crate::weights::Tensors;
 
 /// What a layer's weights are called, below the layer's own name.
 #[derive(Debug, Clone, Copy)]

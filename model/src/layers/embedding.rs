@@ -3,8 +3,8 @@
 use rachis_kernels::{Accumulate, AnyMatRef, Ctx, Elem, EmbedRows, MatMut, embed_rows};
 
 use crate::error::Result;
-use crate::save::{Piece, Tensors};
 use crate::weights::{Init, Naming, Role, Scope, Weight};
+use crate::weights::{Piece, Tensors};
 
 /// An embedding table `[vocabulary, hidden]`.
 #[derive(Debug, Clone)]

@@ -7,8 +7,8 @@ use rachis_kernels::{Activation, Ctx};
 use crate::error::Result;
 use crate::layers::block::Buffers;
 use crate::layers::{Embedding, Linear, Norm, matrix, matrix_mut};
-use crate::save::Tensors;
-use crate::tokens::Rows;
+use crate::session::RowLayout;
+use crate::weights::Tensors;
 
 /// The tables and what follows them.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Embeddings {
     pub(crate) fn apply(
         &self,
         ctx: &Ctx,
-        (rows, group): (&Rows, Range<usize>),
+        (rows, group): (&RowLayout, Range<usize>),
         segments: &[u32],
         buffers: &mut Buffers<'_>,
     ) -> Result<()> {

@@ -4,8 +4,8 @@ use rachis_kernels::{Activation, Ctx, Elem, MatMut, MatRef, Scratch};
 
 use crate::error::Result;
 use crate::layers::Linear;
-use crate::save::Tensors;
 use crate::weights::Scope;
+use crate::weights::Tensors;
 
 /// What the weights are called, below the layer's own name.
 #[derive(Debug, Clone, Copy)]

@@ -4,8 +4,8 @@ use rachis_kernels::{Activation, Ctx, MatMut, MatRef, Scratch};
 
 use crate::error::{Result, request};
 use crate::layers::{Embedding, Linear};
-use crate::save::Tensors;
 use crate::trace;
+use crate::weights::Tensors;
 use crate::weights::{Init, Source, Weight};
 
 /// The weights of a Hugging Face head that is not tied.

@@ -8,8 +8,8 @@ use rachis_kernels::{
 };
 
 use crate::error::Result;
-use crate::save::{Piece, Tensors};
 use crate::weights::{Init, Naming, Role, Scope, Weight};
+use crate::weights::{Piece, Tensors};
 
 /// `y = activation(x w + b)`, with `w` as the file has it.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use rachis_kernels::{Ctx, Elem, MatMut, MatRef, NormRows, layer_norm_rows, rms_norm_rows};
 
 use crate::error::Result;
-use crate::save::Tensors;
+use crate::weights::Tensors;
 use crate::weights::{Init, Role, Scope, Weight};
 
 /// What a norm computes.

@@ -5,8 +5,8 @@ use core::ops::Range;
 use rachis_kernels::{AnyMatRef, Bias, MatMut, MatRef, rotary_angles};
 
 use crate::error::Result;
-use crate::save::{Piece, Tensors};
 use crate::weights::{Init, Role, Scope, Weight};
+use crate::weights::{Piece, Tensors};
 
 /// What positions do within attention.
 #[derive(Debug)]

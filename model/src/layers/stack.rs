@@ -4,21 +4,21 @@ use core::ops::Range;
 
 use rachis_kernels::{Activation, Ctx, MatRef, Span};
 
-use crate::cache::{CrossKeys, KeptKeys};
 use crate::error::Result;
 use crate::layers::attention::{Around, Memory};
 use crate::layers::block::{Block, BlockConfig, BlockNames, Buffers};
 use crate::layers::embeddings::Embeddings;
-use crate::layers::groups::{
+use crate::layers::micro_batch::{
     GroupSpans, Own, RowSizes, Share, Threads, cut, groups, others, rows_inside, within,
 };
 use crate::layers::positions::{Places, Positions, Prepared};
 use crate::layers::{Linear, Norm, matrix, matrix_len, matrix_mut};
-use crate::save::Tensors;
+use crate::session::RowLayout;
+use crate::session::Stop;
+use crate::session::{CrossKeys, KeptKeys};
 use crate::session::{Observer, SequenceOutput};
-use crate::stop::Stop;
-use crate::tokens::Rows;
 use crate::trace;
+use crate::weights::Tensors;
 use crate::weights::{Naming, Scope};
 
 /// An encoder or a decoder.
@@ -36,7 +36,7 @@ pub struct Stack {
 
 /// What a stack runs on.
 pub(crate) struct Scene<'a> {
-    pub(crate) rows: &'a Rows,
+    pub(crate) rows: &'a RowLayout,
     /// A segment for each row, where the embeddings have any.
     pub(crate) segments: &'a [u32],
     /// Keys and values of earlier calls.
@@ -46,8 +46,8 @@ pub(crate) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    /// Rows that attend to one another.
-    pub(crate) fn of(rows: &'a Rows) -> Scene<'a> {
+    /// RowLayout that attend to one another.
+    pub(crate) fn of(rows: &'a RowLayout) -> Scene<'a> {
         Scene { rows, segments: &[], kept: None, memory: None }
     }
 
@@ -132,7 +132,7 @@ impl Stack {
         }
     }
 
-    /// Rows of the token table.
+    /// RowLayout of the token table.
     pub(crate) fn vocabulary_size(&self) -> usize {
         self.embeddings.tokens.table().rows()
     }
@@ -281,12 +281,12 @@ mod tests {
     use rayon::{ThreadPool, ThreadPoolBuilder};
 
     use super::*;
+    use crate::architectures::seq2seq::{Seq2SeqInputs, Seq2SeqParts};
+    use crate::architectures::t5::T5Config;
     use crate::backbone::private::{Architecture, Forward};
     use crate::error::Error;
-    use crate::seq2seq::{Seq2SeqInputs, Seq2SeqParts};
     use crate::session::Session;
-    use crate::t5::T5Config;
-    use crate::tokens::{First, Tokens};
+    use crate::session::{First, Tokens};
     use crate::weights::Source;
 
     const HIDDEN: usize = 24;
@@ -331,7 +331,7 @@ mod tests {
     fn every_share_is_done_and_the_error_of_any_is_that_of_all() {
         let (model, pool) = (model(), pool(3));
         let ctx = Ctx::new(Level::Scalar).unwrap().with_pool(Some(&pool));
-        let mut rows = Rows::default();
+        let mut rows = RowLayout::default();
         rows.fill(Tokens::ragged(&[3; 60], &[10; 6]), (9, 100), First::IfReal).unwrap();
         let sizes = model.encoder.sizes(&ctx, (60, 10));
         for fails in [None, Some(0), Some(20), Some(40)] {

@@ -5,7 +5,7 @@ use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::generation::beam::Beams;
 use crate::generation::strategy::{BeamRule, BeamSearch};
-use crate::tokens::Tokens;
+use crate::session::Tokens;
 
 impl<M: Decoder + ?Sized> Generation<'_, '_, M> {
     /// The likeliest sequences, several at a time.

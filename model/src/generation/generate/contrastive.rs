@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::generation::contrastive::contrast;
 use crate::generation::sample::Picker;
 use crate::generation::strategy::Contrastive;
-use crate::tokens::Tokens;
+use crate::session::Tokens;
 
 /// The sequence of a prompt.
 struct Row {

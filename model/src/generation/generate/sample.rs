@@ -5,8 +5,8 @@ use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::generation::sample::Picker;
 use crate::generation::strategy::Sampler;
-use crate::random::Random;
-use crate::tokens::Tokens;
+use crate::session::Tokens;
+use crate::weights::Random;
 
 impl<M: Decoder + ?Sized> Generation<'_, '_, M> {
     /// One token after the other, each sequence for itself.

@@ -20,10 +20,10 @@ use crate::layers::{
     FeedForwardNames, Linear, Norm, NormKind, Order, PositionEmbedding, Positions, Room, Scene, Stack,
     matrix,
 };
-use crate::save::Tensors;
 use crate::session::{self, Observer, Plan, SequenceOutput, Session, Workspace, carve};
-use crate::tokens::{First, Tokens};
+use crate::session::{First, Tokens};
 use crate::weights::Source;
+use crate::weights::Tensors;
 
 /// The inputs of a [`BertBackbone`]; the padding mask is part of the tokens.
 #[derive(Debug, Clone, Copy)]

@@ -3,13 +3,13 @@
 use rachis_kernels::{Ctx, Span};
 
 use crate::backbone::private::Forward;
-use crate::cache::CrossKeys;
 use crate::decoder::private::Stacks;
 use crate::error::{Result, request};
 use crate::layers::{Embedding, LogitsHead, Room, Scene, SceneMemory, Stack, matrix};
-use crate::save::Tensors;
+use crate::session::CrossKeys;
 use crate::session::{self, Plan, SequenceOutput, Session, Tower, TowerObserver, carve};
-use crate::tokens::{First, Tokens};
+use crate::session::{First, Tokens};
+use crate::weights::Tensors;
 
 /// The inputs of an encoder-decoder model, as many sequences in each; the padding masks are part of the tokens.
 #[derive(Debug, Clone, Copy)]

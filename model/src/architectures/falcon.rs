@@ -9,9 +9,9 @@ use rachis_loader::Preset;
 
 pub use config::{FalconConfig, FalconPositions};
 
+use crate::architectures::causal::CausalParts;
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
-use crate::causal::CausalParts;
 use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{

@@ -8,6 +8,7 @@ use rachis_loader::Preset;
 
 pub use config::T5Config;
 
+use crate::architectures::seq2seq::Seq2SeqParts;
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
 use crate::config::{Fields, LARGEST_TABLE};
@@ -17,7 +18,6 @@ use crate::layers::{
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, Positions, RelativeBias, Stack, UNTIED_HEAD,
     shared_table,
 };
-use crate::seq2seq::Seq2SeqParts;
 use crate::weights::{Init, Naming, Source};
 
 /// The T5 encoder and decoder. `forward` takes [`Seq2SeqInputs`](crate::Seq2SeqInputs) and gives a

@@ -5,7 +5,7 @@ use core::ops::Range;
 use rachis_kernels::{AnyMatMut, AnyMatRef, MatMut, MatRef, Precision, Scratch, Span, bf16, f16, reuse};
 
 use crate::error::{Result, request, try_reserve};
-use crate::tokens::{Rows, Start};
+use crate::session::{RowLayout, Start};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -52,7 +52,7 @@ pub(crate) struct KvCache {
     sequences: Vec<Sequence>,
     /// Of every row of the cache.
     positions: Vec<u32>,
-    /// Rows of each source.
+    /// RowLayout of each source.
     sources: Vec<Range<usize>>,
     /// Of the call under way: new rows with all of their sequence's, and with those of its source.
     spans: Vec<Span>,
@@ -100,7 +100,7 @@ pub(crate) struct CrossKeys<'a> {
     layers: usize,
 }
 
-/// Rows from one sequence to the next: a multiple of 16, so that each begins at a whole cache line.
+/// RowLayout from one sequence to the next: a multiple of 16, so that each begins at a whole cache line.
 fn stride(capacity: usize) -> usize {
     capacity.next_multiple_of(16)
 }
@@ -240,7 +240,7 @@ impl KvCache {
     }
 
     /// Lays out where the new rows of some sequences go and what they see.
-    pub(crate) fn extend(&mut self, sequences: &[usize], rows: &Rows) -> Result<()> {
+    pub(crate) fn extend(&mut self, sequences: &[usize], rows: &RowLayout) -> Result<()> {
         self.spans.clear();
         self.cross_spans.clear();
         for sequence in &mut self.sequences {

@@ -6,9 +6,9 @@ use crate::backbone::private::Forward;
 use crate::decoder::private::Stacks;
 use crate::error::Result;
 use crate::layers::{Embedding, LogitsHead, Room, Scene, Stack};
-use crate::save::Tensors;
 use crate::session::{self, Observer, Plan, SequenceOutput, Session, carve};
-use crate::tokens::{First, Tokens};
+use crate::session::{First, Tokens};
+use crate::weights::Tensors;
 
 /// What a decoder alone is made of.
 #[derive(Debug)]

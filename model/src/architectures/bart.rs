@@ -8,6 +8,7 @@ use rachis_loader::Preset;
 
 pub use config::BartConfig;
 
+use crate::architectures::seq2seq::Seq2SeqParts;
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
 use crate::config::Fields;
@@ -17,7 +18,6 @@ use crate::layers::{
     FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, PositionEmbedding, Positions, Stack,
     UNTIED_HEAD, head_weight, shared_table,
 };
-use crate::seq2seq::Seq2SeqParts;
 use crate::weights::{Init, Source};
 
 /// The BART encoder and decoder. `forward` takes [`Seq2SeqInputs`](crate::Seq2SeqInputs) and gives a

@@ -7,9 +7,9 @@ use rachis_loader::Preset;
 
 pub use config::{OptConfig, OptPositions};
 
+use crate::architectures::causal::CausalParts;
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
-use crate::causal::CausalParts;
 use crate::config::Fields;
 use crate::error::Result;
 use crate::layers::{

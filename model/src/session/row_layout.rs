@@ -1,83 +1,9 @@
-//! Batches of token ids: padded with a mask, or ragged with lengths; both become the same ragged [`Rows`].
-
-use core::ops::Range;
+//! The rows that a forward pass computes for a batch of tokens.
 
 use rachis_kernels::Span;
 
-use crate::error::{Error, Result, request, try_reserve};
-
-/// A batch of token sequences, borrowed from the caller.
-///
-/// Padded: `ids` is `[batch, seq]` and an optional mask of the same shape says which positions are real (1) or
-/// padding (0), on either side or in the middle. Ragged: the sequences lie behind one another and `lengths` says
-/// where each ends. Real positions keep their place in the sequence; padding is not computed.
-#[derive(Debug, Clone, Copy)]
-pub struct Tokens<'a> {
-    ids: &'a [u32],
-    shape: Shape<'a>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Shape<'a> {
-    Padded { batch: usize, seq: usize, mask: Option<&'a [u8]> },
-    Ragged { lengths: &'a [usize] },
-}
-
-impl<'a> Tokens<'a> {
-    /// A `[batch, seq]` batch without padding.
-    pub fn padded(ids: &'a [u32], batch: usize, seq: usize) -> Self {
-        Self { ids, shape: Shape::Padded { batch, seq, mask: None } }
-    }
-
-    /// A `[batch, seq]` batch with a padding mask of the same shape: 1 is a real token, 0 is padding.
-    pub fn with_mask(ids: &'a [u32], batch: usize, seq: usize, padding_mask: &'a [u8]) -> Self {
-        Self { ids, shape: Shape::Padded { batch, seq, mask: Some(padding_mask) } }
-    }
-
-    /// Sequences behind one another, the i-th of `lengths[i]` tokens.
-    pub fn ragged(ids: &'a [u32], lengths: &'a [usize]) -> Self {
-        Self { ids, shape: Shape::Ragged { lengths } }
-    }
-
-    /// Number of sequences.
-    pub fn batch(&self) -> usize {
-        match self.shape {
-            Shape::Padded { batch, .. } => batch,
-            Shape::Ragged { lengths } => lengths.len(),
-        }
-    }
-
-    /// All ids, padding included.
-    pub fn ids(&self) -> &'a [u32] {
-        self.ids
-    }
-
-    /// Calls `visit` with the range of ids of each sequence and its part of the mask.
-    fn for_each(&self, mut visit: impl FnMut(Range<usize>, Option<&'a [u8]>) -> Result<()>) -> Result<()> {
-        match self.shape {
-            Shape::Padded { batch, seq, mask } => {
-                let expected = batch.saturating_mul(seq);
-                length("token_ids", self.ids.len(), expected)?;
-                if let Some(mask) = mask {
-                    length("padding_mask", mask.len(), expected)?;
-                }
-                (0..batch).try_for_each(|i| {
-                    let range = i * seq..(i + 1) * seq;
-                    visit(range.clone(), mask.map(|mask| &mask[range]))
-                })
-            }
-            Shape::Ragged { lengths } => {
-                let total = lengths.iter().try_fold(0usize, |sum, len| sum.checked_add(*len));
-                length("token_ids", self.ids.len(), total.unwrap_or(usize::MAX))?;
-                let mut start = 0;
-                lengths.iter().try_for_each(|len| {
-                    start += len;
-                    visit(start - len..start, None)
-                })
-            }
-        }
-    }
-}
+use super::Tokens;
+use crate::error::{Result, request, try_reserve};
 
 /// Whether the first position of a sequence is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +26,7 @@ pub(crate) struct Start {
 
 /// The rows that a forward pass computes: every real token of the batch, sequence after sequence.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
+pub(crate) struct RowLayout {
     /// Where each row's token stands in the caller's ids.
     pub(crate) source: Vec<u32>,
     /// Each row's position in its sequence.
@@ -115,7 +41,7 @@ pub(crate) struct Rows {
     pub(crate) total: usize,
 }
 
-impl Rows {
+impl RowLayout {
     /// Lays out `tokens`, reusing memory. `vocabulary` and `positions` bound ids and sequence lengths.
     pub(crate) fn fill(&mut self, tokens: Tokens<'_>, limits: (usize, usize), first: First) -> Result<()> {
         self.fill_after(tokens, limits, first, |_| Start::default())
@@ -134,12 +60,12 @@ impl Rows {
         self.counts.clear();
         self.ids.clear();
         self.spans.clear();
-        self.total = tokens.ids.len();
+        self.total = tokens.ids().len();
         if tokens.batch() == 0 {
             return Err(request("batch", 0, "at least one sequence"));
         }
-        if u32::try_from(tokens.ids.len()).is_err() {
-            return Err(request("number of tokens", tokens.ids.len(), "at most 2^32 - 1"));
+        if u32::try_from(tokens.ids().len()).is_err() {
+            return Err(request("number of tokens", tokens.ids().len(), "at most 2^32 - 1"));
         }
         tokens.for_each(|range, mask| {
             let sequence = self.spans.len();
@@ -160,7 +86,7 @@ impl Rows {
                 if !real && (position > 0 || first == First::IfReal) {
                     continue;
                 }
-                let id = tokens.ids[at];
+                let id = tokens.ids()[at];
                 if id as usize >= vocabulary {
                     return Err(request(what("token id"), id, format!("less than {vocabulary}")));
                 }
@@ -197,8 +123,4 @@ impl Rows {
         }
         try_reserve(&mut self.spans, batch)
     }
-}
-
-fn length(what: &str, found: usize, expected: usize) -> Result<(), Error> {
-    if found == expected { Ok(()) } else { Err(request(format!("length of {what}"), found, expected)) }
 }
