@@ -7,6 +7,9 @@ pub enum Error {
     /// The requested instruction-set level is not one of this crate's names.
     #[error("unknown ISA level {0:?}: expected one of scalar, avx2, avx512, avx512bf16, amx, neon")]
     UnknownLevel(String),
+    /// A dtype's name is not one of this crate's.
+    #[error("unknown dtype {0:?}: expected float32, bfloat16 or float16")]
+    UnknownDtype(String),
     /// The requested instruction-set level cannot run on this processor.
     #[error("ISA level {level} is not supported by this processor (supported: {supported})")]
     UnsupportedLevel {

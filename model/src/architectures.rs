@@ -1,4 +1,5 @@
-//! The architectures: each file has the weight names and the wiring of one, its folder the configuration.
+//! The architectures: a file each with its formula, weight names and wiring, and a folder with its configuration.
+//! [`causal`] and [`seq2seq`] are the forward passes that several of them share.
 
 pub mod bart;
 pub mod bert;

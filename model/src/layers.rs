@@ -2,6 +2,7 @@
 
 mod attention;
 mod block;
+mod buffers;
 mod embedding;
 mod embeddings;
 mod feed_forward;
@@ -11,20 +12,23 @@ mod matrix;
 mod micro_batch;
 mod norm;
 mod positions;
+mod relative_bias;
 mod stack;
 
 pub(crate) use attention::{AttentionConfig, AttentionNames};
-pub(crate) use block::{BlockConfig, BlockNames, Order};
+pub(crate) use block::{BlockConfig, BlockNames, NormPlacement};
+pub(crate) use buffers::{StackBuffers, StackSizes, StackWorkspace};
 pub use embedding::Embedding;
 pub(crate) use embedding::shared_table;
-pub(crate) use embeddings::{Counting, Embeddings, PositionEmbedding};
+pub(crate) use embeddings::{Embeddings, PositionCount, PositionEmbedding};
 pub(crate) use feed_forward::FeedForwardNames;
 pub use head::LogitsHead;
 pub(crate) use head::{UNTIED_HEAD, head_weight};
-pub(crate) use linear::Linear;
+pub(crate) use linear::{Epilogue, Linear};
 pub(crate) use matrix::{matrix, matrix_as, matrix_len, matrix_mut};
-pub(crate) use micro_batch::{Own, Threads};
-pub(crate) use norm::{Norm, NormKind};
-pub(crate) use positions::{Buckets, Positions, RelativeBias};
+pub(crate) use micro_batch::{ThreadScratch, Threads};
+pub(crate) use norm::{Norm, NormConfig, NormKind};
+pub(crate) use positions::Positions;
+pub(crate) use relative_bias::{Buckets, Direction, RelativeBias};
 pub use stack::Stack;
-pub(crate) use stack::{Room, Scene, SceneMemory};
+pub(crate) use stack::{CrossInput, LayerRange, StackInput};

@@ -1,14 +1,7 @@
-//! The working memory of one stream of requests.
-
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
-
-use rachis_kernels::Ctx;
-
-use crate::config::DtypePolicy;
-use crate::error::{Result, try_reserve};
-use crate::layers::{Own, Threads};
+//! Sessions: what one stream of requests needs between and during calls.
+//!
+//! [`Tokens`] become the rows of a [`RowLayout`]; a stack computes them in a [`Workspace`]; a decoder keeps keys and
+//! values in the [`KvCache`]; the caller reads a [`SequenceOutput`].
 
 mod cache;
 mod decoding;
@@ -18,50 +11,60 @@ mod stop;
 mod tokens;
 mod workspace;
 
-pub use cache::{CacheDtype, CacheOptions};
-pub(crate) use cache::{CacheLayout, CrossKeys, Kept, KeptKeys, KvCache};
-pub use output::SequenceOutput;
-pub(crate) use row_layout::{First, RowLayout, Start};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use rachis_kernels::{Ctx, Dtype};
+
+pub use cache::CacheOptions;
+pub(crate) use cache::{CacheLayout, CachedKv, CrossCache, CrossKv, KvCache, SelfCache};
+pub use output::{Observer, SequenceOutput, Tower, TowerObserver};
+pub(crate) use row_layout::{First, Limits, Prefix, RowLayout};
 pub(crate) use stop::Stop;
 pub use tokens::Tokens;
-pub use workspace::Plan;
-pub(crate) use workspace::{Workspace, carve, rows};
+pub use workspace::WorkspacePlan;
+pub(crate) use workspace::{Extent, WorkerPlan, Workspace, take_front};
 
-/// What a forward pass keeps between calls: the context it runs in, its working memory, and the KV cache of the
-/// sequences that are being decoded. Products are in the precision of the model's dtype policy, unless the context was
-/// given another ([`Ctx::with_precision`]).
+use crate::backbone::private::Sealed;
+use crate::error::{Result, try_reserve};
+use crate::layers::{ThreadScratch, Threads};
+
+/// The state of one stream of requests: the context that they run in, working memory, and the KV cache of the
+/// sequences that are being decoded.
 ///
-/// A model is shared and read only; each thread that runs it has a session of its own. Memory grows to what the
-/// largest request needs and is then reused: after [`Session::reserve`] for a size, requests up to that size
-/// allocate nothing.
+/// Matrix products run in the precision of the model's dtype, unless the context was given a precision with
+/// [`Ctx::with_precision`].
+///
+/// A model is shared and read only; each thread that runs it has its own session. Working memory grows to the size of
+/// the largest request and is then reused: after [`Session::reserve`] for a size, requests up to that size allocate
+/// nothing.
 #[derive(Debug)]
 pub struct Session<'p> {
     ctx: Ctx<'p>,
-    /// The context as the model of a call takes it.
-    pub(crate) call: Ctx<'p>,
     pub(crate) work: Workspace,
     pub(crate) cache: KvCache,
     pub(crate) stop: Stop,
 }
 
-/// A model that runs in a [`Session`].
-pub trait Model {
-    /// What it computes in, unless a session's context was given a precision.
-    fn dtype(&self) -> DtypePolicy;
+/// A model that runs in a [`Session`]: one of the backbones of this crate.
+pub trait Model: Sealed {
+    /// The dtype of computation. A precision of the session's context overrides it.
+    fn dtype(&self) -> Dtype;
 
-    /// The working memory for `batch` sequences of up to `seq` tokens in the given context.
+    /// The working memory for `batch` sequences of up to `seq` tokens in this context.
     ///
     /// # Errors
-    /// When the size is beyond the model's limits.
-    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan>;
+    /// [`Error::Request`](crate::Error::Request) when the size is beyond the model's limits.
+    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<WorkspacePlan>;
 }
 
 impl<'p> Session<'p> {
-    /// A session without working memory yet.
+    /// A session without working memory.
     pub fn new(ctx: Ctx<'p>) -> Session<'p> {
         let mut work = Workspace::default();
-        work.threads.others.resize_with(ctx.threads() - 1, Own::default);
-        Session { ctx, call: ctx, work, cache: KvCache::default(), stop: Stop::default() }
+        work.threads.workers.resize_with(ctx.threads() - 1, ThreadScratch::default);
+        Session { ctx, work, cache: KvCache::default(), stop: Stop::default() }
     }
 
     /// The context that requests run in.
@@ -69,72 +72,60 @@ impl<'p> Session<'p> {
         &self.ctx
     }
 
-    /// Calls from now on are of a model with this policy.
-    pub(crate) fn compute_in(&mut self, dtype: DtypePolicy) {
-        self.call = self.ctx.with_default_precision(dtype.precision());
+    /// The context for a model of this dtype: the session's, in the dtype's precision unless it has one already.
+    pub(crate) fn ctx_for(&self, dtype: Dtype) -> Ctx<'p> {
+        self.ctx.with_default_precision(dtype.into())
     }
 
-    /// Lets every call from now on return [`Error::Cancelled`](crate::Error::Cancelled) once the time has come. It is
-    /// looked at before each layer, and in large batches within it: a call ends at most one layer later. What sequences
-    /// had before the call they have still.
+    /// Sets the time after which calls return [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded); `None` is
+    /// no limit.
+    ///
+    /// The clock is read before each layer, and in large batches within a layer: a call ends at most one layer after
+    /// the deadline. Sequences in the KV cache stay as they were before the call.
     pub fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.stop.deadline = deadline;
     }
 
-    /// The same once the flag is set, by whichever thread.
+    /// Sets a flag that any thread may raise: calls then return [`Error::Cancelled`](crate::Error::Cancelled).
+    ///
+    /// The flag is read as often as the clock is for [`Session::set_deadline`], and sequences stay as they were, too.
     pub fn set_cancel(&mut self, cancel: Option<Arc<AtomicBool>>) {
         self.stop.cancel = cancel;
     }
 
-    /// Allocates what requests of up to `batch` sequences of up to `seq` tokens need.
+    /// Allocates the working memory for requests of up to `batch` sequences of up to `seq` tokens.
     ///
     /// # Errors
-    /// When the size is beyond the model's limits, or memory cannot be had.
+    /// When the size is beyond the model's limits, or the memory could not be allocated.
     pub fn reserve(&mut self, model: &(impl Model + ?Sized), batch: usize, seq: usize) -> Result<()> {
         let plan = model.plan(&self.ctx, batch, seq)?;
-        self.reserve_plan(plan, (batch, seq))
+        self.reserve_plan(plan, batch, seq)
     }
 
-    pub(crate) fn reserve_plan(&mut self, plan: Plan, (batch, seq): (usize, usize)) -> Result<()> {
-        let Workspace { hidden, threads, rows, source, cross, segments } = &mut self.work;
-        hidden.reserve(plan.hidden)?;
+    pub(crate) fn reserve_plan(&mut self, plan: WorkspacePlan, batch: usize, seq: usize) -> Result<()> {
+        let Workspace { activations, threads, rows, source, cross_spans, segments } = &mut self.work;
+        activations.reserve(plan.activations)?;
         threads.caller.scratch.reserve(plan.scratch)?;
-        let (others, apart) = plan.apart;
-        for own in threads.others.iter_mut().take(others) {
-            own.scratch.reserve(apart)?;
-            own.spans.try_reserve(batch)?;
+        for worker in threads.workers.iter_mut().take(plan.workers.count) {
+            worker.scratch.reserve(plan.workers.scratch)?;
+            worker.spans.try_reserve(batch)?;
         }
         threads.caller.spans.try_reserve(batch)?;
         rows.try_reserve(batch, seq)?;
         source.try_reserve(batch, seq)?;
-        try_reserve(cross, batch)?;
+        try_reserve(cross_spans, batch)?;
         try_reserve(segments, batch.saturating_mul(seq))
     }
 
-    /// Bytes of keys and values held now.
+    /// Bytes of memory that the KV cache holds.
     pub fn cache_bytes(&self) -> usize {
         self.cache.bytes()
     }
 
-    /// Bytes of activations and kernel scratch held now.
+    /// Bytes of activations and kernel scratch that the session holds.
     pub fn workspace_bytes(&self) -> usize {
-        let Threads { caller, others } = &self.work.threads;
-        let scratch = others.iter().chain([caller]).map(|own| own.scratch.bytes()).sum::<usize>();
-        self.work.hidden.bytes() + scratch
+        let Threads { caller, workers } = &self.work.threads;
+        let scratch = workers.iter().chain([caller]).map(|thread| thread.scratch.bytes()).sum::<usize>();
+        self.work.activations.bytes() + scratch
     }
 }
-
-/// Called with the number of a layer and its output; 0 is the input of the first layer.
-pub type Observer<'o> = &'o mut (dyn FnMut(usize, SequenceOutput<'_>) + Send);
-
-/// One of the two stacks of layers of an encoder-decoder model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Tower {
-    /// Reads the source.
-    Encoder,
-    /// Writes, attending to the encoder's output.
-    Decoder,
-}
-
-/// An [`Observer`] of both towers.
-pub type TowerObserver<'o> = &'o mut (dyn FnMut(Tower, usize, SequenceOutput<'_>) + Send);

@@ -1,10 +1,13 @@
 //! A model's weights: where they come from, and how they are written.
 
+mod init;
 mod random;
 mod save;
 mod source;
+mod weight;
 
+pub(crate) use init::Init;
 pub(crate) use random::Random;
-pub use save::Storage;
-pub(crate) use save::{Piece, Tensors};
-pub(crate) use source::{Init, Naming, Role, Scope, Source, Weight};
+pub(crate) use save::{RowBlock, Tensors};
+pub(crate) use source::{Naming, Role, Scope, WeightSource};
+pub(crate) use weight::Weight;

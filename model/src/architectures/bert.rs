@@ -1,6 +1,15 @@
-//! BERT (Devlin et al., arXiv:1810.04805): a bidirectional encoder with absolute positions, segments and layer
-//! normalisation after each block. The reference implementations are KerasHub's `BertBackbone` and
-//! transformers' `BertModel`.
+//! BERT (Devlin et al., arXiv:1810.04805): a bidirectional encoder with absolute positions and segments. The reference
+//! implementations are KerasHub's `BertBackbone` and transformers' `BertModel`.
+//!
+//! ```text
+//! x = LayerNorm(E_token[id] + E_segment[segment] + E_position[position])
+//! for each layer:
+//!     x = LayerNorm(x + MultiHead(x, x, x))
+//!     x = LayerNorm(x + FFN(x)),                FFN(x) = gelu(x W1 + b1) W2 + b2
+//! sequence_output = x,   pooled_output = tanh(x[CLS] Wp + bp)
+//! MultiHead(q, k, v) = Concat(head_1, ..., head_h) Wo,
+//!     head_i = softmax(q Wq_i (k Wk_i)^T / sqrt(d_head)) v Wv_i
+//! ```
 
 mod config;
 mod heads;
@@ -12,25 +21,25 @@ pub use config::BertConfig;
 pub use heads::BertPretrainingHeads;
 
 use crate::backbone::BackboneOf;
-use crate::backbone::private::{Architecture, Forward};
+use crate::backbone::private::{Architecture, Network};
 use crate::config::Fields;
-use crate::error::{Result, request};
+use crate::error::{RequestError, Result, check_len};
 use crate::layers::{
-    AttentionConfig, AttentionNames, BlockConfig, BlockNames, Counting, Embedding, Embeddings,
-    FeedForwardNames, Linear, Norm, NormKind, Order, PositionEmbedding, Positions, Room, Scene, Stack,
-    matrix,
+    AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, Epilogue,
+    FeedForwardNames, LayerRange, Linear, Norm, NormConfig, NormKind, NormPlacement, PositionCount,
+    PositionEmbedding, Positions, Stack, StackBuffers, StackInput, StackSizes, StackWorkspace, matrix,
 };
-use crate::session::{self, Observer, Plan, SequenceOutput, Session, Workspace, carve};
-use crate::session::{First, Tokens};
-use crate::weights::Source;
-use crate::weights::Tensors;
+use crate::session::{
+    Extent, First, Limits, Observer, SequenceOutput, Session, Tokens, Workspace, WorkspacePlan, take_front,
+};
+use crate::weights::{Tensors, WeightSource};
 
-/// The inputs of a [`BertBackbone`]; the padding mask is part of the tokens.
+/// The inputs of a [`BertBackbone`]. The padding mask is part of the tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct BertInputs<'a> {
     /// `token_ids` and `padding_mask`.
     pub tokens: Tokens<'a>,
-    /// One for each token id, in the same shape; `None` is all zeros.
+    /// A segment id for each token id, in the same shape. `None` is all zeros.
     pub segment_ids: Option<&'a [u32]>,
 }
 
@@ -39,26 +48,26 @@ pub struct BertInputs<'a> {
 pub struct BertOutput<'s> {
     /// A vector for every token.
     pub sequence_output: SequenceOutput<'s>,
-    /// `[batch, hidden_dim]`: the tanh of a dense layer on the first position of each sequence, whatever the
-    /// mask says about it. `None` where the model has no such layer.
+    /// `[batch, hidden_dim]`: tanh of a dense layer on the vector of the first position of each sequence, whatever the
+    /// mask says about that position. `None` where the model has no such layer.
     pub pooled_output: Option<MatRef<'s, f32>>,
 }
 
 /// The BERT encoder. `forward` takes [`BertInputs`] and gives a [`BertOutput`].
 pub type BertBackbone = BackboneOf<BertConfig>;
 
-/// What a BERT encoder is made of.
+/// The layers of a BERT encoder.
 #[derive(Debug)]
-pub struct BertParts {
+pub struct BertNetwork {
     stack: Stack,
-    /// Masked language models and token classifiers of Hugging Face's have none.
+    /// Hugging Face's masked language models and token classifiers have none.
     pooler: Option<Linear>,
-    /// The most positions of a sequence.
+    /// The largest number of positions of a sequence.
     positions: usize,
     num_segments: usize,
 }
 
-/// What weights are called.
+/// The names of weights.
 struct Names {
     tokens: &'static str,
     positions: &'static str,
@@ -76,7 +85,7 @@ const HUGGING_FACE: Names = Names {
     norm: "embeddings.LayerNorm",
     layer: "encoder.layer",
     block: BlockNames {
-        attention: AttentionNames::Apart([
+        attention: AttentionNames::Separate([
             "attention.self.query",
             "attention.self.key",
             "attention.self.value",
@@ -100,8 +109,38 @@ const KERAS: Names = Names {
     pooler: "dense",
 };
 
+/// Lengths of the buffers of a forward pass, in elements of f32.
+#[derive(Debug, Clone, Copy)]
+struct BertSizes {
+    stack: StackSizes,
+    /// The vectors of the first positions, and as many for the pooled output.
+    pooled: usize,
+}
+
+/// The buffers of a forward pass.
+struct BertBuffers<'w> {
+    stack: StackBuffers<'w>,
+    first: &'w mut [f32],
+    pooled: &'w mut [f32],
+}
+
+impl BertSizes {
+    fn total(&self) -> usize {
+        self.stack.total().saturating_add(self.pooled).saturating_add(self.pooled)
+    }
+
+    /// The buffers, one after another, at the front of `memory`.
+    fn carve<'w>(&self, mut memory: &'w mut [f32]) -> BertBuffers<'w> {
+        BertBuffers {
+            stack: self.stack.take(&mut memory),
+            first: take_front(&mut memory, self.pooled),
+            pooled: take_front(&mut memory, self.pooled),
+        }
+    }
+}
+
 impl Architecture for BertConfig {
-    type Parts = BertParts;
+    type Network = BertNetwork;
 
     fn read(preset: &Preset) -> Result<BertConfig> {
         BertConfig::from_preset(preset)
@@ -111,33 +150,35 @@ impl Architecture for BertConfig {
         self.to_hugging_face()
     }
 
-    fn build(&self, source: &Source<'_>) -> Result<BertParts> {
+    fn build(&self, source: &WeightSource<'_>) -> Result<BertNetwork> {
         let config = self;
         config.validate()?;
-        let (hidden, norm) = (config.hidden_dim, (NormKind::Layer, config.layer_norm_epsilon));
+        let hidden = config.hidden_dim;
+        let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_epsilon };
         let root = source.root(&["bert.", ""], "embeddings.word_embeddings.weight");
         let names = source.pick(&HUGGING_FACE, &KERAS);
         let table = |name: &str, rows| Embedding::load(&root.at(name), rows, hidden);
         let block = BlockConfig {
-            attention: AttentionConfig::square(hidden, config.num_heads, true),
-            inner: config.intermediate_dim,
+            attention: AttentionConfig::standard(hidden, config.num_heads, true),
+            intermediate: config.intermediate_dim,
             activation: config.activation,
             norm,
-            order: Order::NormLast,
+            placement: NormPlacement::Post,
             causal: false,
         };
+        let layers = LayerRange { name: names.layer, first: 0, count: config.num_layers };
         let stack = Stack {
             embeddings: Embeddings {
                 positions: Some(PositionEmbedding {
                     table: table(names.positions, config.max_sequence_length)?,
-                    counting: Counting::Absolute,
+                    count: PositionCount::All,
                 }),
                 segments: Some(table(names.segments, config.num_segments)?),
                 norm: Some(Norm::load(&root.at(names.norm), hidden, norm)?),
                 ..Embeddings::of(table(names.tokens, config.vocabulary_size)?)
             },
             positions: Positions::Embedded,
-            blocks: Stack::blocks(&root, (names.layer, 0, config.num_layers), &names.block, block)?,
+            blocks: Stack::blocks(&root, layers, &names.block, block)?,
             config: block,
             norm: None,
             projection: None,
@@ -146,11 +187,11 @@ impl Architecture for BertConfig {
         let has_pooler = source.pick(pooler.has("weight") || pooler.has("bias"), true);
         let pooler = has_pooler.then(|| Linear::load(&pooler, hidden, hidden, true)).transpose()?;
         let (positions, num_segments) = (config.max_sequence_length, config.num_segments);
-        Ok(BertParts { stack, pooler, positions, num_segments })
+        Ok(BertNetwork { stack, pooler, positions, num_segments })
     }
 }
 
-impl Forward for BertParts {
+impl Network for BertNetwork {
     type Inputs<'a> = BertInputs<'a>;
     type Output<'s> = BertOutput<'s>;
     type Observer<'o> = Observer<'o>;
@@ -166,75 +207,71 @@ impl Forward for BertParts {
         }
     }
 
-    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
-        let rows = session::rows(batch, (seq, self.positions))?;
+    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<WorkspacePlan> {
+        let extent = Extent::of_batch(batch, seq, self.positions)?;
         let pooler = self.pooler.as_ref().map_or(0, |pooler| pooler.scratch_len(ctx, batch, 0));
-        let plan = Plan::of(&self.stack, ctx, (rows, seq));
-        let hidden = self.sizes(ctx, (rows, seq), batch).iter().sum();
-        Ok(Plan { hidden, scratch: plan.scratch.max(pooler), ..plan })
+        let plan = WorkspacePlan::of(&self.stack, ctx, extent);
+        let activations = self.sizes(ctx, extent, batch).total();
+        Ok(WorkspacePlan { activations, scratch: plan.scratch.max(pooler), ..plan })
     }
 
     fn run<'s>(
         &self,
+        ctx: &Ctx,
         session: &'s mut Session<'_>,
         inputs: BertInputs<'_>,
         observer: Option<Observer<'_>>,
     ) -> Result<BertOutput<'s>> {
-        let Session { call: ctx, work, stop, .. } = session;
+        let Session { work, stop, .. } = session;
         self.prepare(work, inputs)?;
         let (rows, batch, hidden) = (work.rows.len(), work.rows.spans.len(), self.stack.hidden_dim());
-        let sizes = self.sizes(ctx, (rows, work.rows.end()), batch);
-        let [x, y, z, wide, positions, first, pooled] = carve(&mut work.hidden, sizes)?;
-        let (tokens, segments) = (&work.rows, &work.segments);
+        let sizes = self.sizes(ctx, work.rows.extent(), batch);
+        let BertBuffers { mut stack, first, pooled } = sizes.carve(work.activations.take(sizes.total())?);
+        let (layout, segments) = (&work.rows, &work.segments);
         let threads = &mut work.threads;
         ctx.enter(|ctx| -> Result<()> {
-            let room = Room { pieces: [&mut *x, y, z, wide, positions], threads, stop };
-            self.stack.run(ctx, Scene { segments, ..Scene::of(tokens) }, room, observer)?;
+            let workspace = StackWorkspace { buffers: stack.reborrow(), threads, stop };
+            self.stack.run(ctx, StackInput { segments, ..StackInput::of(layout) }, workspace, observer)?;
             let Some(pooler) = &self.pooler else { return Ok(()) };
-            let x = matrix(x, [rows, hidden])?;
-            for (span, to) in tokens.spans.iter().zip(first.chunks_exact_mut(hidden)) {
-                to.copy_from_slice(x.row(span.queries.start));
+            let states = matrix(stack.states, [rows, hidden])?;
+            for (span, to) in layout.spans.iter().zip(first.chunks_exact_mut(hidden)) {
+                to.copy_from_slice(states.row(span.queries.start));
             }
             let (first, pooled) = (MatRef::new(first, batch, hidden)?, MatMut::new(pooled, batch, hidden)?);
-            pooler.apply(ctx, &mut threads.caller.scratch, first, (Activation::Tanh, None), pooled)
+            let scratch = &mut threads.caller.scratch;
+            pooler.apply(ctx, scratch, first, Epilogue::activation(Activation::Tanh), pooled)
         })?;
-        let [x, .., pooled] = carve(&mut work.hidden, sizes)?;
-        let x = matrix(x, [rows, hidden])?;
+        let BertBuffers { stack, pooled, .. } = sizes.carve(work.activations.take(sizes.total())?);
+        let data = matrix(stack.states, [rows, hidden])?;
         Ok(BertOutput {
-            sequence_output: SequenceOutput { data: x, rows: &work.rows },
+            sequence_output: SequenceOutput { data, rows: &work.rows },
             pooled_output: self.pooler.as_ref().map(|_| MatRef::new(pooled, batch, hidden)).transpose()?,
         })
     }
 }
 
-impl BertParts {
+impl BertNetwork {
     /// Checks the inputs and lays out the rows to compute.
     fn prepare(&self, work: &mut Workspace, inputs: BertInputs<'_>) -> Result<()> {
-        let num_segments = self.num_segments;
-        let limits = (self.stack.vocabulary_size(), self.positions);
+        let limits = Limits { vocabulary: self.stack.vocabulary_size(), positions: self.positions };
         work.rows.fill(inputs.tokens, limits, First::Always)?;
         work.segments.clear();
         match inputs.segment_ids {
             None => work.segments.resize(work.rows.len(), 0),
             Some(segments) => {
-                let (found, expected) = (segments.len(), inputs.tokens.ids().len());
-                if found != expected {
-                    return Err(request("length of segment_ids", found, expected));
-                }
-                work.segments.extend(work.rows.source.iter().map(|at| segments[*at as usize]));
-                if let Some(segment) = work.segments.iter().find(|segment| **segment as usize >= num_segments)
-                {
-                    return Err(request("segment id", segment, format!("less than {num_segments}")));
+                check_len("segment_ids", segments.len(), inputs.tokens.ids().len())?;
+                work.segments.extend(work.rows.id_index.iter().map(|at| segments[*at as usize]));
+                let num_segments = self.num_segments;
+                if let Some(id) = work.segments.iter().copied().find(|id| *id as usize >= num_segments) {
+                    return Err(RequestError::SegmentId { id, num_segments }.into());
                 }
             }
         }
         Ok(())
     }
 
-    /// Elements of the stack's pieces, of the first tokens and of the pooled output.
-    fn sizes(&self, ctx: &Ctx, rows: (usize, usize), batch: usize) -> [usize; 7] {
-        let [x, y, z, wide, positions] = self.stack.sizes(ctx, rows);
+    fn sizes(&self, ctx: &Ctx, extent: Extent, batch: usize) -> BertSizes {
         let pooled = if self.pooler.is_some() { batch * self.stack.hidden_dim() } else { 0 };
-        [x, y, z, wide, positions, pooled, pooled]
+        BertSizes { stack: self.stack.sizes(ctx, extent), pooled }
     }
 }

@@ -2,24 +2,23 @@
 
 use rachis_kernels::Ctx;
 
-use crate::backbone::private::Forward;
-use crate::decoder::private::Stacks;
+use crate::backbone::private::Network;
+use crate::decoder::private::DecoderStacks;
 use crate::error::Result;
-use crate::layers::{Embedding, LogitsHead, Room, Scene, Stack};
-use crate::session::{self, Observer, Plan, SequenceOutput, Session, carve};
-use crate::session::{First, Tokens};
+use crate::layers::{Embedding, LogitsHead, Stack, StackInput, StackWorkspace};
+use crate::session::{Extent, First, Limits, Observer, SequenceOutput, Session, Tokens, WorkspacePlan};
 use crate::weights::Tensors;
 
-/// What a decoder alone is made of.
+/// The layers of a model that is a decoder alone.
 #[derive(Debug)]
-pub struct CausalParts {
+pub struct CausalNetwork {
     pub(crate) stack: Stack,
     pub(crate) head: LogitsHead,
-    /// The most positions of a sequence.
+    /// The largest number of positions of a sequence.
     pub(crate) positions: usize,
 }
 
-impl Forward for CausalParts {
+impl Network for CausalNetwork {
     type Inputs<'a> = Tokens<'a>;
     type Output<'s> = SequenceOutput<'s>;
     type Observer<'o> = Observer<'o>;
@@ -33,29 +32,31 @@ impl Forward for CausalParts {
         self.head.save(&like.head, tensors);
     }
 
-    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
-        let rows = session::rows(batch, (seq, self.positions))?;
-        Ok(Plan::of(&self.stack, ctx, (rows, seq)))
+    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<WorkspacePlan> {
+        Ok(WorkspacePlan::of(&self.stack, ctx, Extent::of_batch(batch, seq, self.positions)?))
     }
 
     fn run<'s>(
         &self,
+        ctx: &Ctx,
         session: &'s mut Session<'_>,
         tokens: Tokens<'_>,
         observer: Option<Observer<'_>>,
     ) -> Result<SequenceOutput<'s>> {
         let stack = &self.stack;
-        let Session { call: ctx, work, stop, .. } = session;
-        work.rows.fill(tokens, (stack.vocabulary_size(), self.positions), First::IfReal)?;
-        let rows = work.rows.len();
-        let pieces = carve(&mut work.hidden, stack.sizes(ctx, (rows, work.rows.end())))?;
-        let room = Room { pieces, threads: &mut work.threads, stop };
-        ctx.enter(|ctx| stack.run(ctx, Scene::of(&work.rows), room, observer))?;
+        let Session { work, stop, .. } = session;
+        let limits = Limits { vocabulary: stack.vocabulary_size(), positions: self.positions };
+        work.rows.fill(tokens, limits, First::IfReal)?;
+        let sizes = stack.sizes(ctx, work.rows.extent());
+        let buffers = sizes.carve(work.activations.take(sizes.total())?);
+        let workspace = StackWorkspace { buffers, threads: &mut work.threads, stop };
+        let input = StackInput::of(&work.rows);
+        ctx.enter(|ctx| stack.run(ctx, input, workspace, observer))?;
         work.output(stack)
     }
 }
 
-impl Stacks for CausalParts {
+impl DecoderStacks for CausalNetwork {
     fn encoder(&self) -> Option<&Stack> {
         None
     }

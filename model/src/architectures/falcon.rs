@@ -1,24 +1,39 @@
-//! Falcon (Almazrouei et al., arXiv:2311.16867): a causal decoder in two families. The RefinedWeb models have ALiBi and
-//! blocks behind one another; the others turn queries and keys by their positions, share keys between heads, and
-//! compute attention and feed-forward side by side. The reference implementations are KerasHub's `FalconBackbone`,
-//! which has the first family, and transformers' `FalconModel`.
+//! Falcon (Almazrouei et al., arXiv:2311.16867): a causal decoder in two families. The reference implementations are
+//! KerasHub's `FalconBackbone`, which has the first family, and transformers' `FalconModel`.
+//!
+//! The RefinedWeb models have ALiBi and sequential sub-layers:
+//!
+//! ```text
+//! x = x + MultiHead(LayerNorm(x)),      head_i = softmax(mask + (q_i k_i^T + m_i [0, 1, ..., n-1]) / sqrt(d_head)) v_i
+//! x = x + FFN(LayerNorm(x)),            FFN(x) = gelu(x W1) W2
+//! ```
+//!
+//! The others have rotary positions, keys and values that several heads share, and parallel sub-layers:
+//!
+//! ```text
+//! x = x + MultiQuery(LayerNorm(x)) + FFN(LayerNorm(x)),
+//!     head_i = softmax(mask + R(q_i) R(k_g(i))^T / sqrt(d_head)) v_g(i)
+//! R(x) at position t: each pair (x_j, x_{j + d/2}) is rotated by the angle t theta^(-2j/d)
+//! ```
+//!
+//! Both end with `logits = LayerNorm(x) E_token^T`.
 
 mod config;
 
 use rachis_loader::Preset;
 
-pub use config::{FalconConfig, FalconPositions};
+pub use config::{AlibiRounding, FalconConfig, FalconPositions};
 
-use crate::architectures::causal::CausalParts;
+use crate::architectures::causal::CausalNetwork;
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
 use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
-    Linear, LogitsHead, Norm, NormKind, Order, Positions, Stack, UNTIED_HEAD,
+    LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, Positions, Stack, UNTIED_HEAD,
 };
-use crate::weights::Source;
+use crate::weights::WeightSource;
 
 /// The Falcon decoder. `forward` takes [`Tokens`](crate::Tokens) and gives a
 /// [`SequenceOutput`](crate::SequenceOutput).
@@ -36,7 +51,7 @@ const TWO_NORMS: BlockNames =
     BlockNames { attention_norm: "ln_attn", feed_forward_norm: Some("ln_mlp"), ..NAMES };
 
 const KERAS: BlockNames = BlockNames {
-    attention: AttentionNames::Apart([
+    attention: AttentionNames::Separate([
         "attention_layer/query_dense",
         "attention_layer/key_dense",
         "attention_layer/value_dense",
@@ -49,12 +64,13 @@ const KERAS: BlockNames = BlockNames {
 };
 
 impl Architecture for FalconConfig {
-    type Parts = CausalParts;
+    type Network = CausalNetwork;
 
     fn read(preset: &Preset) -> Result<FalconConfig> {
         FalconConfig::from_preset(preset)
     }
 
+    /// Configurations need not say whether the logits are tied: the presence of a head does.
     fn adjusted(self, preset: &Preset) -> FalconConfig {
         FalconConfig { tie_embedding_weights: preset.tensor(UNTIED_HEAD).is_none(), ..self }
     }
@@ -63,7 +79,7 @@ impl Architecture for FalconConfig {
         self.to_hugging_face()
     }
 
-    fn build(&self, source: &Source<'_>) -> Result<CausalParts> {
+    fn build(&self, source: &WeightSource<'_>) -> Result<CausalNetwork> {
         let config = self;
         config.validate()?;
         let (hidden, heads) = (config.hidden_dim, config.num_attention_heads);
@@ -75,19 +91,19 @@ impl Architecture for FalconConfig {
             hidden,
         )?;
         let head = if config.tie_embedding_weights {
-            Linear::tied(tokens.weight(), None)
+            Linear::from_output_rows(tokens.weight(), None)
         } else {
             Linear::load(&source.scope("lm_head."), hidden, config.vocabulary_size, false)?
         };
         let block = BlockConfig {
             attention: AttentionConfig {
                 kv_heads: config.num_kv_heads,
-                ..AttentionConfig::square(hidden, heads, config.use_bias)
+                ..AttentionConfig::standard(hidden, heads, config.use_bias)
             },
-            inner: config.intermediate_dim,
+            intermediate: config.intermediate_dim,
             activation: config.activation,
-            norm: (NormKind::Layer, config.block_norm_epsilon),
-            order: if config.parallel { Order::Parallel } else { Order::NormFirst },
+            norm: NormConfig { kind: NormKind::Layer, epsilon: config.block_norm_epsilon },
+            placement: if config.parallel { NormPlacement::Parallel } else { NormPlacement::Pre },
             causal: true,
         };
         let names = match (config.parallel, config.separate_norms) {
@@ -96,18 +112,19 @@ impl Architecture for FalconConfig {
             (false, _) => source.pick(&NAMES, &KERAS),
         };
         let (layer, last) = source.pick(("h", "ln_f"), ("falcon_transformer_decoder", "layer_normalization"));
-        let norm = (NormKind::Layer, config.layer_norm_epsilon);
+        let layers = LayerRange { name: layer, first: 0, count: config.num_layers };
+        let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_epsilon };
         let stack = Stack {
             embeddings: Embeddings::of(tokens),
             positions: match config.positions {
-                FalconPositions::Alibi { round } => Positions::alibi(heads, round),
+                FalconPositions::Alibi { rounding } => Positions::alibi(heads, rounding),
                 FalconPositions::Rotary { theta } => Positions::Rotary { theta, head_dim },
             },
-            blocks: Stack::blocks(&root, (layer, 0, config.num_layers), names, block)?,
+            blocks: Stack::blocks(&root, layers, names, block)?,
             config: block,
             norm: Some(Norm::load(&root.at(last), hidden, norm)?),
             projection: None,
         };
-        Ok(CausalParts { stack, head: LogitsHead::new(head, 1.0), positions: LARGEST_TABLE })
+        Ok(CausalNetwork { stack, head: LogitsHead::new(head, 1.0), positions: LARGEST_TABLE })
     }
 }

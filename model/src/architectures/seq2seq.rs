@@ -1,17 +1,21 @@
-//! Models of an encoder and a decoder.
+//! Models of an encoder and a decoder that attends to its output.
 
 use rachis_kernels::{Ctx, Span};
 
-use crate::backbone::private::Forward;
-use crate::decoder::private::Stacks;
-use crate::error::{Result, request};
-use crate::layers::{Embedding, LogitsHead, Room, Scene, SceneMemory, Stack, matrix};
-use crate::session::CrossKeys;
-use crate::session::{self, Plan, SequenceOutput, Session, Tower, TowerObserver, carve};
-use crate::session::{First, Tokens};
+use crate::backbone::private::Network;
+use crate::decoder::private::DecoderStacks;
+use crate::error::{RequestError, Result};
+use crate::layers::{
+    CrossInput, Embedding, LogitsHead, Stack, StackBuffers, StackInput, StackSizes, StackWorkspace, matrix,
+};
+use crate::session::{
+    CrossCache, CrossKv, Extent, First, Limits, SequenceOutput, Session, Tokens, Tower, TowerObserver,
+    WorkspacePlan, take_front,
+};
 use crate::weights::Tensors;
 
-/// The inputs of an encoder-decoder model, as many sequences in each; the padding masks are part of the tokens.
+/// The inputs of an encoder-decoder model: as many sequences for the encoder as for the decoder. The padding masks are
+/// part of the tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct Seq2SeqInputs<'a> {
     /// `encoder_token_ids` and `encoder_padding_mask`.
@@ -29,17 +33,50 @@ pub struct Seq2SeqOutput<'s> {
     pub decoder_sequence_output: SequenceOutput<'s>,
 }
 
-/// What a model of an encoder and a decoder is made of.
+/// The layers of an encoder-decoder model.
 #[derive(Debug)]
-pub struct Seq2SeqParts {
+pub struct Seq2SeqNetwork {
     pub(crate) encoder: Stack,
     pub(crate) decoder: Stack,
     pub(crate) head: LogitsHead,
-    /// The most positions of a sequence, of either side.
+    /// The largest number of positions of a sequence, of either side.
     pub(crate) positions: usize,
 }
 
-impl Forward for Seq2SeqParts {
+/// Lengths of the buffers of a forward pass, in elements of f32.
+#[derive(Debug, Clone, Copy)]
+struct Seq2SeqSizes {
+    /// The encoder's states.
+    encoder_states: usize,
+    /// The decoder's buffers; the encoder uses all of them but the states.
+    stack: StackSizes,
+    /// Keys and values of the encoder's rows, for one layer of the decoder at a time.
+    cross_kv: usize,
+}
+
+/// The buffers of a forward pass.
+struct Seq2SeqBuffers<'w> {
+    encoder_states: &'w mut [f32],
+    stack: StackBuffers<'w>,
+    cross_kv: &'w mut [f32],
+}
+
+impl Seq2SeqSizes {
+    fn total(&self) -> usize {
+        self.encoder_states.saturating_add(self.stack.total()).saturating_add(self.cross_kv)
+    }
+
+    /// The buffers, one after another, at the front of `memory`.
+    fn carve<'w>(&self, mut memory: &'w mut [f32]) -> Seq2SeqBuffers<'w> {
+        Seq2SeqBuffers {
+            encoder_states: take_front(&mut memory, self.encoder_states),
+            stack: self.stack.take(&mut memory),
+            cross_kv: take_front(&mut memory, self.cross_kv),
+        }
+    }
+}
+
+impl Network for Seq2SeqNetwork {
     type Inputs<'a> = Seq2SeqInputs<'a>;
     type Output<'s> = Seq2SeqOutput<'s>;
     type Observer<'o> = TowerObserver<'o>;
@@ -55,83 +92,90 @@ impl Forward for Seq2SeqParts {
     }
 
     /// For sequences of up to `seq` tokens in the encoder and as many in the decoder.
-    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<Plan> {
-        let rows = session::rows(batch, (seq, self.positions))?;
-        let scratch = self.encoder.scratch_len(ctx, rows).max(self.decoder.scratch_len(ctx, rows));
-        let hidden = self.sizes(ctx, (rows, seq), (rows, seq)).iter().sum();
-        Ok(Plan { hidden, scratch, apart: self.encoder.apart(ctx, (rows, seq)) })
+    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<WorkspacePlan> {
+        let extent = Extent::of_batch(batch, seq, self.positions)?;
+        let scratch =
+            self.encoder.scratch_len(ctx, extent.rows).max(self.decoder.scratch_len(ctx, extent.rows));
+        let activations = self.sizes(ctx, extent, extent).total();
+        Ok(WorkspacePlan { activations, scratch, workers: self.encoder.worker_plan(ctx, extent) })
     }
 
     fn run<'s>(
         &self,
+        ctx: &Ctx,
         session: &'s mut Session<'_>,
         inputs: Seq2SeqInputs<'_>,
         mut observer: Option<TowerObserver<'_>>,
     ) -> Result<Seq2SeqOutput<'s>> {
-        let Seq2SeqParts { encoder, decoder, .. } = self;
-        let Session { call: ctx, work, stop, .. } = session;
-        let (from, to) = (inputs.encoder.batch(), inputs.decoder.batch());
-        if from != to {
-            return Err(request("sequences of the decoder", to, format!("{from}, as in the encoder")));
+        let Seq2SeqNetwork { encoder, decoder, .. } = self;
+        let Session { work, stop, .. } = session;
+        let (sources, targets) = (inputs.encoder.batch(), inputs.decoder.batch());
+        if sources != targets {
+            let what = "number of sequences of the decoder";
+            return Err(RequestError::SequenceCount { what, found: targets, expected: sources }.into());
         }
-        let limits = (decoder.vocabulary_size(), self.positions);
+        let limits = Limits { vocabulary: decoder.vocabulary_size(), positions: self.positions };
         work.source.fill(inputs.encoder, limits, First::IfReal)?;
         work.rows.fill(inputs.decoder, limits, First::IfReal)?;
-        work.cross.clear();
+        work.cross_spans.clear();
         let spans = work.rows.spans.iter().zip(&work.source.spans);
-        work.cross
+        work.cross_spans
             .extend(spans.map(|(to, from)| Span { queries: to.queries.clone(), keys: from.keys.clone() }));
 
-        let (from, to) = (work.source.len(), work.rows.len());
-        let sizes = self.sizes(ctx, (from, work.source.end()), (to, work.rows.end()));
-        let (source, rows, cross) = (&work.source, &work.rows, &work.cross);
+        let sizes = self.sizes(ctx, work.source.extent(), work.rows.extent());
+        let source_shape = [work.source.len(), encoder.output_dim()];
+        let target_shape = [work.rows.len(), decoder.output_dim()];
+        let (source, rows, cross_spans) = (&work.source, &work.rows, &work.cross_spans);
         let threads = &mut work.threads;
-        let [states, x, y, z, wide, positions, keys] = carve(&mut work.hidden, sizes)?;
-        let width = encoder.output_dim();
+        let Seq2SeqBuffers { encoder_states, mut stack, cross_kv } =
+            sizes.carve(work.activations.take(sizes.total())?);
         ctx.enter(|ctx| -> Result<()> {
             let mut observe = |layer: usize, output: SequenceOutput<'_>| {
                 if let Some(observe) = observer.as_mut() {
                     observe(Tower::Encoder, layer, output);
                 }
             };
-            let pieces = [&mut *states, &mut *y, &mut *z, &mut *wide, &mut *positions];
-            encoder.run(ctx, Scene::of(source), Room { pieces, threads, stop }, Some(&mut observe))?;
+            let buffers = stack.with_states(encoder_states);
+            let workspace = StackWorkspace { buffers, threads, stop };
+            encoder.run(ctx, StackInput::of(source), workspace, Some(&mut observe))?;
             let mut observe = |layer: usize, output: SequenceOutput<'_>| {
                 if let Some(observe) = observer.as_mut() {
                     observe(Tower::Decoder, layer, output);
                 }
             };
-            let kept = CrossKeys::shared(keys, ctx.precision(), [from, decoder.config.attention.key_width()]);
-            let states = Some(matrix(states, [from, width])?);
-            let memory = Some(SceneMemory { states, spans: cross, kept });
-            let room = Room { pieces: [x, y, z, wide, positions], threads, stop };
-            decoder.run(ctx, Scene { memory, ..Scene::of(rows) }, room, Some(&mut observe))
+            let kv_shape = [source.len(), decoder.config.attention.kv_width()];
+            let kv = CrossKv::shared(cross_kv, ctx.precision(), kv_shape);
+            let states = Some(matrix(encoder_states, source_shape)?);
+            let cross = Some(CrossInput { states, cache: CrossCache { kv, spans: cross_spans } });
+            let workspace = StackWorkspace { buffers: stack, threads, stop };
+            decoder.run(ctx, StackInput { cross, ..StackInput::of(rows) }, workspace, Some(&mut observe))
         })?;
-        let [states, x, ..] = carve(&mut work.hidden, sizes)?;
-        let states = matrix(states, [from, width])?;
+        let Seq2SeqBuffers { encoder_states, stack, .. } = sizes.carve(work.activations.take(sizes.total())?);
         Ok(Seq2SeqOutput {
-            encoder_sequence_output: SequenceOutput { data: states, rows: &work.source },
+            encoder_sequence_output: SequenceOutput {
+                data: matrix(encoder_states, source_shape)?,
+                rows: &work.source,
+            },
             decoder_sequence_output: SequenceOutput {
-                data: matrix(x, [to, decoder.output_dim()])?,
+                data: matrix(stack.states, target_shape)?,
                 rows: &work.rows,
             },
         })
     }
 }
 
-impl Seq2SeqParts {
-    /// Elements of the encoder's output, of what the stacks use, the decoder's output first, and of keys and values
-    /// of the encoder's rows: for rows, and what their positions are less than, of the source and the target.
-    fn sizes(&self, ctx: &Ctx, source: (usize, usize), target: (usize, usize)) -> [usize; 7] {
-        let Seq2SeqParts { encoder, decoder, .. } = self;
-        let (first, second) = (encoder.sizes(ctx, source), decoder.sizes(ctx, target));
-        let [_, y, z, wide, positions]: [usize; 5] = std::array::from_fn(|i| first[i].max(second[i]));
-        let keys = 2 * source.0 * decoder.config.attention.key_width();
-        [first[0], second[0], y, z, wide, positions, keys]
+impl Seq2SeqNetwork {
+    fn sizes(&self, ctx: &Ctx, source: Extent, target: Extent) -> Seq2SeqSizes {
+        let (encoder, decoder) = (self.encoder.sizes(ctx, source), self.decoder.sizes(ctx, target));
+        Seq2SeqSizes {
+            encoder_states: encoder.states,
+            stack: StackSizes { states: decoder.states, ..encoder.max(&decoder) },
+            cross_kv: 2 * source.rows * self.decoder.config.attention.kv_width(),
+        }
     }
 }
 
-impl Stacks for Seq2SeqParts {
+impl DecoderStacks for Seq2SeqNetwork {
     fn encoder(&self) -> Option<&Stack> {
         Some(&self.encoder)
     }

@@ -1,6 +1,21 @@
-//! T5 (Raffel et al., arXiv:1910.10683) and its later forms T5 1.1 and Flan-T5: an encoder and a causal decoder without
-//! position embeddings, whose scores have a bias for each range of distances and no scale, and whose norms only divide
-//! by the root mean square. The reference implementations are KerasHub's `T5Backbone` and transformers' `T5Model`.
+//! T5 (Raffel et al., arXiv:1910.10683) and its later versions T5 1.1 and Flan-T5: an encoder and a causal decoder that
+//! attends to it, without position embeddings. The reference implementations are KerasHub's `T5Backbone` and
+//! transformers' `T5Model`.
+//!
+//! ```text
+//! x = E_token[id]
+//! for each encoder layer:
+//!     x = x + MultiHead(Norm(x)),          head_i = softmax(q_i k_i^T + B_i) v_i,   without a scale
+//!     x = x + FFN(Norm(x))
+//! for each decoder layer, with the encoder's output m = Norm(x):
+//!     y = y + CausalMultiHead(Norm(y)),    with biases B of its own
+//!     y = y + MultiHead(Norm(y), m, m),    without biases
+//!     y = y + FFN(Norm(y))
+//! logits = (1 / sqrt(d)) Norm(y) E_token^T,    or Norm(y) W where they are not tied
+//! Norm(x) = g x / sqrt(mean(x^2) + epsilon)
+//! FFN(x) = relu(x W1) W2,                  in T5 1.1 (gelu(x W1) * x V) W2
+//! B_i[s, t] = a learned number of head i for the bucket of the distance t - s, the same in all layers
+//! ```
 
 mod config;
 
@@ -8,47 +23,50 @@ use rachis_loader::Preset;
 
 pub use config::T5Config;
 
-use crate::architectures::seq2seq::Seq2SeqParts;
+use crate::architectures::seq2seq::Seq2SeqNetwork;
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
 use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
-    AttentionConfig, AttentionNames, BlockConfig, BlockNames, Buckets, Embedding, Embeddings,
-    FeedForwardNames, Linear, LogitsHead, Norm, NormKind, Order, Positions, RelativeBias, Stack, UNTIED_HEAD,
-    shared_table,
+    AttentionConfig, AttentionNames, BlockConfig, BlockNames, Buckets, Direction, Embedding, Embeddings,
+    FeedForwardNames, LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, Positions,
+    RelativeBias, Stack, UNTIED_HEAD, shared_table,
 };
-use crate::weights::{Init, Naming, Source};
+use crate::weights::{Init, Naming, WeightSource};
 
 /// The T5 encoder and decoder. `forward` takes [`Seq2SeqInputs`](crate::Seq2SeqInputs) and gives a
 /// [`Seq2SeqOutput`](crate::Seq2SeqOutput).
 pub type T5Backbone = BackboneOf<T5Config>;
 
-/// What an encoder's or a decoder's weights are called.
+/// The names of an encoder's or a decoder's weights.
 struct Names {
     layer: &'static str,
-    /// Within the first layer.
+    /// The table of biases, in the first layer.
     bias: &'static str,
     norm: &'static str,
-    /// Without a gate and with one.
-    block: [BlockNames; 2],
+    block: BlockNames,
+    /// The names of a gated feed-forward block.
+    gated: FeedForwardNames,
 }
 
 const ENCODER: Names = Names {
     layer: "encoder.block",
     bias: "layer.0.SelfAttention.relative_attention_bias",
     norm: "encoder.final_layer_norm",
-    block: [READER, BlockNames { feed_forward: GATED_READER, ..READER }],
+    block: ENCODER_BLOCK,
+    gated: ENCODER_GATED,
 };
 const DECODER: Names = Names {
     layer: "decoder.block",
     norm: "decoder.final_layer_norm",
-    block: [WRITER, BlockNames { feed_forward: GATED_WRITER, ..WRITER }],
+    block: DECODER_BLOCK,
+    gated: DECODER_GATED,
     ..ENCODER
 };
 
-const READER: BlockNames = BlockNames {
-    attention: AttentionNames::Apart([
+const ENCODER_BLOCK: BlockNames = BlockNames {
+    attention: AttentionNames::Separate([
         "layer.0.SelfAttention.q",
         "layer.0.SelfAttention.k",
         "layer.0.SelfAttention.v",
@@ -63,14 +81,14 @@ const READER: BlockNames = BlockNames {
     },
     feed_forward_norm: Some("layer.1.layer_norm"),
 };
-const GATED_READER: FeedForwardNames = FeedForwardNames {
+const ENCODER_GATED: FeedForwardNames = FeedForwardNames {
     input: "layer.1.DenseReluDense.wi_0",
     gate: Some("layer.1.DenseReluDense.wi_1"),
     output: "layer.1.DenseReluDense.wo",
 };
-const WRITER: BlockNames = BlockNames {
+const DECODER_BLOCK: BlockNames = BlockNames {
     cross: Some((
-        AttentionNames::Apart([
+        AttentionNames::Separate([
             "layer.1.EncDecAttention.q",
             "layer.1.EncDecAttention.k",
             "layer.1.EncDecAttention.v",
@@ -84,9 +102,9 @@ const WRITER: BlockNames = BlockNames {
         output: "layer.2.DenseReluDense.wo",
     },
     feed_forward_norm: Some("layer.2.layer_norm"),
-    ..READER
+    ..ENCODER_BLOCK
 };
-const GATED_WRITER: FeedForwardNames = FeedForwardNames {
+const DECODER_GATED: FeedForwardNames = FeedForwardNames {
     input: "layer.2.DenseReluDense.wi_0",
     gate: Some("layer.2.DenseReluDense.wi_1"),
     output: "layer.2.DenseReluDense.wo",
@@ -97,16 +115,13 @@ const KERAS_ENCODER: Names = Names {
     layer: "t5_transformer_layer",
     bias: "self_attention",
     norm: "t5_layer_norm",
-    block: [KERAS, BlockNames { feed_forward: KERAS_GATED, ..KERAS }],
+    block: KERAS,
+    gated: KERAS_GATED,
 };
-const KERAS_DECODER: Names = Names {
-    norm: "t5_layer_norm_1",
-    block: [KERAS_CROSS, BlockNames { feed_forward: KERAS_GATED, ..KERAS_CROSS }],
-    ..KERAS_ENCODER
-};
+const KERAS_DECODER: Names = Names { norm: "t5_layer_norm_1", block: KERAS_CROSS, ..KERAS_ENCODER };
 
 const KERAS: BlockNames = BlockNames {
-    attention: AttentionNames::Apart([
+    attention: AttentionNames::Separate([
         "self_attention/query_projector",
         "self_attention/key_projector",
         "self_attention/value_projector",
@@ -120,7 +135,7 @@ const KERAS: BlockNames = BlockNames {
 const KERAS_GATED: FeedForwardNames = FeedForwardNames { gate: Some("gate_projector"), ..KERAS.feed_forward };
 const KERAS_CROSS: BlockNames = BlockNames {
     cross: Some((
-        AttentionNames::Apart([
+        AttentionNames::Separate([
             "cross_attention/query_projector",
             "cross_attention/key_projector",
             "cross_attention/value_projector",
@@ -132,15 +147,15 @@ const KERAS_CROSS: BlockNames = BlockNames {
 };
 
 impl Architecture for T5Config {
-    type Parts = Seq2SeqParts;
+    type Network = Seq2SeqNetwork;
 
     fn read(preset: &Preset) -> Result<T5Config> {
         T5Config::from_preset(preset)
     }
 
-    /// Newer configurations of untied models call themselves tied.
+    /// Newer configurations of untied Hugging Face models call themselves tied: the presence of a head decides.
     fn adjusted(self, preset: &Preset) -> T5Config {
-        match Source::Preset(preset).naming() {
+        match WeightSource::Preset(preset).naming() {
             Naming::HuggingFace => {
                 T5Config { tie_embedding_weights: preset.tensor(UNTIED_HEAD).is_none(), ..self }
             }
@@ -152,24 +167,23 @@ impl Architecture for T5Config {
         self.to_hugging_face()
     }
 
-    fn build(&self, source: &Source<'_>) -> Result<Seq2SeqParts> {
+    fn build(&self, source: &WeightSource<'_>) -> Result<Seq2SeqNetwork> {
         let config = self;
         config.validate()?;
         let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
-        let norm = (NormKind::Rms, config.layer_norm_epsilon);
+        let norm = NormConfig { kind: NormKind::Rms, epsilon: config.layer_norm_epsilon };
         let root = source.root(&[""], "shared.weight");
         let table = shared_table(&root);
         let tokens = Embedding::load(&table, vocabulary, hidden)?;
         let head = match (config.tie_embedding_weights, root.naming()) {
-            (true, _) => Linear::tied(tokens.weight(), None),
+            (true, _) => Linear::from_output_rows(tokens.weight(), None),
             (false, Naming::HuggingFace) => Linear::load(&root.at("lm_head"), hidden, vocabulary, false)?,
             (false, Naming::Keras) => {
-                Linear::of_inputs(table.named("vars/1", &[hidden, vocabulary], Init::KERNEL)?)
+                Linear::from_input_rows(table.named("vars/1", &[hidden, vocabulary], Init::KERNEL)?)
             }
         };
         let scale = if config.scale_logits { 1.0 / (hidden as f32).sqrt() } else { 1.0 };
-        let gated = usize::from(config.use_gated_activation);
-        let stack = |names: &Names, (first, layers): (usize, usize), causal| -> Result<Stack> {
+        let stack = |names: &Names, first, count, direction| -> Result<Stack> {
             let block = BlockConfig {
                 attention: AttentionConfig {
                     hidden,
@@ -179,30 +193,32 @@ impl Architecture for T5Config {
                     scale: 1.0,
                     bias: false,
                 },
-                inner: config.intermediate_dim,
+                intermediate: config.intermediate_dim,
                 activation: config.activation,
                 norm,
-                order: Order::NormFirst,
-                causal,
+                placement: NormPlacement::Pre,
+                causal: direction == Direction::Before,
             };
-            let buckets = Buckets {
-                count: config.num_buckets,
-                max_distance: config.max_distance,
-                bidirectional: !causal,
+            let buckets = Buckets { count: config.num_buckets, max_distance: config.max_distance, direction };
+            let block_names = match config.use_gated_activation {
+                true => BlockNames { feed_forward: names.gated, ..names.block },
+                false => names.block,
             };
+            let layers = LayerRange { name: names.layer, first, count };
             let bias = root.layer(names.layer, first).at(names.bias);
             Ok(Stack {
                 embeddings: Embeddings::of(tokens.clone()),
                 positions: Positions::Relative(RelativeBias::load(&bias, config.num_heads, buckets)?),
-                blocks: Stack::blocks(&root, (names.layer, first, layers), &names.block[gated], block)?,
+                blocks: Stack::blocks(&root, layers, &block_names, block)?,
                 config: block,
                 norm: Some(Norm::load(&root.at(names.norm), hidden, norm)?),
                 projection: None,
             })
         };
-        let encoder = stack(source.pick(&ENCODER, &KERAS_ENCODER), (0, config.num_layers), false)?;
-        let first = source.pick(0, config.num_layers);
-        let decoder = stack(source.pick(&DECODER, &KERAS_DECODER), (first, config.decoder_num_layers), true)?;
-        Ok(Seq2SeqParts { encoder, decoder, head: LogitsHead::new(head, scale), positions: LARGEST_TABLE })
+        let names = source.pick(&ENCODER, &KERAS_ENCODER);
+        let encoder = stack(names, 0, config.num_layers, Direction::Both)?;
+        let (names, first) = source.pick((&DECODER, 0), (&KERAS_DECODER, config.num_layers));
+        let decoder = stack(names, first, config.decoder_num_layers, Direction::Before)?;
+        Ok(Seq2SeqNetwork { encoder, decoder, head: LogitsHead::new(head, scale), positions: LARGEST_TABLE })
     }
 }

@@ -4,7 +4,7 @@ use rachis_loader::{Config, ConfigSource, Preset};
 
 use super::strategy::{BeamRule, BeamSearch, Choice, EarlyStopping, Sampler, Strategy, positive};
 use crate::config::{LARGEST_TABLE, field, within};
-use crate::error::{Error, Result, request};
+use crate::error::{Error, RequestError, Result};
 
 /// How text is generated. The default is transformers': greedy, 20 new tokens, nothing forbidden or forced.
 ///
@@ -137,10 +137,10 @@ impl GenerationConfig {
             (None, None) => prompt.saturating_add(DEFAULT_NEW_TOKENS).min(positions.unwrap_or(usize::MAX)),
         };
         if limit > most {
-            return Err(request("maximum length", limit, format!("at most {most}")));
+            return Err(RequestError::MaxLength { found: limit, max: most }.into());
         }
         if limit <= prompt {
-            return Err(request("length of the prompt", prompt, format!("less than the maximum of {limit}")));
+            return Err(RequestError::PromptLength { found: prompt, max: limit }.into());
         }
         Ok(limit)
     }

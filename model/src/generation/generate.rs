@@ -12,10 +12,8 @@ use super::config::GenerationConfig;
 use super::processors::Processors;
 use super::strategy::{Contrastive, Strategy};
 use crate::decoder::Decoder;
-use crate::error::{Result, request, try_reserve};
-use crate::session::CacheOptions;
-use crate::session::Session;
-use crate::session::{First, RowLayout, Tokens};
+use crate::error::{RequestError, Result, try_reserve};
+use crate::session::{CacheOptions, First, Limits, RowLayout, Session, Tokens};
 
 /// What generation starts from.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +80,7 @@ pub fn generate(
     config.validate(vocabulary)?;
     let prompts = prompts(model, inputs, config)?;
     if prompts.is_empty() {
-        return Err(request("batch", 0, "at least one sequence"));
+        return Err(RequestError::EmptyBatch.into());
     }
     // The last token needs no decoding, but to be compared with others.
     let (width, undecoded) = match config.strategy {
@@ -96,11 +94,9 @@ pub fn generate(
         .map(|prompt| config.length_limit(prompt.len(), Some(positions)))
         .collect::<Result<_>>()?;
     let capacity = limits.iter().max().map_or(0, |limit| limit - undecoded);
-    let sequences = prompts
-        .len()
-        .checked_mul(width)
-        .ok_or_else(|| request("number of sequences", width, "fewer for each prompt"))?;
-    session.start(model, CacheOptions { sequences, capacity, dtype: None })?;
+    let sequences =
+        prompts.len().checked_mul(width).ok_or(RequestError::SequencesPerPrompt { found: width })?;
+    session.start(model, CacheOptions::new(sequences, capacity))?;
     if model.has_encoder() {
         model.encode(session, inputs.tokens)?;
     }
@@ -132,15 +128,12 @@ fn prompts(
     let mut rows = RowLayout::default();
     if model.has_encoder() {
         // There is a prompt for each source, so that these come first.
-        rows.fill(inputs.tokens, (model.vocabulary_size(), model.max_positions()), First::IfReal)?;
+        let limits = Limits { vocabulary: model.vocabulary_size(), positions: model.max_positions() };
+        rows.fill(inputs.tokens, limits, First::IfReal)?;
         let start = config.decoder_start_token_id.or(config.bos_token_id);
         let prompt = match (inputs.decoder_prompt, start) {
             (Some([]), _) | (None, None) => {
-                return Err(request(
-                    "decoder prompt",
-                    "empty",
-                    "decoder_start_token_id, or at least one token",
-                ));
+                return Err(RequestError::EmptyDecoderPrompt.into());
             }
             (Some(prompt), _) => prompt.to_vec(),
             (None, Some(start)) => vec![start],
@@ -148,9 +141,10 @@ fn prompts(
         return Ok(vec![prompt; rows.spans.len()]);
     }
     if inputs.decoder_prompt.is_some() {
-        return Err(request("decoder prompt", "given", "none: the model has no encoder"));
+        return Err(RequestError::NoEncoder { what: "decoder prompt" }.into());
     }
-    rows.fill(inputs.tokens, (model.vocabulary_size(), usize::MAX), First::IfReal)?;
+    let limits = Limits { vocabulary: model.vocabulary_size(), positions: usize::MAX };
+    rows.fill(inputs.tokens, limits, First::IfReal)?;
     Ok(rows.spans.iter().map(|span| rows.ids[span.queries.clone()].to_vec()).collect())
 }
 

@@ -1,75 +1,79 @@
-//! The sequences that go through a layer together: so many that what one product leaves for the next stays in a core's
-//! own cache. And those that a thread takes through it by itself, where a batch has enough of them for all threads:
-//! then none waits for another before the end of the layer, nor for what lies in another's cache. Which those are does
-//! not change a bit of any result.
+//! Micro-batches, and the division of a batch among threads.
+//!
+//! A batch goes through a layer one micro-batch at a time: as many whole sequences as fit in [`ROWS_PER_THREAD`] rows
+//! for each thread. So what one product writes is still in the core's own cache when the next product reads it.
+//!
+//! Where a batch has enough sequences for all threads, each thread takes its own share of them through a layer by
+//! itself, and meets the others only at the end of the layer. Otherwise the threads share every product. Neither
+//! choice changes a bit of any result.
 
 use core::ops::Range;
 
 use rachis_kernels::{Ctx, Scratch, Span};
 
 use crate::error::{Result, try_reserve};
+use crate::layers::buffers::{LayerBuffers, RowSizes, split_off};
+use crate::session::Extent;
 
-/// Rows of a group for each thread, unless one sequence has more. Measured with layers 384 and 768 wide, from 128 to all
-/// of 2048 rows: fewer read the weights more often than they save, and with more than 512 results leave the cache.
-const ROWS: usize = 384;
+/// Rows of a micro-batch for each thread, unless a single sequence has more. Measured with layers 384 and 768 wide,
+/// from 128 rows to all of 2048: with fewer rows the weights are read more often than that saves, and with more than
+/// 512 the results leave the cache.
+const ROWS_PER_THREAD: usize = 384;
 
-/// Rows of this width that are worth a share of their own: with fewer, reading all weights takes a thread longer than to
-/// wait for another that reads half of them. Measured on two threads of two sequences of 16 to 128 rows: 384 wide it pays
-/// with 32 rows and costs as much with 16, 768 wide it pays from about 48 on in f32 and 64 in bf16.
-fn least(width: usize) -> usize {
+/// The smallest number of rows of this width for which a thread takes a share of its own. With fewer, it takes a thread
+/// longer to read all weights than to wait for another thread that reads half of them. Measured on two threads with two
+/// sequences of 16 to 128 rows: at width 384 a share pays with 32 rows and costs as much with 16; at width 768 it pays
+/// from about 48 rows in f32 and from 64 in bf16.
+fn min_rows(width: usize) -> usize {
     width.div_ceil(12).max(1)
 }
 
-/// Threads beside the calling one that may take shares of their own of so many rows, in sequences of at most `longest`.
-pub(crate) fn others(ctx: &Ctx, [rows, width]: [usize; 2], longest: usize) -> usize {
+/// Number of threads beside the calling one that may take shares of their own, for rows of this width.
+pub(crate) fn worker_count(ctx: &Ctx, extent: Extent, width: usize) -> usize {
+    let Extent { rows, positions: longest } = extent;
     let threads = ctx.threads();
-    if rows > longest && rows / threads >= least(width) { threads - 1 } else { 0 }
+    if rows > longest && rows / threads >= min_rows(width) { threads - 1 } else { 0 }
 }
 
-/// How many times as long as the average the longest share may take: sharing each product loses as much.
-const UNEQUAL: f64 = 1.2;
+/// The longest share may take this many times as long as the average: sharing each product costs as much.
+const MAX_IMBALANCE: f64 = 1.2;
 
-/// What a thread needs of its own within a call.
+/// What a thread needs for itself during a call.
 #[derive(Debug, Default)]
-pub(crate) struct Own {
-    /// That of the calling thread is also for products that all share.
+pub(crate) struct ThreadScratch {
+    /// Scratch of the kernels. The calling thread's is also used by products that all threads share.
     pub(crate) scratch: Scratch,
-    pub(crate) spans: GroupSpans,
-    /// The first row of its share.
+    /// The spans of the thread's micro-batch.
+    pub(crate) spans: MicroBatchSpans,
+    /// The first row of the thread's share.
     start: usize,
 }
 
-/// The threads of a call.
+/// The scratch of all threads of a call.
 #[derive(Debug, Default)]
 pub(crate) struct Threads {
-    pub(crate) caller: Own,
-    pub(crate) others: Vec<Own>,
+    pub(crate) caller: ThreadScratch,
+    pub(crate) workers: Vec<ThreadScratch>,
 }
 
-/// Elements of a row in the activations of all rows, and in what a layer needs for the rows that are in it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RowSizes {
-    pub(crate) x: usize,
-    pub(crate) room: [usize; 3],
-}
-
-/// Sequences behind one another, memory for their rows, and the threads that take them through a layer: in shares of
-/// their own, or else as one.
+/// Consecutive sequences, the memory of their rows, and the threads that take them through a layer.
 pub(crate) struct Share<'w> {
     pub(crate) spans: &'w [Span],
-    /// Rows of the longest, of these or of more.
+    /// Rows of the longest sequence of the batch.
     pub(crate) longest: usize,
-    pub(crate) x: &'w mut [f32],
-    pub(crate) room: [&'w mut [f32]; 3],
-    pub(crate) caller: &'w mut Own,
-    pub(crate) others: &'w mut [Own],
+    /// The states of the share's rows.
+    pub(crate) states: &'w mut [f32],
+    pub(crate) layer: LayerBuffers<'w>,
+    pub(crate) caller: &'w mut ThreadScratch,
+    /// The other threads, each with its own part of the sequences; empty when all threads share every product.
+    pub(crate) workers: &'w mut [ThreadScratch],
 }
 
 impl<'w> Share<'w> {
-    /// The same, to be used and come back.
-    pub(crate) fn again(&mut self) -> Share<'_> {
-        let Share { spans, longest, x, room, caller, others } = self;
-        Share { spans, longest: *longest, x, room: room.each_mut().map(|room| &mut **room), caller, others }
+    /// The same share for a shorter lifetime.
+    pub(crate) fn reborrow(&mut self) -> Share<'_> {
+        let Share { spans, longest, states, layer, caller, workers } = self;
+        Share { spans, longest: *longest, states, layer: layer.reborrow(), caller, workers }
     }
 
     /// The first row.
@@ -77,39 +81,32 @@ impl<'w> Share<'w> {
         self.spans.first().map_or(0, |span| span.queries.start)
     }
 
-    /// The shares of half of the threads each; all in the first if there is one thread.
+    /// Two shares of half of the threads each; the whole share and `None` when there is one thread.
     pub(crate) fn halves(mut self, sizes: RowSizes) -> (Share<'w>, Option<Share<'w>>) {
-        let near = self.others.len().div_ceil(2);
-        let others = std::mem::take(&mut self.others);
-        let Some((own, [first, others @ ..])) = near.checked_sub(1).map(|own| others.split_at_mut(own))
+        let near = self.workers.len().div_ceil(2);
+        let workers = std::mem::take(&mut self.workers);
+        let Some((own, [first, workers @ ..])) = near.checked_sub(1).map(|own| workers.split_at_mut(own))
         else {
             return (self, None);
         };
-        self.others = own;
+        self.workers = own;
         let rows = first.start - self.start();
         let (before, spans) =
             self.spans.split_at(self.spans.partition_point(|span| span.queries.start < first.start));
         self.spans = before;
-        let behind = |memory: &mut &'w mut [f32], at: usize| {
-            let (before, behind) = std::mem::take(memory).split_at_mut(at);
-            *memory = before;
-            behind
-        };
-        let x = behind(&mut self.x, rows * sizes.x);
-        let inside = rows_inside(near, rows, self.longest);
-        let mut sizes = sizes.room.into_iter();
-        let room = self.room.each_mut().map(|room| behind(room, inside * sizes.next().unwrap_or(0)));
-        let far = Share { spans, longest: self.longest, x, room, caller: first, others };
+        let states = split_off(&mut self.states, rows * sizes.states);
+        let layer = self.layer.split_off(rows_in_flight(near, rows, self.longest), sizes);
+        let far = Share { spans, longest: self.longest, states, layer, caller: first, workers };
         (self, Some(far))
     }
 }
 
-/// Cuts sequences into shares that take about as long: one for the calling thread and one for each of the others. False
-/// where sharing each product is better.
-pub(crate) fn cut(spans: &[Span], hidden: usize, others: &mut [Own]) -> bool {
-    // A row meets 12 hidden^2 weights and 2 hidden numbers of each key, which take several times as long.
+/// Divides sequences into shares that take about as long: one for the calling thread and one for each worker. Returns
+/// false where sharing each product is better.
+pub(crate) fn divide(spans: &[Span], hidden: usize, workers: &mut [ThreadScratch]) -> bool {
+    // A row meets 12 hidden^2 weights, and 2 hidden numbers of each key, which take several times as long.
     let cost = |span: &Span| span.queries.len() as f64 * (2 * hidden + span.keys.len()) as f64;
-    let threads = 1 + others.len();
+    let threads = 1 + workers.len();
     let average = spans.iter().map(cost).sum::<f64>() / threads as f64;
     let (mut rest, mut before) = (spans, 0.0);
     for i in 0..threads {
@@ -123,137 +120,72 @@ pub(crate) fn cut(spans: &[Span], hidden: usize, others: &mut [Own]) -> bool {
         let count = rest.iter().take_while(taken).count();
         let (share, behind) = rest.split_at(count);
         let rows = share.iter().map(|span| span.queries.len()).sum::<usize>();
-        if rows < least(hidden) || load > UNEQUAL * average {
+        if rows < min_rows(hidden) || load > MAX_IMBALANCE * average {
             return false;
         }
-        if let (Some(own), Some(first)) = (i.checked_sub(1).and_then(|i| others.get_mut(i)), share.first()) {
-            own.start = first.queries.start;
+        let worker = i.checked_sub(1).and_then(|i| workers.get_mut(i));
+        if let (Some(worker), Some(first)) = (worker, share.first()) {
+            worker.start = first.queries.start;
         }
         (rest, before) = (behind, before + load);
     }
     true
 }
 
-/// The spans of a group, in rows of the group: with their own keys, and with those of the memory that they attend to.
+/// The spans of a micro-batch, whose queries are numbered from its first row.
 #[derive(Debug, Default)]
-pub(crate) struct GroupSpans {
+pub(crate) struct MicroBatchSpans {
+    /// With the keys of self-attention.
     pub(crate) own: Vec<Span>,
-    pub(crate) memory: Vec<Span>,
+    /// With the keys of the sources.
+    pub(crate) cross: Vec<Span>,
 }
 
-impl GroupSpans {
-    /// Makes room for so many sequences.
+impl MicroBatchSpans {
+    /// Allocates for this many sequences.
     pub(crate) fn try_reserve(&mut self, sequences: usize) -> Result<()> {
         try_reserve(&mut self.own, sequences)?;
-        try_reserve(&mut self.memory, sequences)
+        try_reserve(&mut self.cross, sequences)
     }
 }
 
-/// The most rows that are in a layer at once, of `rows` rows in sequences of at most `longest`: those of a group for each
-/// thread.
-pub(crate) fn rows_inside(threads: usize, rows: usize, longest: usize) -> usize {
-    rows.min(longest.max(ROWS).saturating_mul(threads))
+/// The largest number of rows that are in a layer at once, of `rows` rows in sequences of at most `longest`: a
+/// micro-batch for each thread.
+pub(crate) fn rows_in_flight(threads: usize, rows: usize, longest: usize) -> usize {
+    rows.min(longest.max(ROWS_PER_THREAD).saturating_mul(threads))
 }
 
-/// The rows of each group of these sequences, which lie behind one another.
-pub(crate) fn groups<'a>(ctx: &Ctx, spans: &'a [Span]) -> impl Iterator<Item = Range<usize>> + use<'a> {
-    let most = ROWS * ctx.threads();
+/// The rows of each micro-batch of these consecutive sequences.
+pub(crate) fn micro_batches<'a>(
+    ctx: &Ctx,
+    spans: &'a [Span],
+) -> impl Iterator<Item = Range<usize>> + use<'a> {
+    let max_rows = ROWS_PER_THREAD * ctx.threads();
     let mut rest = spans;
     std::iter::from_fn(move || {
         let (first, others) = rest.split_first()?;
         let start = first.queries.start;
-        let joined = others.iter().take_while(|span| span.queries.end - start <= most).count();
+        let joined = others.iter().take_while(|span| span.queries.end - start <= max_rows).count();
         rest = &others[joined..];
         let last = others[..joined].last().unwrap_or(first);
         Some(start..last.queries.end)
     })
 }
 
-/// The parts of `spans` that lie in a group, in rows of the group, and keys in rows from `keys` on.
-pub(crate) fn within(spans: &[Span], group: &Range<usize>, keys: usize, parts: &mut Vec<Span>) {
-    parts.clear();
-    let first = spans.partition_point(|span| span.queries.end <= group.start);
-    let inside = spans[first..].iter().take_while(|span| span.queries.start < group.end);
-    parts.extend(inside.map(|span| {
-        let (start, end) = (span.queries.start.max(group.start), span.queries.end.min(group.end));
+/// Writes to `out` the parts of `spans` inside `rows`: queries numbered from the first of `rows`, keys from
+/// `first_key`.
+pub(crate) fn clip_spans(spans: &[Span], rows: &Range<usize>, first_key: usize, out: &mut Vec<Span>) {
+    out.clear();
+    let first = spans.partition_point(|span| span.queries.end <= rows.start);
+    let inside = spans[first..].iter().take_while(|span| span.queries.start < rows.end);
+    out.extend(inside.map(|span| {
+        let (start, end) = (span.queries.start.max(rows.start), span.queries.end.min(rows.end));
         Span {
-            queries: start - group.start..end - group.start,
-            keys: span.keys.start - keys..span.keys.end - keys,
+            queries: start - rows.start..end - rows.start,
+            keys: span.keys.start - first_key..span.keys.end - first_key,
         }
     }));
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Spans of sequences of these lengths, behind one another.
-    fn spans(lengths: &[usize]) -> Vec<Span> {
-        let mut end = 0;
-        let span = |len: &usize| {
-            let rows = end..end + len;
-            end = rows.end;
-            Span { queries: rows.clone(), keys: rows }
-        };
-        lengths.iter().map(span).collect()
-    }
-
-    /// The rows of each share, and of the memory that it was given; none if there are no good shares.
-    fn shares(lengths: &[usize], width: usize, threads: usize) -> Vec<(Range<usize>, [usize; 4])> {
-        fn each(share: Share<'_>, shares: &mut Vec<(Range<usize>, [usize; 4])>) {
-            let (share, far) = share.halves(RowSizes { x: 3, room: [2, 5, 7] });
-            if let Some(far) = far {
-                each(share, shares);
-                return each(far, shares);
-            }
-            let end = share.spans.last().map_or(0, |span| span.queries.end);
-            let [y, z, wide] = share.room.each_ref().map(|room| room.len());
-            shares.push((share.start()..end, [share.x.len() / 3, y / 2, z / 5, wide / 7]));
-        }
-        let (spans, rows) = (spans(lengths), lengths.iter().sum::<usize>());
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let (mut caller, mut others) = (Own::default(), Vec::new());
-        others.resize_with(threads - 1, Own::default);
-        let mut shares = Vec::new();
-        if cut(&spans, width, &mut others) {
-            let inside = rows_inside(threads, rows, longest);
-            let memory = &mut [3 * rows, 2 * inside, 5 * inside, 7 * inside].map(|len| vec![0.0; len]);
-            let [x, room @ ..] = memory.each_mut().map(|memory| &mut memory[..]);
-            let all = Share { spans: &spans, longest, x, room, caller: &mut caller, others: &mut others };
-            each(all, &mut shares);
-        }
-        shares
-    }
-
-    #[test]
-    fn shares_are_all_sequences_with_memory_for_their_groups() {
-        let many: Vec<usize> = (0..24).map(|i| [80, 7, 61, 33, 1, 80][i % 6]).collect();
-        for threads in 2..6 {
-            for lengths in [&many[..], &[128; 60], &[0, 600, 0, 600, 600, 0, 600, 600, 600, 0]] {
-                let (mut end, found) = (0, shares(lengths, 64, threads));
-                let equal = threads == 2 || lengths.len() == 60;
-                assert!(found.len() == threads || found.is_empty() && !equal, "{threads}: {found:?}");
-                for (rows, [x, room @ ..]) in &found {
-                    assert_eq!((rows.start, rows.len()), (end, *x));
-                    let longest = lengths.iter().max().unwrap();
-                    room.iter().for_each(|room| assert!(*room >= rows.len().min(ROWS.max(*longest))));
-                    end = rows.end;
-                }
-                assert!(found.is_empty() || end == lengths.iter().sum::<usize>(), "{threads}: {found:?}");
-            }
-        }
-        assert_eq!(shares(&[128, 128], 384, 2).len(), 2);
-    }
-
-    #[test]
-    fn small_and_unequal_shares_are_not_worth_it() {
-        assert!(shares(&[], 384, 2).is_empty());
-        assert!(shares(&[512], 384, 2).is_empty(), "one sequence");
-        assert!(shares(&[16, 16], 384, 2).is_empty(), "few rows");
-        assert!(shares(&[300, 100], 384, 2).is_empty(), "unequal");
-        assert!(shares(&[128, 128, 128], 384, 2).is_empty(), "two for one thread");
-        // As many rows, but one of them has more keys to meet.
-        assert_eq!(shares(&[512, 64, 64, 64, 64, 64, 64, 64, 64], 2048, 2).len(), 2);
-        assert!(shares(&[512, 64, 64, 64, 64, 64, 64, 64, 64], 64, 2).is_empty());
-    }
-}
+mod tests;

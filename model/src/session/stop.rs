@@ -1,4 +1,4 @@
-//! When a call gives up.
+//! When a call ends early.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// What ends the calls of a session early. Looked at before every group of rows of every layer.
+/// What ends the calls of a session early. Checked before every micro-batch of every layer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stop {
     pub(crate) deadline: Option<Instant>,
@@ -14,10 +14,15 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// [`Error::Cancelled`] once it is time.
+    /// Whether the call may go on: [`Error::Cancelled`] once the flag is set, which is looked at first, and
+    /// [`Error::DeadlineExceeded`] once the deadline has passed.
     pub(crate) fn check(&self) -> Result<()> {
-        let cancelled = self.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed));
-        let late = || self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if cancelled || late() { Err(Error::Cancelled) } else { Ok(()) }
+        if self.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+            return Err(Error::Cancelled);
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::DeadlineExceeded);
+        }
+        Ok(())
     }
 }

@@ -1,14 +1,16 @@
-//! Batches of token ids: padded with a mask, or ragged with lengths; both become the same ragged [`Rows`].
+//! Batches of token ids as callers give them: padded with a mask, or ragged with lengths.
 
 use core::ops::Range;
 
-use crate::error::{Error, Result, request};
+use crate::error::{Result, check_len};
 
 /// A batch of token sequences, borrowed from the caller.
 ///
-/// Padded: `ids` is `[batch, seq]` and an optional mask of the same shape says which positions are real (1) or
-/// padding (0), on either side or in the middle. Ragged: the sequences lie behind one another and `lengths` says
-/// where each ends. Real positions keep their place in the sequence; padding is not computed.
+/// - Padded: `ids` is `[batch, seq]`. An optional mask of the same shape says which positions are real (1) and which
+///   are padding (0); padding may be on either side or in the middle.
+/// - Ragged: `ids` are the sequences one after another, and `lengths` are their lengths.
+///
+/// Real tokens keep their position in the sequence. Padding is not computed, and its ids are not looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct Tokens<'a> {
     ids: &'a [u32],
@@ -32,7 +34,7 @@ impl<'a> Tokens<'a> {
         Self { ids, shape: Shape::Padded { batch, seq, mask: Some(padding_mask) } }
     }
 
-    /// Sequences behind one another, the i-th of `lengths[i]` tokens.
+    /// Sequences one after another, the `i`-th of `lengths[i]` tokens.
     pub fn ragged(ids: &'a [u32], lengths: &'a [usize]) -> Self {
         Self { ids, shape: Shape::Ragged { lengths } }
     }
@@ -50,7 +52,7 @@ impl<'a> Tokens<'a> {
         self.ids
     }
 
-    /// Calls `visit` with the range of ids of each sequence and its part of the mask.
+    /// Calls `visit` for each sequence, with the range of its ids and its part of the mask.
     pub(crate) fn for_each(
         &self,
         mut visit: impl FnMut(Range<usize>, Option<&'a [u8]>) -> Result<()>,
@@ -58,9 +60,9 @@ impl<'a> Tokens<'a> {
         match self.shape {
             Shape::Padded { batch, seq, mask } => {
                 let expected = batch.saturating_mul(seq);
-                length("token_ids", self.ids.len(), expected)?;
+                check_len("token_ids", self.ids.len(), expected)?;
                 if let Some(mask) = mask {
-                    length("padding_mask", mask.len(), expected)?;
+                    check_len("padding_mask", mask.len(), expected)?;
                 }
                 (0..batch).try_for_each(|i| {
                     let range = i * seq..(i + 1) * seq;
@@ -69,7 +71,7 @@ impl<'a> Tokens<'a> {
             }
             Shape::Ragged { lengths } => {
                 let total = lengths.iter().try_fold(0usize, |sum, len| sum.checked_add(*len));
-                length("token_ids", self.ids.len(), total.unwrap_or(usize::MAX))?;
+                check_len("token_ids", self.ids.len(), total.unwrap_or(usize::MAX))?;
                 let mut start = 0;
                 lengths.iter().try_for_each(|len| {
                     start += len;
@@ -78,8 +80,4 @@ impl<'a> Tokens<'a> {
             }
         }
     }
-}
-
-fn length(what: &str, found: usize, expected: usize) -> Result<(), Error> {
-    if found == expected { Ok(()) } else { Err(request(format!("length of {what}"), found, expected)) }
 }

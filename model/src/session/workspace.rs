@@ -3,77 +3,107 @@
 use rachis_kernels::{Ctx, Scratch, Span};
 
 use super::{RowLayout, SequenceOutput};
-use crate::error::{Result, request};
+use crate::error::{RequestError, Result};
 use crate::layers::{Stack, Threads, matrix, matrix_len};
 
-/// The buffers of a session.
+/// The buffers of a session. Their contents are unspecified between calls.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     /// Activations between kernels.
-    pub(crate) hidden: Scratch,
-    /// What kernels need within a call, and the sequences in a layer now.
+    pub(crate) activations: Scratch,
+    /// The scratch memory of each thread.
     pub(crate) threads: Threads,
+    /// The rows of the sequences that are computed.
     pub(crate) rows: RowLayout,
-    /// Of the sequences that a decoder attends to, with the rows of both.
+    /// The rows of the source sequences that a decoder attends to.
     pub(crate) source: RowLayout,
-    pub(crate) cross: Vec<Span>,
-    /// The rows' segments.
+    /// For each sequence, its rows and the rows of its source.
+    pub(crate) cross_spans: Vec<Span>,
+    /// The segment id of each row.
     pub(crate) segments: Vec<u32>,
 }
 
 impl Workspace {
-    /// What a stack has left at the start of the activations for the rows of the call.
+    /// The output that a stack left at the start of the activations for the rows of the call.
     pub(crate) fn output(&mut self, stack: &Stack) -> Result<SequenceOutput<'_>> {
         let shape = [self.rows.len(), stack.output_dim()];
-        let x = self.hidden.take(matrix_len(shape))?;
-        Ok(SequenceOutput { data: matrix(x, shape)?, rows: &self.rows })
+        let states = self.activations.take(matrix_len(shape))?;
+        Ok(SequenceOutput { data: matrix(states, shape)?, rows: &self.rows })
     }
 }
 
-/// The working memory that a model needs for requests up to some size, in elements of f32.
+/// The rows of a call, and a bound on their positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    /// Activations between kernels.
-    pub(crate) hidden: usize,
-    /// Scratch within kernels.
-    pub(crate) scratch: usize,
-    /// The same for each of so many other threads, where they take sequences through layers by themselves.
-    pub(crate) apart: (usize, usize),
+pub(crate) struct Extent {
+    pub(crate) rows: usize,
+    /// All positions, of queries and of keys, are less than this.
+    pub(crate) positions: usize,
 }
 
-impl Plan {
-    /// For a stack and so many rows, at positions less than `end`.
-    pub(crate) fn of(stack: &Stack, ctx: &Ctx, (rows, end): (usize, usize)) -> Plan {
-        let hidden = stack.sizes(ctx, (rows, end)).iter().sum();
-        Plan { hidden, scratch: stack.scratch_len(ctx, rows), apart: stack.apart(ctx, (rows, end)) }
+impl Extent {
+    /// The extent of `batch` sequences of up to `seq` tokens, for a model of `max_positions` positions.
+    pub(crate) fn of_batch(batch: usize, seq: usize, max_positions: usize) -> Result<Extent> {
+        if seq > max_positions {
+            return Err(RequestError::PlannedLength { found: seq, max: max_positions }.into());
+        }
+        // Empty sequences count as one row each: a span is kept for each of them.
+        let rows = batch.checked_mul(seq.max(1)).filter(|rows| u32::try_from(*rows).is_ok());
+        match rows {
+            Some(_) => Ok(Extent { rows: batch * seq, positions: seq }),
+            None => Err(RequestError::BatchSize { found: batch }.into()),
+        }
+    }
+}
+
+/// The working memory that a model needs for requests up to some size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkspacePlan {
+    /// Elements of f32 for activations between kernels.
+    pub(crate) activations: usize,
+    /// Elements of f32 for scratch within kernels, on the calling thread.
+    pub(crate) scratch: usize,
+    /// Scratch of the other threads.
+    pub(crate) workers: WorkerPlan,
+}
+
+/// The scratch memory of threads that take sequences through layers beside the calling thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WorkerPlan {
+    /// Number of threads.
+    pub(crate) count: usize,
+    /// Elements of f32 of each.
+    pub(crate) scratch: usize,
+}
+
+impl WorkerPlan {
+    /// No threads beside the calling one.
+    pub(crate) const NONE: WorkerPlan = WorkerPlan { count: 0, scratch: 0 };
+}
+
+impl WorkspacePlan {
+    /// The plan of a stack for calls of this extent.
+    pub(crate) fn of(stack: &Stack, ctx: &Ctx, extent: Extent) -> WorkspacePlan {
+        WorkspacePlan {
+            activations: stack.sizes(ctx, extent).total(),
+            scratch: stack.scratch_len(ctx, extent.rows),
+            workers: stack.worker_plan(ctx, extent),
+        }
     }
 
     /// Bytes of activations and kernel scratch.
     pub fn bytes(&self) -> usize {
-        let line = |len: usize| len.div_ceil(16).saturating_mul(64);
-        let (others, apart) = self.apart;
-        let threads = line(self.scratch).saturating_add(line(apart).saturating_mul(others));
-        line(self.hidden).saturating_add(threads)
+        let bytes = |len: usize| len.div_ceil(16).saturating_mul(64);
+        let workers = bytes(self.workers.scratch).saturating_mul(self.workers.count);
+        bytes(self.activations).saturating_add(bytes(self.scratch).saturating_add(workers))
     }
 }
 
-/// The most rows of a request of `batch` sequences of up to `seq` tokens, of which a model takes `most`.
-pub(crate) fn rows(batch: usize, (seq, most): (usize, usize)) -> Result<usize> {
-    if seq > most {
-        return Err(request("sequence length", seq, format!("at most {most}")));
-    }
-    // Empty sequences count, too: there is something to keep for each.
-    let rows = batch.checked_mul(seq.max(1)).filter(|rows| u32::try_from(*rows).is_ok());
-    rows.map(|_| batch * seq).ok_or_else(|| request("batch", batch, "at most 2^32 - 1 tokens in all"))
-}
-
-/// Pieces of the given lengths, behind one another in `memory`, which grows if need be.
-pub(crate) fn carve<const N: usize>(memory: &mut Scratch, lengths: [usize; N]) -> Result<[&mut [f32]; N]> {
-    let all = lengths.iter().fold(0usize, |all, len| all.saturating_add(*len));
-    let mut rest = memory.take(all)?;
-    Ok(lengths.map(|len| {
-        let piece;
-        (piece, rest) = std::mem::take(&mut rest).split_at_mut(len);
-        piece
-    }))
+/// Takes the first `len` elements from the front of `memory`.
+///
+/// # Panics
+/// When `memory` is shorter: callers take it at the sum of all lengths.
+pub(crate) fn take_front<'w>(memory: &mut &'w mut [f32], len: usize) -> &'w mut [f32] {
+    let (front, rest) = std::mem::take(memory).split_at_mut(len);
+    *memory = rest;
+    front
 }

@@ -1,4 +1,4 @@
-//! BART's configuration, by KerasHub's names.
+//! BART's configuration, with KerasHub's names of fields.
 
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
@@ -10,8 +10,9 @@ use crate::config::{
 };
 use crate::error::Result;
 
-/// The arguments of a [`BartBackbone`](super::BartBackbone), and those that Hugging Face has beyond KerasHub.
+/// The arguments of a [`BartBackbone`](super::BartBackbone), and those that Hugging Face has beyond KerasHub's.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct BartConfig {
     /// Rows of the token table.
     pub vocabulary_size: usize,
@@ -25,19 +26,19 @@ pub struct BartConfig {
     pub intermediate_dim: usize,
     /// Dropout rate in training; inference has none.
     pub dropout: f32,
-    /// The most positions of a sequence.
+    /// The largest number of positions of a sequence.
     pub max_sequence_length: usize,
-    /// Number of layers of the decoder; KerasHub has as many as in the encoder.
+    /// Number of layers of the decoder. In KerasHub it equals the number of the encoder.
     pub decoder_num_layers: usize,
     /// Attention heads of a decoder layer; must divide `hidden_dim`.
     pub decoder_num_heads: usize,
     /// Width between the two dense layers of the decoder's feed-forward blocks.
     pub decoder_intermediate_dim: usize,
-    /// Between the dense layers.
+    /// The activation between the dense layers.
     pub activation: Activation,
     /// Whether token vectors are multiplied by the square root of `hidden_dim`.
     pub scale_embedding: bool,
-    /// Whether the logits' weights are the token table.
+    /// Whether the token table is also the weight of the logits.
     pub tie_embedding_weights: bool,
 }
 
@@ -63,10 +64,10 @@ impl Default for BartConfig {
 }
 
 impl BartConfig {
-    /// The configuration of a preset, from Hugging Face's names or KerasHub's.
+    /// The configuration of a preset, with Hugging Face's or KerasHub's names of fields.
     ///
     /// # Errors
-    /// A field that is missing, malformed or absurd; a preset of another architecture.
+    /// When a field is missing, malformed or out of range, or the preset holds another architecture.
     pub fn from_preset(preset: &Preset) -> Result<BartConfig> {
         let config = preset.config();
         let defaults = BartConfig::default();

@@ -1,4 +1,4 @@
-//! BERT's configuration, by KerasHub's names.
+//! BERT's configuration, with KerasHub's names of fields.
 
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
@@ -12,6 +12,7 @@ use crate::error::Result;
 
 /// The arguments of a [`BertBackbone`](super::BertBackbone).
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct BertConfig {
     /// Rows of the token table.
     pub vocabulary_size: usize,
@@ -29,9 +30,9 @@ pub struct BertConfig {
     pub max_sequence_length: usize,
     /// Rows of the segment table.
     pub num_segments: usize,
-    /// Between the dense layers: Hugging Face's `hidden_act`; the tanh form of gelu in KerasHub.
+    /// The activation between the dense layers: Hugging Face's `hidden_act`; always the tanh form of gelu in KerasHub.
     pub activation: Activation,
-    /// Added to the variance in every layer normalisation.
+    /// The constant that every layer norm adds to the variance.
     pub layer_norm_epsilon: f32,
 }
 
@@ -54,10 +55,10 @@ impl Default for BertConfig {
 }
 
 impl BertConfig {
-    /// The configuration of a preset, from Hugging Face's names or KerasHub's.
+    /// The configuration of a preset, with Hugging Face's or KerasHub's names of fields.
     ///
     /// # Errors
-    /// A field that is missing, malformed or absurd; a preset of another architecture.
+    /// When a field is missing, malformed or out of range, or the preset holds another architecture.
     pub fn from_preset(preset: &Preset) -> Result<BertConfig> {
         let config = preset.config();
         let defaults = BertConfig::default();

@@ -1,24 +1,24 @@
 //! BERT's pretraining heads: functions of the backbone's outputs.
 
-use rachis_kernels::{Activation, MatMut, MatRef};
+use rachis_kernels::{Activation, Dtype, MatMut, MatRef};
 use rachis_loader::Preset;
 
 use super::BertBackbone;
-use crate::config::DtypePolicy;
 use crate::error::{Error, Result};
-use crate::layers::{Linear, LogitsHead, Norm, NormKind};
+use crate::layers::{Epilogue, Linear, LogitsHead, Norm, NormConfig, NormKind};
 use crate::session::Session;
-use crate::weights::{Init, Scope, Source};
+use crate::weights::{Init, Scope, WeightSource};
 
-/// The masked-language-model head, tied to the token table, and the next-sentence head: both or one of them.
+/// The masked-language-model head, tied to the token table, and the next-sentence head: both, or one of them.
 #[derive(Debug)]
 pub struct BertPretrainingHeads {
     mlm: Option<MaskedHead>,
     next_sentence: Option<LogitsHead>,
     /// The backbone's.
-    dtype: DtypePolicy,
+    dtype: Dtype,
 }
 
+/// `logits = LayerNorm(activation(x W + b)) E_token^T + bias`
 #[derive(Debug)]
 struct MaskedHead {
     transform: Linear,
@@ -28,7 +28,7 @@ struct MaskedHead {
     hidden_dim: usize,
 }
 
-/// Weights that say that there is a head.
+/// Weights that only presets with the head have.
 const MLM: &str = "cls.predictions.bias";
 const NEXT_SENTENCE: &str = "cls.seq_relationship.weight";
 
@@ -36,9 +36,9 @@ impl BertPretrainingHeads {
     /// The heads of a preset; `None` when its files have none.
     ///
     /// # Errors
-    /// A weight that is missing or misshapen.
+    /// When a weight is missing or has another shape.
     pub fn load(preset: &Preset, backbone: &BertBackbone) -> Result<Option<BertPretrainingHeads>> {
-        let source = Source::Preset(preset);
+        let source = WeightSource::Preset(preset);
         let (root, hidden) = (source.scope("cls."), backbone.config().hidden_dim);
         let next_sentence = || Linear::load(&root.at("seq_relationship"), hidden, 2, true);
         let mlm = source.has(MLM).then(|| MaskedHead::load(&root.at("predictions"), backbone)).transpose()?;
@@ -60,11 +60,11 @@ impl BertPretrainingHeads {
         self.next_sentence.is_some()
     }
 
-    /// Masked-language-model logits `[rows, vocabulary_size]` of rows of the sequence output, copied out of the
-    /// session first.
+    /// Writes the masked-language-model logits `[rows, vocabulary_size]` of rows of the sequence output. Copy the rows
+    /// out of the session first.
     ///
     /// # Errors
-    /// Shapes that disagree; [`Error::MissingWeight`] without the head.
+    /// When the shapes disagree; [`Error::MissingWeight`] without the head.
     pub fn mlm_logits(
         &self,
         session: &mut Session<'_>,
@@ -73,19 +73,22 @@ impl BertPretrainingHeads {
     ) -> Result<()> {
         let head = self.mlm.as_ref().ok_or_else(|| Error::MissingWeight { name: MLM.to_owned() })?;
         let (count, hidden) = (rows.rows(), head.hidden_dim);
-        session.compute_in(self.dtype);
-        let Session { call: ctx, work, .. } = session;
-        let (a, b) = work.hidden.take(2 * count * hidden)?.split_at_mut(count * hidden);
+        let ctx = &session.ctx_for(self.dtype);
+        let work = &mut session.work;
+        let (transformed, normed) = work.activations.take(2 * count * hidden)?.split_at_mut(count * hidden);
         let scratch = &mut work.threads.caller.scratch;
-        head.transform.apply(ctx, scratch, rows, (head.activation, None), MatMut::new(a, count, hidden)?)?;
-        head.norm.apply(ctx, MatRef::new(a, count, hidden)?, MatMut::new(b, count, hidden)?)?;
-        head.decoder.apply(ctx, scratch, MatRef::new(b, count, hidden)?, logits)
+        let activation = Epilogue::activation(head.activation);
+        head.transform.apply(ctx, scratch, rows, activation, MatMut::new(transformed, count, hidden)?)?;
+        let transformed = MatRef::new(transformed, count, hidden)?;
+        head.norm.apply(ctx, transformed, MatMut::new(normed, count, hidden)?)?;
+        head.decoder.apply(ctx, scratch, MatRef::new(normed, count, hidden)?, logits)
     }
 
-    /// Next-sentence logits `[batch, 2]` of the pooled output, copied out of the session first.
+    /// Writes the next-sentence logits `[batch, 2]` of the pooled output. Copy the pooled output out of the session
+    /// first.
     ///
     /// # Errors
-    /// Shapes that disagree; [`Error::MissingWeight`] without the head.
+    /// When the shapes disagree; [`Error::MissingWeight`] without the head.
     pub fn nsp_logits(
         &self,
         session: &mut Session<'_>,
@@ -94,9 +97,8 @@ impl BertPretrainingHeads {
     ) -> Result<()> {
         let missing = || Error::MissingWeight { name: NEXT_SENTENCE.to_owned() };
         let head = self.next_sentence.as_ref().ok_or_else(missing)?;
-        session.compute_in(self.dtype);
-        let Session { call: ctx, work, .. } = session;
-        head.apply(ctx, &mut work.threads.caller.scratch, pooled, logits)
+        let ctx = session.ctx_for(self.dtype);
+        head.apply(&ctx, &mut session.work.threads.caller.scratch, pooled, logits)
     }
 }
 
@@ -105,12 +107,13 @@ impl MaskedHead {
         let config = backbone.config();
         let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
         let transform = scope.at("transform");
-        let norm = (NormKind::Layer, config.layer_norm_epsilon);
+        let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_epsilon };
         let bias = scope.named("bias", &[vocabulary], Init::Zeros)?;
+        let decoder = Linear::from_output_rows(backbone.token_embedding().weight(), Some(bias));
         Ok(MaskedHead {
             transform: Linear::load(&transform.at("dense"), hidden, hidden, true)?,
             norm: Norm::load(&transform.at("LayerNorm"), hidden, norm)?,
-            decoder: LogitsHead::new(Linear::tied(backbone.token_embedding().weight(), Some(bias)), 1.0),
+            decoder: LogitsHead::new(decoder, 1.0),
             activation: config.activation,
             hidden_dim: hidden,
         })

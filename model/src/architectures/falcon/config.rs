@@ -1,4 +1,4 @@
-//! Falcon's configuration, by KerasHub's names.
+//! Falcon's configuration, with KerasHub's names of fields.
 
 use rachis_kernels::Activation;
 use rachis_loader::{Config, ConfigSource, Preset};
@@ -10,8 +10,9 @@ use crate::config::{
 };
 use crate::error::Result;
 
-/// The arguments of a [`FalconBackbone`](super::FalconBackbone), and those that Hugging Face has beyond KerasHub.
+/// The arguments of a [`FalconBackbone`](super::FalconBackbone), and those that Hugging Face has beyond KerasHub's.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct FalconConfig {
     /// Rows of the token table.
     pub vocabulary_size: usize,
@@ -23,7 +24,7 @@ pub struct FalconConfig {
     pub hidden_dim: usize,
     /// Width between the two dense layers of a feed-forward block.
     pub intermediate_dim: usize,
-    /// Added to variances in the last norm, and in Hugging Face's models in all.
+    /// The constant that the last norm adds to the variance. In Hugging Face's models every norm adds it.
     pub layer_norm_epsilon: f32,
     /// Dropout rate of attention in training; inference has none.
     pub attention_dropout_rate: f32,
@@ -31,35 +32,45 @@ pub struct FalconConfig {
     pub feedforward_dropout_rate: f32,
     /// Heads of keys and values, each shared by as many heads of queries; must divide `num_attention_heads`.
     pub num_kv_heads: usize,
-    /// Between the dense layers.
+    /// The activation between the dense layers.
     pub activation: Activation,
     /// Whether dense layers have biases.
     pub use_bias: bool,
-    /// Whether a layer's attention and feed-forward block have the same input, rather than follow one another.
+    /// Whether a layer's attention and feed-forward block have the same input, instead of one following the other.
     pub parallel: bool,
-    /// Whether the two have norms of their own, if they are parallel.
+    /// Whether the two have separate norms. Only with `parallel`.
     pub separate_norms: bool,
     /// What positions do.
     pub positions: FalconPositions,
-    /// Added to variances in the layers' norms; always 1e-5 in KerasHub.
+    /// The constant that the layers' norms add to the variance: always 1e-5 in KerasHub.
     pub block_norm_epsilon: f32,
-    /// Whether the logits' weights are the token table.
+    /// Whether the token table is also the weight of the logits.
     pub tie_embedding_weights: bool,
 }
 
 /// What positions do in a Falcon model.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum FalconPositions {
-    /// A bias on scores, the head's slope times the number of the key.
+    /// ALiBi: the head's slope times the key's position is added to the scores.
     Alibi {
-        /// Whether slopes and biases are rounded to bf16, as in transformers.
-        round: bool,
+        /// How slopes and biases are rounded.
+        rounding: AlibiRounding,
     },
-    /// Queries and keys are turned by angles proportional to their positions.
+    /// RoPE: queries and keys are rotated by angles proportional to their positions.
     Rotary {
-        /// The base of the geometric sequence of angles.
+        /// The base of the geometric sequence of frequencies.
         theta: f64,
     },
+}
+
+/// How the slopes and biases of ALiBi are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AlibiRounding {
+    /// To float32, as in KerasHub.
+    Float32,
+    /// To bfloat16, as in transformers.
+    Bfloat16,
 }
 
 impl Default for FalconConfig {
@@ -79,7 +90,7 @@ impl Default for FalconConfig {
             use_bias: true,
             parallel: false,
             separate_norms: false,
-            positions: FalconPositions::Alibi { round: false },
+            positions: FalconPositions::Alibi { rounding: AlibiRounding::Float32 },
             block_norm_epsilon: 1e-5,
             tie_embedding_weights: true,
         }
@@ -87,10 +98,10 @@ impl Default for FalconConfig {
 }
 
 impl FalconConfig {
-    /// The configuration of a preset, from Hugging Face's names, also those of its first versions, or KerasHub's.
+    /// The configuration of a preset, with Hugging Face's names of fields (of any version) or KerasHub's.
     ///
     /// # Errors
-    /// A field that is missing, malformed or absurd; a preset of another architecture.
+    /// When a field is missing, malformed or out of range, or the preset holds another architecture.
     pub fn from_preset(preset: &Preset) -> Result<FalconConfig> {
         let config = preset.config();
         let defaults = FalconConfig::default();
@@ -160,7 +171,12 @@ impl FalconConfig {
             parallel: parallel || new_architecture,
             separate_norms: new_architecture && norms == 2,
             positions: if flag("alibi", false)? {
-                FalconPositions::Alibi { round: flag("round_alibi", true)? }
+                FalconPositions::Alibi {
+                    rounding: match flag("round_alibi", true)? {
+                        true => AlibiRounding::Bfloat16,
+                        false => AlibiRounding::Float32,
+                    },
+                }
             } else {
                 FalconPositions::Rotary { theta: rotary_theta(config)? }
             },
@@ -169,7 +185,8 @@ impl FalconConfig {
         })
     }
 
-    /// The fields of a Hugging Face configuration, and `round_alibi` and `block_norm_epsilon`, which transformers does not know.
+    /// The fields of a Hugging Face configuration, and `round_alibi` and `block_norm_epsilon`, which transformers
+    /// ignores.
     pub(crate) fn to_hugging_face(&self) -> Result<Fields> {
         let all = self.num_kv_heads == self.num_attention_heads;
         let new = self.parallel && (self.separate_norms || !all && self.num_kv_heads > 1);
@@ -201,7 +218,7 @@ impl FalconConfig {
             "parallel_attn": self.parallel,
             "multi_query": !all,
             "alibi": matches!(self.positions, FalconPositions::Alibi { .. }),
-            "round_alibi": self.positions != FalconPositions::Alibi { round: false },
+            "round_alibi": self.positions != FalconPositions::Alibi { rounding: AlibiRounding::Float32 },
             "rope_theta": theta,
             "tie_word_embeddings": self.tie_embedding_weights,
         })))
@@ -224,9 +241,9 @@ impl FalconConfig {
         if let FalconPositions::Rotary { theta } = self.positions {
             let head_dim = self.hidden_dim / self.num_attention_heads;
             if !head_dim.is_multiple_of(2) {
-                return Err(field("num_attention_heads", head_dim, "heads of even width, to be turned"));
+                return Err(field("num_attention_heads", head_dim, "heads of even width, to be rotated"));
             }
-            // Angles are the position over powers of it.
+            // Angles are the position divided by powers of theta.
             if !(theta.is_finite() && theta >= 1.0) {
                 return Err(field("rope_theta", theta, "a finite number, at least 1"));
             }
@@ -238,7 +255,7 @@ impl FalconConfig {
     }
 }
 
-/// The base of the angles, by its new name or its old one. No Falcon model stretches its positions.
+/// RoPE's theta, by its new name or its old one. Scaled positions are refused: no Falcon model has them.
 fn rotary_theta(config: &Config) -> Result<f64> {
     if let Some(scaling) = config.value("rope_scaling").filter(|scaling| !scaling.is_null()) {
         return Err(field("rope_scaling", scaling, "null"));

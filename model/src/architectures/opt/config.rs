@@ -1,4 +1,4 @@
-//! OPT's configuration, by KerasHub's names.
+//! OPT's configuration, with KerasHub's names of fields.
 
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
@@ -10,8 +10,9 @@ use crate::config::{
 };
 use crate::error::Result;
 
-/// The arguments of an [`OptBackbone`](super::OptBackbone), and those that Hugging Face has beyond KerasHub.
+/// The arguments of an [`OptBackbone`](super::OptBackbone), and those that Hugging Face has beyond KerasHub's.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct OptConfig {
     /// Rows of the token table.
     pub vocabulary_size: usize,
@@ -25,34 +26,35 @@ pub struct OptConfig {
     pub intermediate_dim: usize,
     /// Dropout rate in training; inference has none.
     pub dropout: f32,
-    /// The most positions of a sequence.
+    /// The largest number of positions of a sequence.
     pub max_sequence_length: usize,
-    /// Width of the token table and of the output; projections lead to and from `hidden_dim` where it differs.
+    /// Width of the token table and of the output. Where it differs from `hidden_dim`, projections convert between the
+    /// two.
     pub embedding_dim: usize,
-    /// Between the dense layers.
+    /// The activation between the dense layers.
     pub activation: Activation,
-    /// Whether blocks normalise what goes in, and a last norm what comes out; the 350M model normalises each sum
+    /// Whether norms are before the sub-layers, with one more at the end. The 350M model has them behind the sub-layers
     /// instead.
     pub norm_first: bool,
-    /// Whether there is that last norm; no matter where each sum is normalised.
+    /// Whether there is the norm at the end. Only with `norm_first`.
     pub final_norm: bool,
     /// Whether dense layers have biases.
     pub use_bias: bool,
     /// Whether norms have a scale and a shift.
     pub norm_affine: bool,
-    /// What a token's position is.
+    /// How positions are counted.
     pub positions: OptPositions,
-    /// Whether the logits' weights are the token table.
+    /// Whether the token table is also the weight of the logits.
     pub tie_embedding_weights: bool,
 }
 
-/// What a token's position is.
+/// How the positions of tokens are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OptPositions {
-    /// Its place in the sequence, padding included, as in KerasHub.
+    /// From the start of the sequence, padding included, as in KerasHub.
     Absolute,
-    /// The number of real tokens before it, as in transformers.
-    Counted,
+    /// The number of real tokens before the token, as in transformers.
+    RealTokens,
 }
 
 impl Default for OptConfig {
@@ -79,10 +81,10 @@ impl Default for OptConfig {
 }
 
 impl OptConfig {
-    /// The configuration of a preset, from Hugging Face's names or KerasHub's.
+    /// The configuration of a preset, with Hugging Face's or KerasHub's names of fields.
     ///
     /// # Errors
-    /// A field that is missing, malformed or absurd; a preset of another architecture.
+    /// When a field is missing, malformed or out of range, or the preset holds another architecture.
     pub fn from_preset(preset: &Preset) -> Result<OptConfig> {
         let config = preset.config();
         let defaults = OptConfig::default();
@@ -105,7 +107,7 @@ impl OptConfig {
                     norm_affine: config.opt_bool("layer_norm_elementwise_affine")?.unwrap_or(true),
                     positions: match config.opt_bool("absolute_positions")? {
                         Some(true) => OptPositions::Absolute,
-                        Some(false) | None => OptPositions::Counted,
+                        Some(false) | None => OptPositions::RealTokens,
                     },
                     tie_embedding_weights: config.opt_bool("tie_word_embeddings")?.unwrap_or(true),
                 }
@@ -132,7 +134,7 @@ impl OptConfig {
         Ok(parsed)
     }
 
-    /// The fields of a Hugging Face configuration, and `absolute_positions`, which transformers does not know.
+    /// The fields of a Hugging Face configuration, and `absolute_positions`, which transformers ignores.
     pub(crate) fn to_hugging_face(&self) -> Result<Fields> {
         Ok(fields(json!({
             "architectures": ["OPTForCausalLM"],

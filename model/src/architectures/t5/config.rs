@@ -1,4 +1,4 @@
-//! T5's configuration, by KerasHub's names.
+//! T5's configuration, with KerasHub's names of fields.
 
 use rachis_kernels::Activation;
 use rachis_loader::{ConfigSource, Preset};
@@ -10,8 +10,9 @@ use crate::config::{
 };
 use crate::error::Result;
 
-/// The arguments of a [`T5Backbone`](super::T5Backbone), and those that Hugging Face has beyond KerasHub.
+/// The arguments of a [`T5Backbone`](super::T5Backbone), and those that Hugging Face has beyond KerasHub's.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct T5Config {
     /// Rows of the token table.
     pub vocabulary_size: usize,
@@ -23,30 +24,30 @@ pub struct T5Config {
     pub hidden_dim: usize,
     /// Width between the dense layers of a feed-forward block.
     pub intermediate_dim: usize,
-    /// Width of a head; all together need not be as wide as `hidden_dim`.
+    /// Width of a head. All heads together may be wider or narrower than `hidden_dim`.
     pub key_value_dim: usize,
     /// Dropout rate in training; inference has none.
     pub dropout: f32,
-    /// Between the dense layers.
+    /// The activation between the dense layers.
     pub activation: Activation,
     /// Whether a third dense layer gates the activation, as in T5 1.1 and Flan-T5.
     pub use_gated_activation: bool,
-    /// Added to mean squares in all norms.
+    /// The constant that every norm adds to the mean square.
     pub layer_norm_epsilon: f32,
-    /// Whether the logits' weights are the token table.
+    /// Whether the token table is also the weight of the logits.
     pub tie_embedding_weights: bool,
-    /// Number of layers of the decoder; KerasHub has as many as in the encoder.
+    /// Number of layers of the decoder. In KerasHub it equals the number of the encoder.
     pub decoder_num_layers: usize,
-    /// Ranges of distances that have a bias each: a multiple of 4.
+    /// Number of buckets of distances, each with its own bias: a multiple of 4.
     pub num_buckets: usize,
-    /// Distances from here on share a bucket.
+    /// Distances from here on share the last bucket.
     pub max_distance: usize,
-    /// Whether logits are divided by the square root of `hidden_dim`; in KerasHub, if they are tied.
+    /// Whether logits are divided by the square root of `hidden_dim`. In KerasHub they are when they are tied.
     pub scale_logits: bool,
 }
 
 impl Default for T5Config {
-    /// The sizes of T5 base, with KerasHub's defaults: a gate, which T5 1.1 has and T5 has not.
+    /// The sizes of T5 base with KerasHub's defaults. These include the gate of T5 1.1, which the first T5 lacks.
     fn default() -> Self {
         T5Config {
             vocabulary_size: 32_128,
@@ -69,10 +70,10 @@ impl Default for T5Config {
 }
 
 impl T5Config {
-    /// The configuration of a preset, from Hugging Face's names or KerasHub's.
+    /// The configuration of a preset, with Hugging Face's or KerasHub's names of fields.
     ///
     /// # Errors
-    /// A field that is missing, malformed or absurd; a preset of another architecture.
+    /// When a field is missing, malformed or out of range, or the preset holds another architecture.
     pub fn from_preset(preset: &Preset) -> Result<T5Config> {
         let config = preset.config();
         let defaults = T5Config::default();
@@ -142,7 +143,7 @@ impl T5Config {
     pub(crate) fn to_hugging_face(&self) -> Result<Fields> {
         let name = match (self.use_gated_activation, self.activation) {
             (false, activation) => activation_name(activation)?.to_owned(),
-            // By the short name transformers means the approximation.
+            // transformers means the tanh form by the short name.
             (true, Activation::GeluTanh) => "gated-gelu".to_owned(),
             (true, Activation::GeluErf) => "gated-gelu_python".to_owned(),
             (true, activation) => format!("gated-{}", activation_name(activation)?),
@@ -194,10 +195,10 @@ impl T5Config {
     }
 }
 
-/// What Hugging Face's `feed_forward_proj` says: whether it is gated, and the activation.
+/// Hugging Face's `feed_forward_proj`: whether the block is gated, and the activation.
 fn feed_forward(name: &str) -> Result<(bool, Activation)> {
     match name.strip_prefix("gated-") {
-        // By this name the models mean the approximation.
+        // The models mean the tanh form by this name.
         Some("gelu") => Ok((true, Activation::GeluTanh)),
         Some(gated) => Ok((true, activation(gated)?)),
         None => Ok((false, activation(name)?)),

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rachis::generation::EarlyStopping;
 use rachis::kernels::{Ctx, Level, Precision};
 use rachis::loader::Preset;
-use rachis::{Backbone, DtypePolicy, PresetOptions};
+use rachis::{Backbone, PresetOptions};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Result;
@@ -261,11 +261,12 @@ impl Common {
     /// The preset of this name, and the model in it under the policy asked for.
     pub fn open(&self, model: &OsStr) -> Result<(Preset, Backbone)> {
         let dtype = self.dtype.map(|dtype| match dtype {
-            Dtype::Float32 => DtypePolicy::Float32,
-            Dtype::Bfloat16 => DtypePolicy::Bfloat16,
-            Dtype::Float16 => DtypePolicy::Float16,
+            Dtype::Float32 => rachis::Dtype::Float32,
+            Dtype::Bfloat16 => rachis::Dtype::Bfloat16,
+            Dtype::Float16 => rachis::Dtype::Float16,
         });
-        let options = PresetOptions { dtype, ..PresetOptions::default() };
+        let mut options = PresetOptions::new();
+        options.dtype = dtype;
         let preset = options.open(model)?;
         let model = Backbone::load_with(&preset, options)?;
         Ok((preset, model))
