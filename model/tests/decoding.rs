@@ -6,8 +6,8 @@ use common::models::Sizes;
 use rachis::falcon::{AlibiRounding, FalconPositions};
 use rachis::kernels::{Ctx, Level, MatRef, Precision};
 use rachis::{
-    BartBackbone, BartConfig, CacheOptions, Decoder, Dtype, FalconBackbone, FalconConfig, OptBackbone,
-    Seq2SeqInputs, Session, T5Backbone, T5Config, Tokens,
+    BartBackbone, CacheOptions, Decoder, Dtype, FalconBackbone, OptBackbone, Seq2SeqInputs, Session,
+    T5Backbone, Tokens,
 };
 use rachis_testkit::{CountingAllocator, for_each_level};
 

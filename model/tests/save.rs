@@ -10,9 +10,8 @@ use rachis::falcon::{AlibiRounding, FalconPositions};
 use rachis::kernels::{Activation, Ctx, Level, MatRef, Precision};
 use rachis::loader::{Access, Dtype as TensorDtype, Preset};
 use rachis::{
-    Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, CacheOptions, Decoder, Dtype, Error,
-    FalconBackbone, FalconConfig, OptBackbone, OptConfig, PresetOptions, PresetWeights, Session, T5Backbone,
-    T5Config, Tokens,
+    Backbone, BartBackbone, BertBackbone, CacheOptions, Decoder, Dtype, Error, FalconBackbone, OptBackbone,
+    PresetOptions, PresetWeights, Session, T5Backbone, Tokens,
 };
 use rachis_testkit::goldens::{Goldens, fixture};
 use tempfile::TempDir;

@@ -7,8 +7,8 @@ use common::Batch;
 use common::models::Sizes;
 use rachis::kernels::{Activation, Ctx, Level, Precision};
 use rachis::{
-    Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, BertInputs, FalconBackbone, Model,
-    OptBackbone, OptConfig, Seq2SeqInputs, SequenceOutput, Session, T5Backbone, T5Config, Tokens,
+    Backbone, BartBackbone, BertBackbone, BertConfig, BertInputs, FalconBackbone, Model, OptBackbone,
+    Seq2SeqInputs, SequenceOutput, Session, T5Backbone, Tokens,
 };
 use rachis_testkit::{CountingAllocator, for_each_level};
 
