@@ -13,7 +13,7 @@ use rachis_benches::arena::values;
 use rachis_benches::peers::{Product, gemm_f16, gemm_f32, matrixmultiply_f32};
 use rachis_benches::{SHAPES, Shape};
 use rachis_kernels::{
-    AnyMatRef, Ctx, Gemm, Layout, MatMut, MatRef, Plan, Precision, Scratch, Weights, bf16, f16, gemm,
+    AnyMatRef, Ctx, Gemm, GemmPlan, Layout, MatMut, MatRef, Precision, Scratch, Weights, bf16, f16, gemm,
 };
 
 fn main() {
@@ -50,7 +50,7 @@ fn products(criterion: &mut Criterion) {
 fn ours(group: &mut BenchmarkGroup<'_, WallTime>, ctx: &Ctx, shape: Shape, dtype: &str, w: AnyMatRef<'_>) {
     let Shape { m, n, k } = shape;
     let precision = format!("{:?}", ctx.precision()).to_lowercase();
-    let name = format!("rachis {dtype} {precision} {}", Plan::pick(ctx, Layout::Nk, m).name);
+    let name = format!("rachis {dtype} {precision} {}", GemmPlan::pick(ctx, Layout::Nk, m).name);
     let (a, mut out, mut scratch) = (values(m * k), vec![0.0f32; m * n], Scratch::new());
     let weights = Weights { matrix: w, layout: Layout::Nk };
     group.bench_function(name, |bencher| {

@@ -69,7 +69,6 @@ fn operations<T: Elem>(
             bencher.iter(|| {
                 let op = NormRows {
                     x: MatRef::new(black_box(&data), rows, cols).expect("rows * cols"),
-                    residual: None,
                     gamma: Some(AnySlice::F32(&gamma)),
                     beta,
                     epsilon: 1e-12,

@@ -8,10 +8,11 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use rachis_kernels::gemm::Order;
+use rachis_kernels::gemm::SummationOrder;
 use rachis_kernels::probe::{bf16_gflops, fma_gflops, read_gbps};
 use rachis_kernels::{
-    AnySlice, Ctx, Elem, Gemm, Layout, MatMut, MatRef, PLANS, Plan, Scratch, Weights, bf16, gemm_with, reuse,
+    AnySlice, Ctx, Elem, Gemm, GemmPlan, Layout, MatMut, MatRef, PLANS, Scratch, Weights, bf16, gemm_with,
+    reuse,
 };
 
 use crate::arena::{Arena, Dtype, values};
@@ -23,7 +24,7 @@ use crate::shape::Shape;
 #[derive(Clone, Copy)]
 pub enum Method<'a> {
     /// One of ours.
-    Plan(&'static Plan),
+    GemmPlan(&'static GemmPlan),
     /// A library's, for the weights as they are stored.
     Cblas(&'a Cblas),
 }
@@ -32,15 +33,15 @@ impl Method<'_> {
     /// What reports call it.
     pub fn name(&self) -> &'static str {
         match self {
-            Method::Plan(plan) => plan.name,
+            Method::GemmPlan(plan) => plan.name,
             Method::Cblas(_) => "cblas",
         }
     }
 
     /// In which order it sums; a library does not say.
-    pub fn order(&self) -> Option<Order> {
+    pub fn order(&self) -> Option<SummationOrder> {
         match self {
-            Method::Plan(plan) => Some(plan.order),
+            Method::GemmPlan(plan) => Some(plan.order),
             Method::Cblas(_) => None,
         }
     }
@@ -49,7 +50,7 @@ impl Method<'_> {
     /// library's bfloat16 product where there are any.
     fn peak(&self, ctx: &Ctx, dtype: Dtype) -> f64 {
         let bf16 = match self {
-            Method::Plan(plan) => plan.order != Order::Ascending,
+            Method::GemmPlan(plan) => plan.order != SummationOrder::Ascending,
             Method::Cblas(_) => dtype == Dtype::Bf16,
         };
         let bf16 = if bf16 { bf16_gflops(ctx, 2) } else { None };
@@ -117,7 +118,8 @@ impl<'a> Case<'a> {
 
     /// Everything that can compute it: the plans that fit, and the library if it takes such weights.
     pub fn candidates<'b>(&self, ctx: &Ctx, cblas: Option<&'b Cblas>) -> Vec<Method<'b>> {
-        let plans = PLANS.iter().filter(|plan| plan.fits(ctx, self.layout, self.shape.m)).map(Method::Plan);
+        let plans =
+            PLANS.iter().filter(|plan| plan.fits(ctx, self.layout, self.shape.m)).map(Method::GemmPlan);
         let cblas = cblas.filter(|cblas| cblas.takes(self.arena.dtype())).map(Method::Cblas);
         plans.chain(cblas).collect()
     }
@@ -188,7 +190,7 @@ impl<'a> Case<'a> {
         let (a, out) = (&*self.a.take(m * k)?, self.out.take(m * n)?);
         let a_bf16 = &reuse::<bf16>(self.a_bf16.take((m * k).div_ceil(2))?)[..m * k];
         match (method, weights) {
-            (Method::Plan(plan), weights) => {
+            (Method::GemmPlan(plan), weights) => {
                 let (rows, cols) = if layout == Layout::Nk { (n, k) } else { (k, n) };
                 let matrix = match weights {
                     AnySlice::F32(data) => MatRef::new(data, rows, cols)?.into(),
@@ -219,7 +221,7 @@ impl<'a> Case<'a> {
 /// Computes a product with one of our plans, its activations and results of one type.
 fn run_plan<T: Elem>(
     ctx: &Ctx,
-    plan: &Plan,
+    plan: &GemmPlan,
     scratch: &mut Scratch,
     (a, weights, out): (&[T], Weights<'_>, &mut [T]),
     Shape { m, n, k }: Shape,
@@ -295,7 +297,7 @@ mod tests {
                 let ctx = Ctx::new(level).expect("supported").with_precision(precision);
                 for m in [1, 8, 128] {
                     let case = Case::new(Shape { m, n: 1, k: 1 }, Layout::Nk, &arena, false);
-                    let pick = Plan::pick(&ctx, Layout::Nk, m).name;
+                    let pick = GemmPlan::pick(&ctx, Layout::Nk, m).name;
                     let named = case.candidates(&ctx, None).iter().filter(|c| c.name() == pick).count();
                     assert_eq!(named, 1, "{level} {precision:?} {m}");
                 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use rachis_kernels::gemm::Order;
-use rachis_kernels::{Ctx, Layout, Plan, Precision};
+use rachis_kernels::gemm::SummationOrder;
+use rachis_kernels::{Ctx, GemmPlan, Layout, Precision};
 use serde_json::{Value, json};
 
 use crate::arena::Dtype;
@@ -40,7 +40,7 @@ pub struct Row {
     /// Whether it is what [`gemm`](fn@rachis_kernels::gemm) would run.
     pub picked: bool,
     /// In which order it sums.
-    pub order: Option<Order>,
+    pub order: Option<SummationOrder>,
     /// GFLOP/s of all cores that bound it, the best of the turns.
     pub peak: f64,
     /// Weights just used.
@@ -91,8 +91,8 @@ impl Row {
             }
         };
         let (picked, threads, tile) = match method {
-            Method::Plan(plan) => {
-                let picked = *plan == Plan::pick(ctx, layout, shape.m);
+            Method::GemmPlan(plan) => {
+                let picked = *plan == GemmPlan::pick(ctx, layout, shape.m);
                 (picked, Some(ctx.threads()), Some(plan.tile(ctx)))
             }
             Method::Cblas(_) => (false, None, None),
@@ -164,7 +164,7 @@ pub fn complaints(rows: &[Row]) -> Vec<String> {
                 complaints.push(format!("{name}: {reached:.2} of the limit, and {fraction:.2} by {plan}"));
             }
         }
-        let has_floor = row.order == Some(Order::Ascending)
+        let has_floor = row.order == Some(SummationOrder::Ascending)
             && row.precision == Precision::Strict
             && row.shape.m >= FLOOR_ROWS;
         if has_floor && reached < FLOOR {

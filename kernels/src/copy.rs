@@ -5,7 +5,7 @@
 
 use crate::ctx::Ctx;
 use crate::elem::Elem;
-use crate::elem::private::Storage;
+use crate::elem::private::Stored;
 use crate::error::{Result, check};
 use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
@@ -33,7 +33,7 @@ impl Kernel for Copy<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        any!(AnyMatMut, &mut self.to, to => match Storage::typed(self.from) {
+        any!(AnyMatMut, &mut self.to, to => match Stored::typed(self.from) {
             Some(from) => copy(from, to),
             None => any!(AnyMatRef, self.from, from => convert(s, from, to)),
         });

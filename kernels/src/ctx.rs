@@ -1,78 +1,138 @@
-//! The execution context: which instructions, which threads, which precision. A value, never global state.
+//! The execution context: instructions, threads and precision. A value, never global state.
 
+use core::fmt;
 use core::ops::Range;
+use core::str::FromStr;
 
 use rayon::ThreadPool;
 
-use crate::awake::{Offers, for_each_piece, join, while_awake};
-use crate::error::Result;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel};
 use crate::level::Level;
+use crate::spin_join::{PendingJoins, for_each_piece, join, with_spinning_helpers};
 
-/// Elements of rows below which another thread costs more than it brings. A norm of so many takes less than to wake one,
-/// but rows that a thread has not normed itself it has to fetch from the other's cache: MiniLM 1 x 128 in bf16 on two
-/// threads takes 3.8 ms with shares of 2^16, 2.7 with these.
+/// Elements of rows below which another thread costs more than it saves. The norm of 2^11 elements takes less time than
+/// waking a thread, but a thread must fetch rows that another thread has normalised from the other core's cache: on two
+/// threads MiniLM 1 x 128 in bf16 takes 3.8 ms with 2^16 here, and 2.7 ms with 2^11.
 const ELEMENTS_PER_THREAD: usize = 1 << 11;
 
-/// How matrix products treat their operands.
+/// The arithmetic of matrix products.
+///
+/// It is apart from [`Dtype`], the type of stored elements: products of float32 operands may run in any precision, and
+/// operands stored in 16 bits in `Strict`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// Operands are widened to f32 exactly; nothing is rounded before the product.
     #[default]
     Strict,
-    /// Both operands of a matrix product are rounded once to bfloat16 (nearest, ties to even); products are
-    /// accumulated in f32. Everything outside the products stays as in [`Precision::Strict`]. At
-    /// [`Level::Avx512Bf16`] and [`Level::Amx`] they are summed in the orders of these levels' instructions for bfloat16,
-    /// with subnormal numbers as zero.
+    /// Both operands of a matrix product are rounded once to bfloat16 (to nearest, ties to even); products are accumulated
+    /// in f32. Everything outside the products stays as in [`Precision::Strict`]. At [`Level::Avx512Bf16`] and
+    /// [`Level::Amx`] they are summed in the orders of those levels' instructions for bfloat16, with subnormal numbers as
+    /// zero.
     Bf16,
-    /// About the accuracy of f32 at a multiple of its speed where there is a tile unit ([`Level::Amx`]): each f32 is
-    /// taken as a sum of three bfloat16 numbers, and of the nine products of two such sums the six largest are added, in
-    /// f32 (Henry et al., arXiv:1904.06376). What is left out is at most `2^-23` of a product. Numbers that bfloat16
-    /// cannot hold (infinity, and from about 3.39e38 on) give NaN, and subnormal numbers are zero. At other levels it is
-    /// [`Precision::Strict`], as is everything outside the products of weights.
+    /// About the accuracy of f32 at a multiple of its speed on [`Level::Amx`]: each f32 is split into three bfloat16 terms,
+    /// and of the nine products of two such sums the six largest are added, in f32 (Henry et al., arXiv:1904.06376). The
+    /// products left out are at most `2^-23` of the whole. Numbers that bfloat16 cannot hold (infinity, and from about
+    /// 3.39e38 on) give NaN, and subnormal numbers count as zero. At other levels, and outside the products of weights, it
+    /// is [`Precision::Strict`].
     Bf16x6,
 }
 
 impl Precision {
-    /// All of them.
+    /// Every precision.
     pub const ALL: [Precision; 3] = [Precision::Strict, Precision::Bf16, Precision::Bf16x6];
+
+    /// Its name: `strict`, `bf16` or `bf16x6`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Strict => "strict",
+            Precision::Bf16 => "bf16",
+            Precision::Bf16x6 => "bf16x6",
+        }
+    }
+
+    /// The type in which operands that only products use may be stored without changing any result.
+    pub fn operand_dtype(self) -> Dtype {
+        match self {
+            Precision::Strict | Precision::Bf16x6 => Dtype::Float32,
+            Precision::Bf16 => Dtype::Bfloat16,
+        }
+    }
 }
 
-/// What every kernel call is given: the level, the caller's threads (if any) and the precision.
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Precision> {
+        let named = Precision::ALL.into_iter().find(|precision| precision.name() == name);
+        named.ok_or_else(|| Error::UnknownName {
+            what: "precision",
+            name: name.to_owned(),
+            expected: "strict, bf16, bf16x6",
+        })
+    }
+}
+
+/// The precision of a model that computes in a float type: products in bfloat16 round their operands; in float16 weights
+/// are widened exactly, and activations stay in float32.
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Precision {
+        match dtype {
+            Dtype::Bfloat16 => Precision::Bf16,
+            Dtype::Float32 | Dtype::Float16 => Precision::Strict,
+        }
+    }
+}
+
+/// The argument of every kernel call: the level, the caller's threads (if any) and the precision.
 #[derive(Debug, Clone, Copy)]
 pub struct Ctx<'p> {
     isa: Isa,
     pool: Option<&'p ThreadPool>,
-    /// Of the forward pass, where this is in one.
-    offers: Option<&'p Offers>,
+    /// The forks of the forward pass that this context is in, if any.
+    pending: Option<&'p PendingJoins>,
     precision: Option<Precision>,
 }
 
 impl Ctx<'static> {
-    /// A context on the calling thread alone, in [`Precision::Strict`].
-    ///
-    /// # Errors
-    /// [`crate::Error::UnsupportedLevel`] when this processor cannot run `level`.
-    pub fn new(level: Level) -> Result<Ctx<'static>> {
-        let level = level.require()?;
-        // `require` has just answered that the level can be constructed.
-        let isa = Isa::new(level).unwrap_or(Isa::SCALAR);
-        Ok(Ctx { isa, pool: None, offers: None, precision: None })
+    /// A context at the best level of this processor, on the calling thread alone, in [`Precision::Strict`].
+    pub fn detect() -> Ctx<'static> {
+        Ctx::of(Isa::detect())
     }
 
-    /// The context of [`Level::from_env`].
+    /// A context at a chosen level, on the calling thread alone, in [`Precision::Strict`].
     ///
     /// # Errors
-    /// As [`Level::from_env`].
+    /// [`Error::UnsupportedLevel`] when this processor cannot run `level`.
+    pub fn new(level: Level) -> Result<Ctx<'static>> {
+        Ok(Ctx::of(level.tokens()?))
+    }
+
+    /// A context at the level of [`Level::from_env`].
+    ///
+    /// # Errors
+    /// [`Error::UnknownLevel`] or [`Error::UnsupportedLevel`] when the variable names a level that does not exist or cannot
+    /// run here.
     pub fn from_env() -> Result<Ctx<'static>> {
         Ctx::new(Level::from_env()?)
+    }
+
+    fn of(isa: Isa) -> Ctx<'static> {
+        Ctx { isa, pool: None, pending: None, precision: None }
     }
 }
 
 impl<'p> Ctx<'p> {
     /// The same context with the caller's thread pool; `None` keeps all work on the calling thread.
     pub fn with_pool(self, pool: Option<&ThreadPool>) -> Ctx<'_> {
-        Ctx { isa: self.isa, pool, offers: None, precision: self.precision }
+        Ctx { isa: self.isa, pool, pending: None, precision: self.precision }
     }
 
     /// The same context with another precision.
@@ -100,35 +160,37 @@ impl<'p> Ctx<'p> {
         self.pool.map_or(1, ThreadPool::current_num_threads)
     }
 
-    /// Runs `work` inside the pool, so that the calls within find themselves already there: one entry for a
-    /// whole forward pass instead of one for each product. With the context that `work` is given, the pool's other
-    /// threads look for work of its calls until it returns, instead of going to sleep, unless there is none for a while.
+    /// Runs `work` inside the pool: one entry for a whole forward pass instead of one for each product. Until it returns,
+    /// the pool's other threads poll for work of the context that `work` is given, instead of going to sleep; after about
+    /// a millisecond without any they return to the pool.
     pub fn enter<R: Send>(&self, work: impl FnOnce(&Ctx<'_>) -> R + Send) -> R {
         match self.pool {
             Some(pool) => pool.install(|| {
-                while_awake(self.threads() - 1, |offers| work(&Ctx { offers: Some(offers), ..*self }))
+                with_spinning_helpers(self.threads() - 1, |pending| {
+                    work(&Ctx { pending: Some(pending), ..*self })
+                })
             }),
             None => work(self),
         }
     }
 
-    /// Runs both, at the same time if the pool has a thread to spare. What they call must be given contexts
-    /// without the pool, where the one is not to wait for the other.
+    /// Runs `a` and `b`, at the same time if the pool has a thread to spare. Give calls inside them contexts without the
+    /// pool, or one may wait for the other.
     pub fn join<A: Send, B: Send>(
         &self,
         a: impl FnOnce() -> A + Send,
         b: impl FnOnce() -> B + Send,
     ) -> (A, B) {
-        self.in_pool(2, |offers| match offers {
-            Some(offers) => join(offers, a, b),
+        self.in_pool(2, |pending| match pending {
+            Some(pending) => join(pending, a, b),
             None => (a(), b()),
         })
     }
 
-    /// Runs `work`, of so many parts: of several inside the pool, if there is one, where it can offer parts to others.
-    fn in_pool<R: Send>(&self, parts: usize, work: impl FnOnce(Option<&Offers>) -> R + Send) -> R {
-        match self.pool.filter(|_| parts > 1) {
-            Some(pool) => pool.install(|| work(Some(self.offers.unwrap_or(&Offers::default())))),
+    /// Runs `work`, which can be cut into `pieces` pieces: inside the pool, if there are several and there is one.
+    fn in_pool<R: Send>(&self, pieces: usize, work: impl FnOnce(Option<&PendingJoins>) -> R + Send) -> R {
+        match self.pool.filter(|_| pieces > 1) {
+            Some(pool) => pool.install(|| work(Some(self.pending.unwrap_or(&PendingJoins::default())))),
             None => work(None),
         }
     }
@@ -144,20 +206,20 @@ impl<'p> Ctx<'p> {
         self.isa.dispatch(kernel)
     }
 
-    /// Cuts rows into shares that are worth a thread, and runs `task` on each, on the pool when there is one.
+    /// Cuts rows into shares that are large enough for a thread, and runs `task` on each, on the pool if there is one.
     pub(crate) fn for_each_share(&self, rows: usize, cols: usize, task: impl Fn(Range<usize>) + Sync + Send) {
         let shares =
             self.threads().min(rows.saturating_mul(cols) / ELEMENTS_PER_THREAD).clamp(1, rows.max(1));
         let step = rows.div_ceil(shares);
         let share = |i: usize| (i * step).min(rows)..((i + 1) * step).min(rows);
-        self.in_pool(shares, |offers| match offers {
-            Some(offers) => for_each_piece(offers, 0..shares, (&mut [], 0), &|i, _| task(share(i))),
+        self.in_pool(shares, |pending| match pending {
+            Some(pending) => for_each_piece(pending, 0..shares, (&mut [], 0), &|i, _| task(share(i))),
             None => task(0..rows),
         });
     }
 
-    /// Cuts `scratch` into pieces of `piece` elements and runs `task` on each with its number, on the pool
-    /// when there is one. Tasks must not depend on their order.
+    /// Cuts `scratch` into pieces of `piece` elements and runs `task` on each with its number, on the pool if there is
+    /// one. Tasks must not depend on their order.
     pub(crate) fn for_each_piece(
         &self,
         scratch: &mut [f32],
@@ -165,8 +227,8 @@ impl<'p> Ctx<'p> {
         task: impl Fn(usize, &mut [f32]) + Sync + Send,
     ) {
         let pieces = scratch.len() / piece;
-        self.in_pool(pieces, |offers| match offers {
-            Some(offers) => for_each_piece(offers, 0..pieces, (scratch, piece), &task),
+        self.in_pool(pieces, |pending| match pending {
+            Some(pending) => for_each_piece(pending, 0..pieces, (scratch, piece), &task),
             None => scratch.chunks_exact_mut(piece).enumerate().for_each(|(i, piece)| task(i, piece)),
         });
     }

@@ -1,29 +1,28 @@
-//! The float types of stored elements and of a model's computation, by name.
+//! The float types that matrices are stored in and models compute in.
 
 use core::fmt;
 use core::str::FromStr;
 
-use crate::ctx::Precision;
-use crate::error::Error;
-use crate::view::AnyMatRef;
+use crate::error::{Error, Result};
 
-/// The float type of stored elements, or of a model's computation.
+/// A float type, of stored elements or of a model's computation. Its name is the one that Keras, PyTorch and `safetensors`
+/// users write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dtype {
-    /// IEEE binary32: 4 bytes.
+    /// IEEE 754 binary32.
     #[default]
     Float32,
-    /// bfloat16: 2 bytes, with the exponent of float32 and 8 bits of precision.
+    /// The upper half of a float32: 8 bits of precision.
     Bfloat16,
-    /// IEEE binary16: 2 bytes, 11 bits of precision.
+    /// IEEE 754 binary16: 11 bits of precision, finite up to 65504.
     Float16,
 }
 
 impl Dtype {
-    /// Every type.
+    /// Every float type.
     pub const ALL: [Dtype; 3] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Float16];
 
-    /// The name: `float32`, `bfloat16` or `float16`.
+    /// Its name: `float32`, `bfloat16` or `float16`.
     pub fn name(self) -> &'static str {
         match self {
             Dtype::Float32 => "float32",
@@ -43,36 +42,19 @@ impl Dtype {
 
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.write_str(self.name())
     }
 }
 
 impl FromStr for Dtype {
     type Err = Error;
 
-    fn from_str(name: &str) -> Result<Dtype, Error> {
-        let found = Dtype::ALL.into_iter().find(|dtype| dtype.name() == name);
-        found.ok_or_else(|| Error::UnknownDtype(name.to_owned()))
-    }
-}
-
-impl From<Dtype> for Precision {
-    /// The precision in which a model of this dtype multiplies: bfloat16 rounds operands, the others round nothing.
-    fn from(dtype: Dtype) -> Precision {
-        match dtype {
-            Dtype::Bfloat16 => Precision::Bf16,
-            Dtype::Float32 | Dtype::Float16 => Precision::Strict,
-        }
-    }
-}
-
-impl AnyMatRef<'_> {
-    /// The type of the elements.
-    pub fn dtype(&self) -> Dtype {
-        match self {
-            AnyMatRef::F32(_) => Dtype::Float32,
-            AnyMatRef::Bf16(_) => Dtype::Bfloat16,
-            AnyMatRef::F16(_) => Dtype::Float16,
-        }
+    fn from_str(name: &str) -> Result<Dtype> {
+        let named = Dtype::ALL.into_iter().find(|dtype| dtype.name() == name);
+        named.ok_or_else(|| Error::UnknownName {
+            what: "dtype",
+            name: name.to_owned(),
+            expected: "float32, bfloat16, float16",
+        })
     }
 }

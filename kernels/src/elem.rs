@@ -9,10 +9,10 @@ use crate::isa::Simd;
 use crate::view::{AnyMatMut, AnyMatRef, MatMut, MatRef};
 
 /// An element type that matrices and vectors may be stored in. Sealed: f32, [`struct@bf16`] and [`struct@f16`].
-pub trait Elem: private::Storage {}
+pub trait Elem: private::Stored {}
 
-/// Memory for f32 as memory for another storage type, of which at least as many elements fit. What they are is left
-/// over from before.
+/// Reinterprets memory for f32 as memory for another storage type, for at least as many elements. Contents are
+/// unspecified.
 pub fn reuse<T: Elem>(memory: &mut [f32]) -> &mut [T] {
     bytemuck::cast_slice_mut(memory)
 }
@@ -24,12 +24,12 @@ impl Elem for f16 {}
 pub(crate) mod private {
     use super::{AnyMatMut, AnyMatRef, MatMut, MatRef, Simd, bf16, f16};
 
-    /// How 16 elements move between memory and a register.
-    pub trait Storage: bytemuck::Pod + Default + Send + Sync + core::fmt::Debug {
+    /// Loads and stores of 16 elements between memory and a register.
+    pub trait Stored: bytemuck::Pod + Default + Send + Sync + core::fmt::Debug {
         /// Whether storing a value and loading it again gives the same value.
         const EXACT: bool;
 
-        /// Whether it is bf16, which the tile unit takes as it is.
+        /// Whether it is bf16, which bf16 instructions take as stored.
         const IS_BF16: bool;
 
         /// The value, widened exactly.
@@ -50,9 +50,9 @@ pub(crate) mod private {
         /// 16 elements must be readable at `from`; no alignment beyond the element's is needed.
         unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F32;
 
-        /// The elements in the words of 4 bytes that the lanes' bits are: the first of each word, the second, as
-        /// many as there are.
-        fn split<S: Simd>(s: S, words: S::F32) -> [S::F32; 2];
+        /// Widens raw stored bits, 4 bytes for each lane: the first element of each lane, and the second where 4 bytes
+        /// hold two.
+        fn split<S: Simd>(s: S, lanes: S::F32) -> [S::F32; 2];
 
         /// Rounds and stores 16 elements.
         ///
@@ -63,8 +63,8 @@ pub(crate) mod private {
 
     macro_rules! storage {
         ($t:ty, $variant:ident, $bits:ty, $exact:literal, $is_bf16:literal, $load:ident, $store:ident,
-         |$s:ident, $words:ident| $split:expr) => {
-            impl Storage for $t {
+         |$s:ident, $lanes:ident| $split:expr) => {
+            impl Stored for $t {
                 const EXACT: bool = $exact;
                 const IS_BF16: bool = $is_bf16;
 
@@ -92,7 +92,7 @@ pub(crate) mod private {
                 }
 
                 #[inline(always)]
-                fn split<S: Simd>($s: S, $words: S::F32) -> [S::F32; 2] {
+                fn split<S: Simd>($s: S, $lanes: S::F32) -> [S::F32; 2] {
                     $split
                 }
 
@@ -105,7 +105,7 @@ pub(crate) mod private {
         };
     }
 
-    storage!(f32, F32, f32, true, false, load, store, |s, words| [words, s.splat(0.0)]);
-    storage!(bf16, Bf16, u16, false, true, load_bf16, store_bf16, |s, words| s.split_bf16(words));
-    storage!(f16, F16, u16, false, false, load_f16, store_f16, |s, words| s.split_f16(words));
+    storage!(f32, F32, f32, true, false, load, store, |s, lanes| [lanes, s.splat(0.0)]);
+    storage!(bf16, Bf16, u16, false, true, load_bf16, store_bf16, |s, lanes| s.split_bf16(lanes));
+    storage!(f16, F16, u16, false, false, load_f16, store_f16, |s, lanes| s.split_f16(lanes));
 }

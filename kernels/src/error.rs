@@ -1,19 +1,26 @@
 //! The one error type of the crate.
 
-/// What a kernel call can refuse. Every check happens before any number is computed or written.
+/// Why a kernel call was refused. Every check happens before any number is computed or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The requested instruction-set level is not one of this crate's names.
     #[error("unknown ISA level {0:?}: expected one of scalar, avx2, avx512, avx512bf16, amx, neon")]
     UnknownLevel(String),
-    /// A dtype's name is not one of this crate's.
-    #[error("unknown dtype {0:?}: expected float32, bfloat16 or float16")]
-    UnknownDtype(String),
+    /// A name is not one of those that its type has.
+    #[error("unknown {what} {name:?}: expected one of {expected}")]
+    UnknownName {
+        /// What is named.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The names that exist, comma separated.
+        expected: &'static str,
+    },
     /// The requested instruction-set level cannot run on this processor.
     #[error("ISA level {level} is not supported by this processor (supported: {supported})")]
     UnsupportedLevel {
-        /// The level asked for.
+        /// The requested level.
         level: crate::Level,
         /// The levels that would work, comma separated.
         supported: String,
@@ -25,38 +32,38 @@ pub enum Error {
         operation: &'static str,
         /// The dimension or length at fault.
         what: &'static str,
-        /// What the other operands require.
+        /// The value that the other operands require.
         expected: usize,
-        /// What was given.
+        /// The value found.
         found: usize,
     },
-    /// Weight matrices that are multiplied in one call lie in different layouts.
+    /// The weight matrices of one call have different layouts.
     #[error("{operation}: the weights' layouts differ")]
     Layout {
         /// The operation that refused.
         operation: &'static str,
     },
-    /// A plan was asked for a product that it cannot compute.
+    /// A plan cannot compute the product that it was given.
     #[error(
         "gemm: plan {plan} does not fit level {level} with {rows} rows by weights {layout} in this precision"
     )]
-    Plan {
+    GemmPlan {
         /// The plan's name.
         plan: &'static str,
         /// The level of the context.
         level: crate::Level,
-        /// How the weights lie.
+        /// The layout of the weights.
         layout: crate::Layout,
         /// Rows of activations.
         rows: usize,
     },
-    /// Memory could not be had.
-    #[error("{bytes} bytes of memory cannot be had")]
+    /// An allocation failed.
+    #[error("could not allocate {bytes} bytes")]
     Memory {
-        /// What was asked for.
+        /// The size of the allocation.
         bytes: usize,
     },
-    /// A view does not fit in the slice that it was made from.
+    /// A view does not fit in its slice.
     #[error("a {rows} x {cols} view with row stride {row_stride} does not fit in {len} elements")]
     View {
         /// Rows of the view.
@@ -68,14 +75,14 @@ pub enum Error {
         /// Length of the slice.
         len: usize,
     },
-    /// An index lies outside the table that it selects from.
+    /// An index is outside its table.
     #[error("{operation}: index {index} at position {position} is outside the table of {rows} rows")]
     Index {
         /// The operation that refused.
         operation: &'static str,
-        /// Where in the list of indices.
+        /// The position in the list of indices.
         position: usize,
-        /// The index itself.
+        /// The index.
         index: u32,
         /// Rows of the table.
         rows: usize,
@@ -85,7 +92,7 @@ pub enum Error {
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// `Ok` when `found == expected`, otherwise the [`Error::Shape`] that names the operand.
+/// Returns `Ok` when `found == expected`, otherwise an [`Error::Shape`] that names the operand.
 pub(crate) fn check(
     operation: &'static str,
     what: &'static str,

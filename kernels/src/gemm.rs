@@ -27,21 +27,21 @@
 //! operands to bf16 (nearest, ties to even); [`Precision::Bf16x6`] takes them apart into three of these on AMX and is
 //! `Strict` elsewhere. Products are accumulated in f32:
 //!
-//! - [`Order::Ascending`]: by fused multiply-add in ascending k, in blocks of [`K_BLOCK`]; block sums are added
+//! - [`SummationOrder::Ascending`]: by fused multiply-add in ascending k, in blocks of [`K_BLOCK`]; block sums are added
 //!   in ascending order. An output element has the same bits whatever M, N, its position, the layout, the storage
 //!   type of the weights (for equal values), the thread count and the level (except `Scalar`, which rounds
 //!   products).
-//! - [`Order::Pairs`] ([`Level::Avx512Bf16`](crate::Level::Avx512Bf16), [`Precision::Bf16`] only): as `vdpbf16ps`
+//! - [`SummationOrder::Pairs`] ([`Level::Avx512Bf16`](crate::Level::Avx512Bf16), [`Precision::Bf16`] only): as `vdpbf16ps`
 //!   defines it, pairs of k ascending, in each the odd k before the even one, in blocks of [`K_BLOCK`] pairs.
 //!   Subnormal operands and sums count as zero. The same bits whatever M, N, position, layout and threads.
-//! - [`Order::Tiles`] (AMX, [`Precision::Bf16`] only): as `tdpbf16ps` defines it, 32 values of k at a time: the
+//! - [`SummationOrder::Tiles`] (AMX, [`Precision::Bf16`] only): as `tdpbf16ps` defines it, 32 values of k at a time: the
 //!   even and the odd ones summed apart, then together, then added to the running sum, each rounded to nearest.
 //!   Subnormal operands (as stored, before they are rounded) and sums count as zero. The same bits whatever M, N,
 //!   position, layout and threads.
-//! - [`Order::TilesOfParts`] (AMX, [`Precision::Bf16x6`] only): an operand is the nearest bf16, plus the bf16 nearest to
+//! - [`SummationOrder::SplitTiles`] (AMX, [`Precision::Bf16x6`] only): an operand is the nearest bf16, plus the bf16 nearest to
 //!   what that leaves, plus the rest. For 32 values of k at a time the products of parts `(0, 0)`, `(0, 1)`, `(1, 1)`,
 //!   `(1, 0)`, `(2, 0)` and `(0, 2)` of weights and activations are added to the running sum, each as in
-//!   [`Order::Tiles`]. What is stored as bf16 has one part.
+//!   [`SummationOrder::Tiles`]. What is stored as bf16 has one part.
 //!
 //! The error against the exact product of the (rounded) operands is at most `gamma * sum_k |a_k| |w_k|` with
 //! `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`, with `2 K_BLOCK` in place of `K_BLOCK` for pairs, and for
@@ -50,19 +50,24 @@
 //! not promised. Bias is added, the activation applied, factors multiplied and the residual added in f32; the result is
 //! rounded once on store.
 
-pub(crate) mod ahead;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod amx;
 pub(crate) mod blocking;
+mod dispatch;
 pub(crate) mod epilogue;
+pub(crate) mod kpack;
+mod macro_kernel;
+pub(crate) mod micro_kernel;
 pub(crate) mod pack;
 mod plan;
-pub(crate) mod task;
-mod thin;
-pub(crate) mod tile;
-pub(crate) mod word;
+pub(crate) mod prefetch;
+pub(crate) mod small_m;
 
-pub use plan::{Order, PLANS, Plan};
+pub(crate) use blocking::MicroTile;
+pub(crate) use dispatch::RoutineKind;
+pub(crate) use macro_kernel::{RegisterTileGemm, ThreadSlice};
+pub(crate) use micro_kernel::{MicroTileOf, RegisterTile};
+pub(crate) use plan::KPackKind;
+pub use plan::{GemmPlan, PLANS, SummationOrder};
+pub(crate) use small_m::{SmallM, SmallMSlice};
 
 use core::fmt;
 
@@ -208,16 +213,16 @@ pub fn gemm<A: Elem, C: Elem, const L: usize>(
     op: Gemm<'_, A, C, L>,
 ) -> Result<()> {
     validate(&op)?;
-    compute(Plan::pick(ctx, op.layout(), op.a.rows()), ctx, scratch, op)
+    compute(GemmPlan::pick(ctx, op.layout(), op.a.rows()), ctx, scratch, op)
 }
 
 /// [`gemm`] by a plan of the caller's choice, for tests and measurements.
 ///
 /// # Errors
-/// As [`gemm`]; [`Error::Plan`] when the plan is not one of [`PLANS`], or does not fit the context, the layout or the
+/// As [`gemm`]; [`Error::GemmPlan`] when the plan is not one of [`PLANS`], or does not fit the context, the layout or the
 /// number of rows.
 pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
-    plan: &Plan,
+    plan: &GemmPlan,
     ctx: &Ctx,
     scratch: &mut Scratch,
     op: Gemm<'_, A, C, L>,
@@ -225,14 +230,14 @@ pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
     validate(&op)?;
     if !PLANS.contains(plan) || !plan.fits(ctx, op.layout(), op.a.rows()) {
         let (level, layout, rows) = (ctx.level(), op.layout(), op.a.rows());
-        return Err(Error::Plan { plan: plan.name, level, layout, rows });
+        return Err(Error::GemmPlan { plan: plan.name, level, layout, rows });
     }
     compute(plan, ctx, scratch, op)
 }
 
 /// [`gemm`] of valid operands, by a plan of the table that fits.
 fn compute<A: Elem, C: Elem, const L: usize>(
-    plan: &Plan,
+    plan: &GemmPlan,
     ctx: &Ctx,
     scratch: &mut Scratch,
     op: Gemm<'_, A, C, L>,
@@ -270,7 +275,7 @@ impl Dims {
     }
 
     /// Parts that are multiplied into one result.
-    fn fused(&self) -> usize {
+    pub(crate) fn fused(&self) -> usize {
         match self.combine {
             Combine::Columns => 1,
             Combine::Product => self.parts,
@@ -288,9 +293,9 @@ pub fn gemm_scratch_len(ctx: &Ctx, dims: &Dims) -> usize {
     if dims.m == 0 || dims.n == 0 {
         return 0;
     }
-    let fitting = PLANS.iter().filter(|plan| plan.fits(ctx, dims.layout, dims.m.min(plan.most_rows)));
-    let most = |plan: &Plan| {
-        let dims = Dims { m: dims.m.min(plan.most_rows), ..*dims };
+    let fitting = PLANS.iter().filter(|plan| plan.fits(ctx, dims.layout, dims.m.min(plan.max_rows)));
+    let most = |plan: &GemmPlan| {
+        let dims = Dims { m: dims.m.min(plan.max_rows), ..*dims };
         // Fewer rows may be worth fewer threads, with larger pieces for each.
         (1..=ctx.threads()).map(|threads| plan.scratch_len(ctx, threads, &dims)).max()
     };
@@ -299,12 +304,12 @@ pub fn gemm_scratch_len(ctx: &Ctx, dims: &Dims) -> usize {
 
 /// A [`Gemm`] with its storage types and the number of its parts as values, so that each level's code exists once
 /// and not once for each combination.
-struct Product<'a> {
-    a: AnyMatRef<'a>,
+pub(crate) struct Product<'a> {
+    pub(crate) a: AnyMatRef<'a>,
     parts: &'a [Part<'a>],
     combine: Combine,
-    residual: Option<AnyMatRef<'a>>,
-    out: AnyMatMut<'a>,
+    pub(crate) residual: Option<AnyMatRef<'a>>,
+    pub(crate) out: AnyMatMut<'a>,
     precision: Precision,
 }
 
@@ -324,31 +329,31 @@ impl Product<'_> {
         self.out.rows() == 0 || self.out.cols() == 0
     }
 
-    fn layout(&self) -> Layout {
+    pub(crate) fn layout(&self) -> Layout {
         layout(self.parts)
     }
 
-    fn dims(&self) -> Dims {
+    pub(crate) fn dims(&self) -> Dims {
         let n = self.parts.iter().map(|part| part.weights.n()).max().unwrap_or(0);
         let (m, k, parts) = (self.a.rows(), self.a.cols(), self.parts.len());
         Dims { layout: self.layout(), m, n, k, parts, combine: self.combine }
     }
 
     /// The parts that are multiplied into one result each, with the first of its columns in the output.
-    fn groups(&self) -> impl Iterator<Item = (&[Part<'_>], usize)> {
+    pub(crate) fn fused_parts(&self) -> impl Iterator<Item = (&[Part<'_>], usize)> {
         let mut end = 0;
-        self.parts.chunks(self.dims().fused().max(1)).map(move |group| {
+        self.parts.chunks(self.dims().fused().max(1)).map(move |parts| {
             let start = end;
-            end += group[0].weights.n();
-            (group, start)
+            end += parts[0].weights.n();
+            (parts, start)
         })
     }
 
-    fn activations(&self) -> Operand<'_> {
+    pub(crate) fn activations(&self) -> Operand<'_> {
         Operand::of(self.a, true, self.precision)
     }
 
-    fn weights<'p>(&self, part: &Part<'p>) -> Operand<'p> {
+    pub(crate) fn weights<'p>(&self, part: &Part<'p>) -> Operand<'p> {
         Operand::of(part.weights.matrix, part.weights.layout == Layout::Nk, self.precision)
     }
 }

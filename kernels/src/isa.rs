@@ -10,18 +10,9 @@
 //! `#[target_feature]`; everything below it must be `#[inline(always)]`, or the compiler falls back to calls
 //! and plain SSE (the codegen test guards this).
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod amx;
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx512;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx512_bf16;
-#[cfg(target_arch = "aarch64")]
-mod neon;
 mod scalar;
 
+use crate::arch::Native;
 use crate::level::Level;
 
 /// Lanes of [`Simd::F32`] at every level.
@@ -139,7 +130,7 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     /// # Safety
     /// 64 bytes must be readable at each row, with no alignment.
     #[inline(always)]
-    unsafe fn load_turned(self, from: *const u8, stride: usize) -> [Self::F32; LANES] {
+    unsafe fn load_transposed(self, from: *const u8, stride: usize) -> [Self::F32; LANES] {
         let mut out = [self.splat(0.0); LANES];
         for (i, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             // SAFETY: the caller's contract.
@@ -169,55 +160,32 @@ pub trait Kernel {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Isa {
     Scalar(scalar::Scalar),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Avx2),
-    #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Avx512),
-    #[cfg(target_arch = "x86_64")]
-    Avx512Bf16(avx512::Avx512, avx512_bf16::Bf16Pairs),
-    #[cfg(target_arch = "x86_64")]
-    Amx(avx512::Avx512, amx::Amx),
-    #[cfg(target_arch = "aarch64")]
-    Neon(neon::Neon),
+    Native(Native),
 }
 
 impl Isa {
     pub(crate) const SCALAR: Isa = Isa::Scalar(scalar::Scalar);
 
-    /// The tokens of `level`, if this processor has them.
+    /// The tokens of `level`, if this processor has its instructions.
     pub(crate) fn new(level: Level) -> Option<Isa> {
         match level {
             Level::Scalar => Some(Isa::SCALAR),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::Avx2::try_new().map(Isa::Avx2),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::Avx512::try_new().map(Isa::Avx512),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Bf16 => {
-                Some(Isa::Avx512Bf16(avx512::Avx512::try_new()?, avx512_bf16::Bf16Pairs::try_new()?))
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Amx => Some(Isa::Amx(avx512::Avx512::try_new()?, amx::Amx::try_new()?)),
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon => neon::Neon::try_new().map(Isa::Neon),
-            #[allow(unreachable_patterns)]
-            _ => None,
+            _ => Native::new(level).map(Isa::Native),
         }
     }
 
     pub(crate) fn level(self) -> Level {
         match self {
             Isa::Scalar(_) => Level::Scalar,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(_) => Level::Avx2,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) => Level::Avx512,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16(..) => Level::Avx512Bf16,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx(..) => Level::Amx,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon(_) => Level::Neon,
+            Isa::Native(native) => native.level(),
+        }
+    }
+
+    /// The architecture's level, unless this is `Scalar`.
+    pub(crate) fn native(self) -> Option<Native> {
+        match self {
+            Isa::Scalar(_) => None,
+            Isa::Native(native) => Some(native),
         }
     }
 
@@ -225,12 +193,7 @@ impl Isa {
     pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             Isa::Scalar(s) => kernel.run(s),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(s) => s.vectorize(Entry { s, kernel }),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(s) | Isa::Avx512Bf16(s, _) | Isa::Amx(s, _) => s.run(kernel),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon(s) => s.vectorize(Entry { s, kernel }),
+            Isa::Native(native) => native.dispatch(kernel),
         }
     }
 }
@@ -253,9 +216,9 @@ impl<S: Simd, K: Kernel> KernelAt<S> for K {
 }
 
 /// A kernel with its token, in the form that pulp's `vectorize` calls.
-struct Entry<S, K> {
-    s: S,
-    kernel: K,
+pub(crate) struct Entry<S, K> {
+    pub(crate) s: S,
+    pub(crate) kernel: K,
 }
 
 impl<S, K: KernelAt<S>> pulp::NullaryFnOnce for Entry<S, K> {
@@ -264,13 +227,5 @@ impl<S, K: KernelAt<S>> pulp::NullaryFnOnce for Entry<S, K> {
     #[inline(always)]
     fn call(self) -> K::Output {
         self.kernel.run_at(self.s)
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl avx512::Avx512 {
-    /// Runs `kernel` compiled for AVX-512.
-    pub(crate) fn run<K: KernelAt<avx512::Avx512>>(self, kernel: K) -> K::Output {
-        self.vectorize(Entry { s: self, kernel })
     }
 }

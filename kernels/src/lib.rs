@@ -1,17 +1,17 @@
 //! SIMD kernels for transformer inference on the CPU.
 
 pub mod activation;
+mod arch;
 pub mod attention;
-mod awake;
-mod cache;
 pub mod copy;
 pub mod ctx;
-pub mod dtype;
+mod dtype;
 pub mod elem;
 pub mod embed;
 pub mod error;
 pub mod gemm;
 mod isa;
+mod l2_cache;
 pub mod level;
 pub mod math;
 mod mem;
@@ -20,17 +20,22 @@ pub mod probe;
 pub mod rotary;
 pub mod scratch;
 pub mod softmax;
+mod spin_join;
 pub mod view;
 
 pub use activation::{Activation, activate};
-pub use attention::{Attention, Bias, Heads, Span, attention, attention_scratch_len};
+pub use attention::{
+    AlibiRounding, Attention, AttentionMask, Bias, Heads, Span, attention, attention_scratch_len,
+};
 pub use copy::copy_rows;
 pub use ctx::{Ctx, Precision};
 pub use dtype::Dtype;
 pub use elem::{Elem, bf16, f16, reuse};
 pub use embed::{Accumulate, EmbedRows, embed_rows};
 pub use error::{Error, Result};
-pub use gemm::{Combine, Dims, Gemm, Layout, PLANS, Part, Plan, Weights, gemm, gemm_scratch_len, gemm_with};
+pub use gemm::{
+    Combine, Dims, Gemm, GemmPlan, Layout, PLANS, Part, Weights, gemm, gemm_scratch_len, gemm_with,
+};
 pub use level::Level;
 pub use norm::{NormRows, layer_norm_rows, rms_norm_rows};
 pub use rotary::{RotaryRows, rotary_angles, rotary_rows};

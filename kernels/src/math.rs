@@ -1,10 +1,9 @@
-//! exp, erf and tanh on vectors, with bounds that a test checks over every f32.
+//! exp and tanh on vectors, with error bounds that a test checks over every f32.
 //!
 //! | function | error bound, in units in the last place | at `Scalar` | special values |
 //! |---|---|---|---|
 //! | [`exp`] | 1.03 | 1 | NaN to NaN, +inf to +inf, -inf to 0; overflow above 88.72, gradual underflow |
 //! | [`tanh`] | 1.34 | 1.34 | NaN to NaN, +-inf to +-1, keeps the sign of zero |
-//! | [`erf`] | 1.54 | 1.71 | NaN to NaN, +-inf to +-1, keeps the sign of zero |
 //!
 //! The bounds are the measured worst cases, rounded up; [`Level::Scalar`](crate::Level::Scalar) has its own
 //! because it rounds between multiplication and addition. The method is the usual one: reduce the argument,
@@ -31,14 +30,6 @@ pub fn exp(ctx: &Ctx, x: &[f32], y: &mut [f32]) -> Result<()> {
 /// [`crate::Error::Shape`] when the lengths differ.
 pub fn tanh(ctx: &Ctx, x: &[f32], y: &mut [f32]) -> Result<()> {
     map::<Tanh>(ctx, "tanh", x, y)
-}
-
-/// `y[i] = erf(x[i])`, the error function: `2 / sqrt(pi)` times the integral of `e^(-t * t)` from 0 to `x[i]`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] when the lengths differ.
-pub fn erf(ctx: &Ctx, x: &[f32], y: &mut [f32]) -> Result<()> {
-    map::<Erf>(ctx, "erf", x, y)
 }
 
 /// e^x in every lane.
@@ -71,59 +62,12 @@ pub(crate) fn tanh_lanes<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.with_sign(s.select(s.lt(a, s.splat(0.625)), near, far), x)
 }
 
-/// erf(x) in every lane.
-#[inline(always)]
-pub(crate) fn erf_lanes<S: Simd>(s: S, x: S::F32) -> S::F32 {
-    /// erf(x) / x - 1 on |x| <= 1, in x^2.
-    const ERF: [f32; 8] = [
-        -1.3859049e-6,
-        8.375915e-5,
-        -0.0008088099,
-        0.0051941527,
-        -0.026856078,
-        0.11283628,
-        -0.3761263,
-        0.12837917,
-    ];
-    let a = s.abs(x);
-    let near = s.mul_add(polynomial(s, s.mul(x, x), ERF), x, x);
-    let far = s.sub(s.splat(1.0), erfc_lanes(s, a));
-    s.select(s.lt(a, s.splat(1.0)), near, s.with_sign(far, x))
-}
-
-/// 1 - erf(z) for z >= 0, with a small relative error also where it is tiny; NaN stays NaN.
-#[inline(always)]
-fn erfc_lanes<S: Simd>(s: S, z: S::F32) -> S::F32 {
-    /// e^(z^2) erfc(z) / t with t = 1 / (1 + 0.375 z), z >= 0, in t.
-    const ERFC: [f32; 10] = [
-        0.0050950516,
-        0.033900157,
-        -0.22240205,
-        0.34588087,
-        -0.15750298,
-        0.23514727,
-        0.13483407,
-        0.20245886,
-        0.21099295,
-        0.21159583,
-    ];
-    let z = s.min(s.splat(12.0), z);
-    let t = s.div(s.splat(1.0), s.mul_add(z, s.splat(0.375), s.splat(1.0)));
-    // z^2 rounds, and the exponential would magnify that: take the rounding error off again.
-    let square = s.mul(z, z);
-    let negated = s.sub(s.splat(0.0), square);
-    let lost = s.mul_add(z, z, negated);
-    let e = exp_lanes(s, negated);
-    let e = s.sub(e, s.mul(e, lost));
-    s.mul(e, s.mul(t, polynomial(s, t, ERFC)))
-}
-
-/// Where [`normal_tail_lanes`] ends.
+/// The largest argument of [`normal_tail_lanes`].
 pub(crate) const NORMAL_END: f32 = 5.5;
 
-/// The standard normal distribution's share beyond `a`, for `a` from 0 to [`NORMAL_END`]: within 1.1e-7, and zero at the
-/// end, where it is 1.9e-8. A polynomial alone takes half the time of an exponential and a division; the coefficients
-/// are the best uniform fit to the share's distance from 1/2.
+/// The upper tail probability of the standard normal distribution, for `a` from 0 to [`NORMAL_END`]: within 1.1e-7, and zero
+/// at the end, where it is 1.9e-8. A polynomial alone takes half the time of an exponential and a division; the
+/// coefficients are the best uniform fit to the distance from 1/2.
 #[inline(always)]
 pub(crate) fn normal_tail_lanes<S: Simd>(s: S, a: S::F32) -> S::F32 {
     /// (1/2 - tail(a)) / a, in 2 (a / NORMAL_END)^2 - 1.
@@ -147,7 +91,7 @@ pub(crate) fn normal_tail_lanes<S: Simd>(s: S, a: S::F32) -> S::F32 {
     ];
     let t = s.mul_add(s.mul(a, a), s.splat(2.0 / (NORMAL_END * NORMAL_END)), s.splat(-1.0));
     let tail = s.mul_add(s.sub(s.splat(0.0), a), polynomial(s, t, DISTANCE), s.splat(0.5));
-    // At the end it is below zero by less than its error.
+    // At the end the polynomial is below zero by less than its error.
     s.max(s.splat(0.0), tail)
 }
 
@@ -161,13 +105,13 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::F32, coefficients: [f32; N]) 
     y
 }
 
-/// A function of one vector. A type and not a closure, because a closure may be left out of line.
+/// A function of one vector. A type and not a closure, as a closure may be left out of line.
 pub(crate) trait Unary {
     /// The function. Implementations must be `#[inline(always)]`.
     fn eval<S: Simd>(s: S, x: S::F32) -> S::F32;
 }
 
-/// A type that stands for the function `$lanes`.
+/// Defines a type for the function `$lanes`.
 macro_rules! unary {
     ($name:ident, $lanes:ident) => {
         struct $name;
@@ -182,7 +126,6 @@ macro_rules! unary {
 pub(crate) use unary;
 unary!(Exp, exp_lanes);
 unary!(Tanh, tanh_lanes);
-unary!(Erf, erf_lanes);
 
 struct Map<'a, U> {
     x: &'a [f32],

@@ -1,12 +1,11 @@
-//! Layer normalisation and RMS normalisation over rows, with an optional residual added first.
+//! Layer normalisation and RMS normalisation over rows.
 //!
-//! [`layer_norm_rows`] (Ba et al., arXiv:1607.06450): `y = (t - mean) / sqrt(var + eps) * gamma + beta` with the
-//! biased variance. [`rms_norm_rows`] (Zhang and Sennrich, arXiv:1910.07467): `y = t / sqrt(mean(t^2) + eps) *
-//! gamma`. In both `t = x + residual`.
+//! [`layer_norm_rows`] (Ba et al., arXiv:1607.06450): `y = (x - mean) / sqrt(var + eps) * gamma + beta` with the biased
+//! variance. [`rms_norm_rows`] (Zhang and Sennrich, arXiv:1910.07467): `y = x / sqrt(mean(x^2) + eps) * gamma`. Residuals
+//! are added by the epilogue of the product before the norm.
 //!
-//! All arithmetic is f32 whatever the storage; `t` is not rounded to the storage type in between. The variance
-//! is taken in a second pass around the mean, so it does not cancel. Sums are kept in 16 lanes and added in a
-//! fixed order: a row's result depends on nothing but that row.
+//! All arithmetic is f32 whatever the storage type. The variance is computed in a second pass around the mean, so it does
+//! not cancel. Sums are kept in 16 lanes and added in a fixed order: a row's result depends on that row alone.
 
 use crate::ctx::Ctx;
 use crate::elem::Elem;
@@ -20,8 +19,6 @@ use crate::view::{AnySlice, MatMut, MatRef};
 pub struct NormRows<'a, T> {
     /// The rows to normalise.
     pub x: MatRef<'a, T>,
-    /// Added to `x` first.
-    pub residual: Option<MatRef<'a, T>>,
     /// Multiplies each column; `None` is all ones.
     pub gamma: Option<AnySlice<'a>>,
     /// Added to each column; `None` is all zeros.
@@ -56,10 +53,6 @@ fn validate<T>(name: &'static str, op: &NormRows<'_, T>) -> Result<()> {
     let (rows, cols) = (op.x.rows(), op.x.cols());
     check(name, "rows of the output", rows, op.out.rows())?;
     check(name, "columns of the output", cols, op.out.cols())?;
-    if let Some(residual) = &op.residual {
-        check(name, "rows of the residual", rows, residual.rows())?;
-        check(name, "columns of the residual", cols, residual.cols())?;
-    }
     if let Some(gamma) = &op.gamma {
         check(name, "length of gamma", cols, gamma.len())?;
     }
@@ -72,33 +65,28 @@ fn validate<T>(name: &'static str, op: &NormRows<'_, T>) -> Result<()> {
 fn run<T: Elem, const CENTRE: bool>(ctx: &Ctx, op: &NormRows<'_, T>) {
     let cols = op.x.cols();
     ctx.for_each_share(op.x.rows(), cols, |rows| {
-        // SAFETY: shares are rows of their own, and the output is not used otherwise.
+        // SAFETY: shares are disjoint rows, and the output is not used otherwise.
         let out = unsafe { op.out.block(rows.clone(), 0..cols) };
-        let x = op.x.block(rows.clone(), 0..cols);
-        let residual = op.residual.map(|residual| residual.block(rows, 0..cols));
-        let rows = NormRows { x, residual, out, ..*op };
-        match residual {
-            Some(_) => ctx.run(Norm::<T, CENTRE, true>(rows)),
-            None => ctx.run(Norm::<T, CENTRE, false>(rows)),
-        }
+        let x = op.x.block(rows, 0..cols);
+        ctx.run(Norm::<T, CENTRE>(NormRows { x, out, ..*op }));
     });
 }
 
-/// Rows that are normalised together: their sums do not wait for each other, and scale and shift are read once.
-const TOGETHER: usize = 4;
+/// Rows that are normalised together: their sums do not wait for each other, and gamma and beta are read once.
+const ROWS_TOGETHER: usize = 4;
 
-/// Of `x + residual`, if there is a residual.
-struct Norm<'a, T, const CENTRE: bool, const RESIDUAL: bool>(NormRows<'a, T>);
+/// The kernel: layer normalisation if `CENTRE`, RMS normalisation otherwise.
+struct Norm<'a, T, const CENTRE: bool>(NormRows<'a, T>);
 
-impl<T: Elem, const CENTRE: bool, const RESIDUAL: bool> Kernel for Norm<'_, T, CENTRE, RESIDUAL> {
+impl<T: Elem, const CENTRE: bool> Kernel for Norm<'_, T, CENTRE> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let rows = self.0.x.rows();
-        let together = rows / TOGETHER * TOGETHER;
-        for first in (0..together).step_by(TOGETHER) {
-            self.rows::<S, TOGETHER>(s, first);
+        let together = rows / ROWS_TOGETHER * ROWS_TOGETHER;
+        for first in (0..together).step_by(ROWS_TOGETHER) {
+            self.rows::<S, ROWS_TOGETHER>(s, first);
         }
         for first in together..rows {
             self.rows::<S, 1>(s, first);
@@ -106,54 +94,52 @@ impl<T: Elem, const CENTRE: bool, const RESIDUAL: bool> Kernel for Norm<'_, T, C
     }
 }
 
-impl<T: Elem, const CENTRE: bool, const RESIDUAL: bool> Norm<'_, T, CENTRE, RESIDUAL> {
-    /// Normalises some rows from `first` on.
+impl<T: Elem, const CENTRE: bool> Norm<'_, T, CENTRE> {
+    /// Normalises ROWS rows from `first` on.
     #[inline(always)]
     fn rows<S: Simd, const ROWS: usize>(&mut self, s: S, first: usize) {
         let op = &mut self.0;
         let cols = op.x.cols();
-        let x = Rows::<T, ROWS>::of(op.x, first);
-        let residual = op.residual.filter(|_| RESIDUAL).map_or(x, |residual| Rows::of(residual, first));
-        let terms = Terms::<T, ROWS, RESIDUAL> { x, residual };
+        let x = RowBlock::<T, ROWS>::of(op.x, first);
         let mut centres = [s.splat(0.0); ROWS];
         if CENTRE {
-            let sums = terms.sums(s, None);
+            let sums = x.sums(s, None);
             for (centre, sum) in centres.iter_mut().zip(sums) {
                 *centre = s.splat(s.sum(sum) / cols as f32);
             }
         }
-        let mut scales = terms.sums(s, Some(centres));
+        let mut scales = x.sums(s, Some(centres));
         for scale in &mut scales {
             *scale = s.splat(1.0 / (s.sum(*scale) / cols as f32 + op.epsilon).sqrt());
         }
         let whole = cols / LANES;
         for i in 0..whole {
-            let learned = Learned::at(s, op.gamma, op.beta, i * LANES);
+            let affine = Affine::at(s, op.gamma, op.beta, i * LANES);
             for row in 0..ROWS {
-                let y = s.mul(s.sub(terms.whole(s, row, i), centres[row]), scales[row]);
-                mem::store(s, op.out.row_mut(first + row), i * LANES, learned.apply(s, y));
+                let y = s.mul(s.sub(x.vector(s, row, i), centres[row]), scales[row]);
+                mem::store(s, op.out.row_mut(first + row), i * LANES, affine.apply(s, y));
             }
         }
         if whole * LANES < cols {
-            let learned = Learned::at(s, op.gamma, op.beta, whole * LANES);
+            let affine = Affine::at(s, op.gamma, op.beta, whole * LANES);
             for row in 0..ROWS {
-                let y = s.mul(s.sub(terms.rest(s, row), centres[row]), scales[row]);
-                mem::store(s, op.out.row_mut(first + row), whole * LANES, learned.apply(s, y));
+                let y = s.mul(s.sub(x.tail(s, row), centres[row]), scales[row]);
+                mem::store(s, op.out.row_mut(first + row), whole * LANES, affine.apply(s, y));
             }
         }
     }
 }
 
 /// Scale and shift of 16 columns.
-struct Learned<S: Simd> {
+struct Affine<S: Simd> {
     gamma: Option<S::F32>,
     beta: Option<S::F32>,
 }
 
-impl<S: Simd> Learned<S> {
+impl<S: Simd> Affine<S> {
     #[inline(always)]
-    fn at(s: S, gamma: Option<AnySlice<'_>>, beta: Option<AnySlice<'_>>, at: usize) -> Learned<S> {
-        Learned { gamma: load(s, gamma, at), beta: load(s, beta, at) }
+    fn at(s: S, gamma: Option<AnySlice<'_>>, beta: Option<AnySlice<'_>>, at: usize) -> Affine<S> {
+        Affine { gamma: load(s, gamma, at), beta: load(s, beta, at) }
     }
 
     #[inline(always)]
@@ -163,78 +149,68 @@ impl<S: Simd> Learned<S> {
     }
 }
 
-/// 16 columns of a row that there may be. Not a closure in `map`, which may be left out of line, and its loads with it.
+/// Loads 16 columns of an optional row. Not a closure in `map`, which may be left out of line with its loads.
 #[inline(always)]
 fn load<S: Simd>(s: S, row: Option<AnySlice<'_>>, at: usize) -> Option<S::F32> {
     Some(mem::load_any(s, row?, at))
 }
 
-/// Some rows of a matrix, in whole vectors and the rest.
+/// ROWS rows of a matrix, in whole vectors and a tail.
 #[derive(Clone, Copy)]
-struct Rows<'a, T, const ROWS: usize> {
-    /// As many of each.
-    whole: [&'a [[T; LANES]]; ROWS],
-    rest: [&'a [T]; ROWS],
+struct RowBlock<'a, T, const ROWS: usize> {
+    /// The same number of vectors of each row.
+    vectors: [&'a [[T; LANES]]; ROWS],
+    tail: [&'a [T]; ROWS],
 }
 
-impl<'a, T, const ROWS: usize> Rows<'a, T, ROWS> {
+impl<'a, T: Elem, const ROWS: usize> RowBlock<'a, T, ROWS> {
     #[inline(always)]
     fn of(m: MatRef<'a, T>, first: usize) -> Self {
-        let (mut whole, mut rest): ([&[[T; LANES]]; ROWS], [&[T]; ROWS]) = ([&[]; ROWS], [&[]; ROWS]);
+        let (mut vectors, mut tail): ([&[[T; LANES]]; ROWS], [&[T]; ROWS]) = ([&[]; ROWS], [&[]; ROWS]);
         let count = m.cols() / LANES;
         for row in 0..ROWS {
-            let (vectors, last) = m.row(first + row).as_chunks();
-            (whole[row], rest[row]) = (&vectors[..count], last);
+            let (whole, last) = m.row(first + row).as_chunks();
+            (vectors[row], tail[row]) = (&whole[..count], last);
         }
-        Rows { whole, rest }
+        RowBlock { vectors, tail }
     }
-}
 
-/// Some rows of `x + residual`.
-struct Terms<'a, T, const ROWS: usize, const RESIDUAL: bool> {
-    x: Rows<'a, T, ROWS>,
-    residual: Rows<'a, T, ROWS>,
-}
-
-impl<T: Elem, const ROWS: usize, const RESIDUAL: bool> Terms<'_, T, ROWS, RESIDUAL> {
     /// A whole vector of a row.
     #[inline(always)]
-    fn whole<S: Simd>(&self, s: S, row: usize, i: usize) -> S::F32 {
-        let t = mem::load(s, &self.x.whole[row][i], 0);
-        if RESIDUAL { s.add(t, mem::load(s, &self.residual.whole[row][i], 0)) } else { t }
+    fn vector<S: Simd>(&self, s: S, row: usize, i: usize) -> S::F32 {
+        mem::load(s, &self.vectors[row][i], 0)
     }
 
-    /// The rest of a row, and zeros.
+    /// The tail of a row, padded with zeros.
     #[inline(always)]
-    fn rest<S: Simd>(&self, s: S, row: usize) -> S::F32 {
-        let t = mem::load(s, self.x.rest[row], 0);
-        if RESIDUAL { s.add(t, mem::load(s, self.residual.rest[row], 0)) } else { t }
+    fn tail<S: Simd>(&self, s: S, row: usize) -> S::F32 {
+        mem::load(s, self.tail[row], 0)
     }
 
-    /// The sums of each row in 16 lanes, or of the squares of its distances from a centre.
+    /// Sums each row in 16 lanes, or the squares of its distances from a centre.
     #[inline(always)]
     fn sums<S: Simd>(&self, s: S, centres: Option<[S::F32; ROWS]>) -> [S::F32; ROWS] {
         let mut sums = [s.splat(0.0); ROWS];
-        for i in 0..self.x.whole[0].len() {
+        for i in 0..self.vectors[0].len() {
             for (row, sum) in sums.iter_mut().enumerate() {
-                *sum = s.add(*sum, square(s, self.whole(s, row, i), centres, row));
+                *sum = s.add(*sum, square(s, self.vector(s, row, i), centres, row));
             }
         }
-        let rest = self.x.rest[0].len();
-        if rest > 0 {
+        let tail = self.tail[0].len();
+        if tail > 0 {
             for (row, sum) in sums.iter_mut().enumerate() {
-                // Missing columns hold zero before the centre is taken off, not after it.
-                let mut kept = [0.0; LANES];
-                mem::store(s, &mut kept, 0, square(s, self.rest(s, row), centres, row));
-                kept[rest..].fill(0.0);
-                *sum = s.add(*sum, mem::load(s, &kept, 0));
+                // Missing columns are zero before the centre is subtracted, but not after.
+                let mut squares = [0.0; LANES];
+                mem::store(s, &mut squares, 0, square(s, self.tail(s, row), centres, row));
+                squares[tail..].fill(0.0);
+                *sum = s.add(*sum, mem::load(s, &squares, 0));
             }
         }
         sums
     }
 }
 
-/// The square of the distance from a row's centre, or without one `t` itself.
+/// The square of the distance from a row's centre; without centres, `t` itself.
 #[inline(always)]
 fn square<S: Simd, const ROWS: usize>(
     s: S,

@@ -3,41 +3,23 @@
 
 use std::time::Instant;
 
+use crate::arch::Extensions;
 use crate::ctx::Ctx;
-use crate::gemm::word::{Single, Word};
-#[cfg(target_arch = "x86_64")]
-use crate::isa::{Isa, KernelAt, amx, avx512::Avx512, avx512_bf16::Bf16Pairs};
+use crate::gemm::kpack::{F32Pack, KPack};
 use crate::isa::{Kernel, LANES, Simd};
 
 /// Multiply-adds per second times two on registers alone, in GFLOP/s: the ceiling of every f32 product of this
 /// level on one core. The best of `runs` short runs.
 pub fn fma_gflops(ctx: &Ctx, runs: usize) -> f64 {
-    (0..runs).map(|_| ctx.run(Peak(Single))).fold(0.0, f64::max)
+    (0..runs).map(|_| ctx.run(Peak(F32Pack))).fold(0.0, f64::max)
 }
 
 /// Multiply-adds per second times two of bfloat16 on registers alone, in GFLOP/s, by the tile unit or by pairs: the
 /// ceiling of bfloat16 products on one core at the levels that have instructions for them, `None` at others. The
 /// best of `runs` short runs.
 pub fn bf16_gflops(ctx: &Ctx, runs: usize) -> Option<f64> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let run = || match ctx.isa() {
-            Isa::Amx(_, amx) => {
-                let start = Instant::now();
-                amx::peak(amx);
-                let flops = (amx::PEAK_ROUNDS * amx::PEAK_FLOPS) as f64;
-                Some(flops / start.elapsed().as_secs_f64() / 1e9)
-            }
-            Isa::Avx512Bf16(s, word) => Some(s.run(Peak(word))),
-            _ => None,
-        };
-        (0..runs).filter_map(|_| run()).reduce(f64::max)
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = (ctx, runs);
-        None
-    }
+    let native = ctx.isa().native()?;
+    (0..runs).filter_map(|_| native.measure_bf16_gflops()).reduce(f64::max)
 }
 
 /// Bytes per second, in GB/s, at which one core reads `data` and does nothing else with it. The best of `runs`
@@ -47,40 +29,30 @@ pub fn read_gbps(ctx: &Ctx, data: &[f32], runs: usize) -> f64 {
 }
 
 /// Multiply-adds of words on registers alone.
-struct Peak<W>(W);
+pub(crate) struct Peak<P>(pub(crate) P);
 
-impl Kernel for Peak<Single> {
+impl Kernel for Peak<F32Pack> {
     type Output = f64;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
         match S::TILE_ROWS {
-            8 => peak::<S, Single, 8, 3>(s, self.0),
-            6 => peak::<S, Single, 6, 1>(s, self.0),
-            _ => peak::<S, Single, 3, 1>(s, self.0),
+            8 => peak::<S, F32Pack, 8, 3>(s, self.0),
+            6 => peak::<S, F32Pack, 6, 1>(s, self.0),
+            _ => peak::<S, F32Pack, 3, 1>(s, self.0),
         }
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-impl KernelAt<Avx512> for Peak<Bf16Pairs> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run_at(self, s: Avx512) -> f64 {
-        peak::<Avx512, Bf16Pairs, 8, 3>(s, self.0)
-    }
-}
-
 /// Rounds of multiply-adds in one turn of the loop: enough that the end of a turn does not show.
-const TURN: usize = 8;
+const UNROLL: usize = 8;
 
 /// The register tile of a product without its loads. The operands are numbers like any, and change from one
 /// instruction to the next: constants would draw less power, and run at a clock that no product reaches. Two
 /// factors stay in registers beside the sums even where there are 16 registers of half a vector.
 #[inline(always)]
-fn peak<S: Simd, W: Word<S>, const R: usize, const V: usize>(s: S, word: W) -> f64 {
-    let turns = 4_000_000 / (TURN * R * V);
+pub(crate) fn peak<S: Simd, P: KPack<S>, const R: usize, const V: usize>(s: S, kpack: P) -> f64 {
+    let turns = 4_000_000 / (UNROLL * R * V);
     // Of an f32 like these, both halves are a bf16 of moderate size.
     let data: [f32; 4 * LANES] = core::array::from_fn(|i| {
         let x = ((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5;
@@ -93,10 +65,10 @@ fn peak<S: Simd, W: Word<S>, const R: usize, const V: usize>(s: S, word: W) -> f
     let mut sums = [[s.splat(0.0); V]; R];
     let start = Instant::now();
     for _ in 0..turns {
-        for _ in 0..TURN {
+        for _ in 0..UNROLL {
             for (r, sums) in sums.iter_mut().enumerate() {
                 for (sum, v) in sums.iter_mut().zip(v) {
-                    *sum = word.mul_add(s, x[r % 2], v, *sum);
+                    *sum = kpack.mul_add(s, x[r % 2], v, *sum);
                 }
             }
         }
@@ -104,7 +76,7 @@ fn peak<S: Simd, W: Word<S>, const R: usize, const V: usize>(s: S, word: W) -> f
     let seconds = start.elapsed().as_secs_f64();
     let total = sums.into_iter().flatten().fold(s.splat(0.0), |total, sum| s.add(total, sum));
     std::hint::black_box(s.sum(total));
-    (2 * turns * TURN * R * V * LANES * W::VALUES) as f64 / seconds / 1e9
+    (2 * turns * UNROLL * R * V * LANES * P::LEN) as f64 / seconds / 1e9
 }
 
 struct Read<'a> {

@@ -1,10 +1,16 @@
 //! Borrowed matrices: a slice, two dimensions and a row stride, checked once when they are made.
+//!
+//! [`MatRef`] and [`MatMut`] know their storage type at compile time; `any` has the views that know it at run time.
+
+mod any;
+
+pub(crate) use any::any;
+pub use any::{AnyMatMut, AnyMatRef, AnySlice};
 
 use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use crate::elem::{Elem, bf16, f16};
 use crate::error::{Error, Result};
 
 /// A read-only row-major matrix inside a slice. Columns are contiguous; rows are `row_stride` elements apart.
@@ -18,8 +24,8 @@ pub struct MatRef<'a, T> {
 
 /// A writable row-major matrix inside a slice. Rows must not overlap.
 ///
-/// It owns its elements only, not the gaps between its rows, so that one matrix can be cut into blocks that
-/// several threads write.
+/// It borrows its elements only, not the gaps between its rows, so that one matrix can be cut into blocks that several
+/// threads write.
 #[derive(Debug)]
 pub struct MatMut<'a, T> {
     data: NonNull<T>,
@@ -33,39 +39,6 @@ pub struct MatMut<'a, T> {
 unsafe impl<T: Send> Send for MatMut<'_, T> {}
 // SAFETY: a shared `MatMut` only gives read access to its elements, like `&&mut [T]`.
 unsafe impl<T: Sync> Sync for MatMut<'_, T> {}
-
-/// A matrix whose storage type is known at run time, as weights are.
-#[derive(Debug, Clone, Copy)]
-pub enum AnyMatRef<'a> {
-    /// float32
-    F32(MatRef<'a, f32>),
-    /// bfloat16
-    Bf16(MatRef<'a, bf16>),
-    /// float16
-    F16(MatRef<'a, f16>),
-}
-
-/// A writable matrix whose storage type is known at run time.
-#[derive(Debug)]
-pub enum AnyMatMut<'a> {
-    /// float32
-    F32(MatMut<'a, f32>),
-    /// bfloat16
-    Bf16(MatMut<'a, bf16>),
-    /// float16
-    F16(MatMut<'a, f16>),
-}
-
-/// A vector whose storage type is known at run time: biases and the parameters of a norm.
-#[derive(Debug, Clone, Copy)]
-pub enum AnySlice<'a> {
-    /// float32
-    F32(&'a [f32]),
-    /// bfloat16
-    Bf16(&'a [bf16]),
-    /// float16
-    F16(&'a [f16]),
-}
 
 fn check_view(len: usize, rows: usize, cols: usize, row_stride: usize, overlap: bool) -> Result<()> {
     let error = Error::View { rows, cols, row_stride, len };
@@ -144,13 +117,16 @@ impl<'a, T> MatRef<'a, T> {
         self.data.as_ptr()
     }
 
-    /// A matrix without gaps that fills `data`, whose length the caller has computed.
+    /// A matrix without gaps that fills `data`.
+    ///
+    /// # Panics
+    /// When `data` has another length.
     pub(crate) fn packed(data: &'a [T], rows: usize, cols: usize) -> Self {
         assert!(data.len() == rows * cols);
         Self { data, rows, cols, row_stride: cols }
     }
 
-    /// The given rows.
+    /// The rows in the range.
     ///
     /// # Panics
     /// When the range is outside the matrix.
@@ -158,7 +134,7 @@ impl<'a, T> MatRef<'a, T> {
         self.block(rows, 0..self.cols)
     }
 
-    /// The block of the given rows and columns.
+    /// The block of these rows and columns.
     pub(crate) fn block(&self, rows: Range<usize>, cols: Range<usize>) -> MatRef<'a, T> {
         assert!(rows.start <= rows.end && rows.end <= self.rows);
         assert!(cols.start <= cols.end && cols.end <= self.cols);
@@ -243,12 +219,12 @@ impl<'a, T> MatMut<'a, T> {
         unsafe { core::slice::from_raw_parts(self.data.as_ptr().add(i * self.row_stride), self.cols) }
     }
 
-    /// Where the first row starts; for what need not be there.
+    /// The start of the first row, for prefetches.
     pub(crate) fn as_ptr(&self) -> *const T {
         self.data.as_ptr()
     }
 
-    /// Where the first row starts, for accesses to elements of several rows.
+    /// The start of the first row, for accesses to elements of several rows.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.data.as_ptr()
     }
@@ -258,7 +234,7 @@ impl<'a, T> MatMut<'a, T> {
         MatMut { lifetime: PhantomData, ..*self }
     }
 
-    /// The block of the given rows and columns.
+    /// The block of these rows and columns.
     ///
     /// # Errors
     /// [`Error::Shape`] when a range is outside the matrix.
@@ -269,11 +245,11 @@ impl<'a, T> MatMut<'a, T> {
         Ok(unsafe { self.block(rows, columns) })
     }
 
-    /// The block of the given rows and columns as a matrix of its own.
+    /// The block of these rows and columns as a separate matrix.
     ///
     /// # Safety
-    /// While the block lives, its elements must be reached through it alone: blocks in use at the same time
-    /// must not overlap, and `self` must not be read or written.
+    /// While the block lives, its elements must be accessed through it alone: blocks in use at the same time must not
+    /// overlap, and `self` must not be read or written.
     pub(crate) unsafe fn block(&self, rows: Range<usize>, cols: Range<usize>) -> MatMut<'_, T> {
         assert!(rows.start <= rows.end && rows.end <= self.rows);
         assert!(cols.start <= cols.end && cols.end <= self.cols);
@@ -285,122 +261,6 @@ impl<'a, T> MatMut<'a, T> {
         MatMut { data, rows: rows.len(), cols: cols.len(), lifetime: PhantomData, ..*self }
     }
 }
-
-/// Evaluates an expression with `$m` bound to the typed view or slice inside an `Any*` value.
-macro_rules! any {
-    ($any:ident, $value:expr, $m:ident => $body:expr) => {
-        match $value {
-            $crate::view::$any::F32($m) => $body,
-            $crate::view::$any::Bf16($m) => $body,
-            $crate::view::$any::F16($m) => $body,
-        }
-    };
-}
-pub(crate) use any;
-
-impl<'a> AnyMatRef<'a> {
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        any!(AnyMatRef, self, m => m.rows())
-    }
-
-    /// Number of columns.
-    pub fn cols(&self) -> usize {
-        any!(AnyMatRef, self, m => m.cols())
-    }
-
-    /// The given rows.
-    ///
-    /// # Panics
-    /// When the range is outside the matrix.
-    pub fn rows_range(&self, rows: Range<usize>) -> AnyMatRef<'a> {
-        any!(AnyMatRef, self, m => m.rows_range(rows).into())
-    }
-
-    /// The columns `start .. start + cols` of every row.
-    ///
-    /// # Errors
-    /// [`Error::View`] when the range is outside the matrix.
-    pub fn columns(&self, start: usize, cols: usize) -> Result<AnyMatRef<'a>> {
-        any!(AnyMatRef, self, m => Ok(m.columns(start, cols)?.into()))
-    }
-
-    /// The block of the given rows and columns.
-    #[inline(always)]
-    pub(crate) fn block(&self, rows: Range<usize>, cols: Range<usize>) -> AnyMatRef<'a> {
-        any!(AnyMatRef, self, m => m.block(rows, cols).into())
-    }
-}
-
-impl AnyMatMut<'_> {
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        any!(AnyMatMut, self, m => m.rows())
-    }
-
-    /// Number of columns.
-    pub fn cols(&self) -> usize {
-        any!(AnyMatMut, self, m => m.cols())
-    }
-
-    /// The block of the given rows and columns.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when a range is outside the matrix.
-    pub fn block_mut(&mut self, rows: Range<usize>, columns: Range<usize>) -> Result<AnyMatMut<'_>> {
-        any!(AnyMatMut, self, m => Ok(m.block_mut(rows, columns)?.into()))
-    }
-
-    /// The block of the given rows and columns as a matrix of its own.
-    ///
-    /// # Safety
-    /// As [`MatMut::block`].
-    pub(crate) unsafe fn block(&self, rows: Range<usize>, cols: Range<usize>) -> AnyMatMut<'_> {
-        // SAFETY: the caller's contract.
-        unsafe {
-            match self {
-                AnyMatMut::F32(m) => AnyMatMut::F32(m.block(rows, cols)),
-                AnyMatMut::Bf16(m) => AnyMatMut::Bf16(m.block(rows, cols)),
-                AnyMatMut::F16(m) => AnyMatMut::F16(m.block(rows, cols)),
-            }
-        }
-    }
-}
-
-impl AnySlice<'_> {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        any!(AnySlice, self, s => s.len())
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl<'a, T: Elem> From<MatRef<'a, T>> for AnyMatRef<'a> {
-    #[inline(always)]
-    fn from(m: MatRef<'a, T>) -> Self {
-        T::any(m)
-    }
-}
-
-impl<'a, T: Elem> From<MatMut<'a, T>> for AnyMatMut<'a> {
-    #[inline(always)]
-    fn from(m: MatMut<'a, T>) -> Self {
-        T::any_mut(m)
-    }
-}
-
-macro_rules! from_typed {
-    ($($t:ty => $variant:ident),*) => {$(
-        impl<'a> From<&'a [$t]> for AnySlice<'a> {
-            fn from(s: &'a [$t]) -> Self { AnySlice::$variant(s) }
-        }
-    )*};
-}
-from_typed!(f32 => F32, bf16 => Bf16, f16 => F16);
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,9 @@ mod common;
 
 use common::attention_case::{Added, Case};
 use common::{Element, at_every_level, for_each_type, view_mut};
-use rachis_kernels::{Ctx, Precision, Scratch, Span, attention, attention_scratch_len, bf16, f16};
+use rachis_kernels::{
+    AlibiRounding, AttentionMask, Ctx, Precision, Scratch, Span, attention, attention_scratch_len, bf16, f16,
+};
 use rachis_testkit::{Grid, Kind, Rng};
 
 /// Heads of 1, of a vector, of whole register tiles and of odd widths, one wider than a block of the product, and
@@ -82,12 +84,15 @@ fn biases_and_hidden_keys_obey_the_bound() {
             let table = Grid::random(&mut rng, Kind::Uniform, (heads.0, 2 * 140), 1);
             for bias in [
                 Added::Nothing,
-                Added::Linear { slopes, round: heads.0 == 6 },
+                Added::Linear {
+                    slopes,
+                    rounding: if heads.0 == 6 { AlibiRounding::Bf16 } else { AlibiRounding::None },
+                },
                 Added::Distance { table, zero: 140 },
             ] {
                 case.bias = bias;
-                for causal in [false, true] {
-                    case.causal = causal;
+                for mask in [AttentionMask::None, AttentionMask::Causal] {
+                    case.mask = mask;
                     case.check(ctx, &case.run(ctx));
                 }
             }
@@ -109,7 +114,7 @@ fn biases_and_hidden_keys_obey_the_bound() {
 #[test]
 fn numbers_of_keys_are_rounded_with_their_products() {
     let mut case = Case::<f32, f32>::sharing(&mut Rng::new(40), (2, 2, 8), &[270]);
-    case.bias = Added::Linear { slopes: vec![0.7, 0.1], round: true };
+    case.bias = Added::Linear { slopes: vec![0.7, 0.1], rounding: AlibiRounding::Bf16 };
     at_every_level(|ctx| case.check(ctx, &case.run(ctx)));
 }
 

@@ -5,7 +5,9 @@ mod common;
 
 use common::attention_case::{Added, Case};
 use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
-use rachis_kernels::{Attention, Ctx, Heads, Level, MatRef, Precision, Scratch, Span, attention, bf16, f16};
+use rachis_kernels::{
+    Attention, AttentionMask, Ctx, Heads, Level, MatRef, Precision, Scratch, Span, attention, bf16, f16,
+};
 use rachis_testkit::{Grid, Kind, Rng};
 
 #[test]
@@ -53,13 +55,13 @@ fn a_sequence_does_not_depend_on_batch_or_threads() {
 fn a_causal_step_has_the_bits_of_the_whole() {
     let mut rng = Rng::new(39);
     let mut case = Case::<f32, bf16>::sharing(&mut rng, (4, 2, 24), &[200]);
-    case.causal = true;
+    case.mask = AttentionMask::Causal;
     // With holes, so that distances are not in a row.
     case.positions = [0, 1].map(|_| (0..200).map(|i| i + i / 7).collect());
     let table = Grid::random(&mut rng, Kind::Uniform, (4, 2 * 240), 0);
     for bias in [
         Added::Nothing,
-        Added::Linear { slopes: vec![0.5; 4], round: true },
+        Added::Linear { slopes: vec![0.5; 4], rounding: AlibiRounding::Bf16 },
         Added::Distance { table, zero: 240 },
     ] {
         case.bias = bias;
@@ -92,20 +94,20 @@ fn a_causal_step_has_the_bits_of_the_whole() {
 fn fused_projections_give_the_bits_of_separate_ones() {
     fn check<T: Element>(ctx: &Ctx) {
         let mut rng = Rng::new(40);
-        for (count, groups, dim) in [(3, 3, 20), (4, 1, 16), (6, 2, 9), (1, 1, 64)] {
-            let mut case = Case::<T>::sharing(&mut rng, (count, groups, dim), &[33, 1, 5]);
-            case.causal = true;
-            let shared = count / groups;
+        for (count, kv_heads, dim) in [(3, 3, 20), (4, 1, 16), (6, 2, 9), (1, 1, 64)] {
+            let mut case = Case::<T>::sharing(&mut rng, (count, kv_heads, dim), &[33, 1, 5]);
+            case.mask = AttentionMask::Causal;
+            let shared = count / kv_heads;
             let mut fused = Vec::new();
             for row in 0..case.q.rows() {
-                for group in 0..groups {
+                for group in 0..kv_heads {
                     let (queries, keys) = (group * shared * dim, group * dim..(group + 1) * dim);
                     fused.extend_from_slice(&case.q.row(row)[queries..queries + shared * dim]);
                     fused.extend_from_slice(&case.k.row(row)[keys.clone()]);
                     fused.extend_from_slice(&case.v.row(row)[keys]);
                 }
             }
-            let width = (count + 2 * groups) * dim;
+            let width = (count + 2 * kv_heads) * dim;
             let fused = Grid::new(&fused, (case.q.rows(), width), 3);
             let from = |columns: usize| view(&fused).columns(columns, width - columns).unwrap();
             let mut out = Grid::new(&vec![T::from_f32(7.0); case.q.values().len()], (39, count * dim), 1);
@@ -113,13 +115,13 @@ fn fused_projections_give_the_bits_of_separate_ones() {
                 q: from(0),
                 k: from(shared * dim).into(),
                 v: from((shared + 1) * dim).into(),
-                heads: Heads::fused(count, groups, dim),
+                heads: Heads::fused(count, kv_heads, dim),
                 ..case.op(view_mut(&mut out))
             };
             attention(ctx, &mut Scratch::new(), op).unwrap();
             out.assert_guards();
             let expected = case.run(ctx);
-            assert_eq!(bits(&out.values()), bits(&expected.values()), "{} {count} {groups}", ctx.level());
+            assert_eq!(bits(&out.values()), bits(&expected.values()), "{} {count} {kv_heads}", ctx.level());
         }
     }
     at_every_level(|ctx| {

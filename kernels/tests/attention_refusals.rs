@@ -1,6 +1,9 @@
 //! What attention refuses: heads, operands, spans, biases and masks that do not fit, each before anything is written.
 
-use rachis_kernels::{Attention, Bias, Ctx, Error, Heads, Level, MatMut, MatRef, Scratch, Span, attention};
+use rachis_kernels::{
+    AlibiRounding, Attention, AttentionMask, Bias, Ctx, Error, Heads, Level, MatMut, MatRef, Scratch, Span,
+    attention,
+};
 
 #[test]
 fn heads_that_do_not_fit_are_refused() {
@@ -16,7 +19,7 @@ fn heads_that_do_not_fit_are_refused() {
             heads,
             scale: 1.0,
             bias: Bias::None,
-            causal: false,
+            mask: AttentionMask::None,
             spans: &[Span { queries: 0..4, keys: 0..4 }],
             out: MatMut::new(&mut written, 4, 4).unwrap(),
         };
@@ -25,22 +28,22 @@ fn heads_that_do_not_fit_are_refused() {
         assert!(refused == (written == [7.0; 16]) && refused == result.is_err(), "{result:?}");
         !refused
     };
-    let heads = Heads { count: 4, groups: 2, dim: 1, query_step: 4, key_step: 4 };
+    let heads = Heads { count: 4, kv_heads: 2, dim: 1, query_stride: 4, kv_stride: 4 };
     assert!(accepted(heads));
-    assert!(accepted(Heads { query_step: 2, ..heads }));
+    assert!(accepted(Heads { query_stride: 2, ..heads }));
     assert!(accepted(Heads::dense(2, 1, 2)));
-    assert!(!accepted(Heads { query_step: 5, ..heads }));
-    assert!(!accepted(Heads { key_step: 5, ..heads }));
-    assert!(!accepted(Heads { groups: 0, ..heads }));
-    assert!(!accepted(Heads { groups: 3, ..heads }));
+    assert!(!accepted(Heads { query_stride: 5, ..heads }));
+    assert!(!accepted(Heads { kv_stride: 5, ..heads }));
+    assert!(!accepted(Heads { kv_heads: 0, ..heads }));
+    assert!(!accepted(Heads { kv_heads: 3, ..heads }));
     assert!(!accepted(Heads { dim: 0, ..heads }));
     assert!(!accepted(Heads { count: 0, ..heads }));
-    assert!(!accepted(Heads { query_step: usize::MAX, ..heads }));
-    assert!(!accepted(Heads { key_step: usize::MAX, ..heads }));
-    for (count, groups) in [(usize::MAX, usize::MAX), (usize::MAX, 1), (4, 0), (0, 4)] {
+    assert!(!accepted(Heads { query_stride: usize::MAX, ..heads }));
+    assert!(!accepted(Heads { kv_stride: usize::MAX, ..heads }));
+    for (count, kv_heads) in [(usize::MAX, usize::MAX), (usize::MAX, 1), (4, 0), (0, 4)] {
         for dim in [0, 1, usize::MAX] {
-            assert!(!accepted(Heads::dense(count, groups, dim)));
-            assert!(!accepted(Heads::fused(count, groups, dim)));
+            assert!(!accepted(Heads::dense(count, kv_heads, dim)));
+            assert!(!accepted(Heads::fused(count, kv_heads, dim)));
         }
     }
 }
@@ -61,7 +64,7 @@ fn operands_that_disagree_are_refused_and_nothing_is_written() {
                 heads: Heads::dense(heads, heads, 6 / heads.max(1)),
                 scale: 1.0,
                 bias: Bias::None,
-                causal: false,
+                mask: AttentionMask::None,
                 spans,
                 out,
             };
@@ -91,7 +94,7 @@ fn a_bias_or_a_mask_that_does_not_fit_is_refused() {
     let ctx = Ctx::new(Level::Scalar).unwrap();
     let data = [1.0f32; 24];
     let good = [0, 1, 2, 3];
-    let refused = |groups: usize, bias: Bias<'_>, causal: bool, keys: std::ops::Range<usize>| {
+    let refused = |kv_heads: usize, bias: Bias<'_>, mask: AttentionMask, keys: std::ops::Range<usize>| {
         let mut written = [7.0f32; 24];
         let matrix = || MatRef::new(&data, 4, 6).unwrap();
         let out = MatMut::new(&mut written, 4, 6).unwrap();
@@ -100,10 +103,10 @@ fn a_bias_or_a_mask_that_does_not_fit_is_refused() {
             q: matrix(),
             k: matrix().into(),
             v: matrix().into(),
-            heads: Heads::dense(2, groups, 3),
+            heads: Heads::dense(2, kv_heads, 3),
             scale: 1.0,
             bias,
-            causal,
+            mask,
             spans,
             out,
         };
@@ -114,18 +117,23 @@ fn a_bias_or_a_mask_that_does_not_fit_is_refused() {
     };
     let table = |rows, cols| MatRef::new(&data, rows, cols).unwrap();
     let distance = |table, zero, queries, keys| Bias::Distance { table, zero, queries, keys };
-    assert!(!refused(2, Bias::None, true, 0..4));
-    assert!(refused(0, Bias::None, false, 0..4));
-    assert!(!refused(1, Bias::None, false, 0..4));
-    assert!(refused(3, Bias::None, false, 0..4));
-    assert!(refused(2, Bias::None, true, 0..3));
-    assert!(refused(2, Bias::Linear { slopes: &[1.0], round: false }, false, 0..4));
-    assert!(!refused(2, distance(table(2, 7), 3, &good, &good), false, 0..4));
-    assert!(refused(2, distance(table(3, 7), 3, &good, &good), false, 0..4));
-    assert!(refused(2, distance(table(2, 6), 3, &good, &good), false, 0..4));
-    assert!(refused(2, distance(table(2, 7), 2, &good, &good), false, 0..4));
-    assert!(refused(2, distance(table(2, 7), 3, &good[..3], &good), false, 0..4));
-    assert!(refused(2, distance(table(2, 7), 3, &good, &good[..3]), false, 0..4));
-    assert!(refused(2, distance(table(2, 7), 3, &[0, 2, 1, 3], &good), false, 0..4));
-    assert!(refused(2, distance(table(2, 7), usize::MAX, &good, &good), false, 0..4));
+    assert!(!refused(2, Bias::None, AttentionMask::Causal, 0..4));
+    assert!(refused(0, Bias::None, AttentionMask::None, 0..4));
+    assert!(!refused(1, Bias::None, AttentionMask::None, 0..4));
+    assert!(refused(3, Bias::None, AttentionMask::None, 0..4));
+    assert!(refused(2, Bias::None, AttentionMask::Causal, 0..3));
+    assert!(refused(
+        2,
+        Bias::Linear { slopes: &[1.0], rounding: AlibiRounding::None },
+        AttentionMask::None,
+        0..4
+    ));
+    assert!(!refused(2, distance(table(2, 7), 3, &good, &good), AttentionMask::None, 0..4));
+    assert!(refused(2, distance(table(3, 7), 3, &good, &good), AttentionMask::None, 0..4));
+    assert!(refused(2, distance(table(2, 6), 3, &good, &good), AttentionMask::None, 0..4));
+    assert!(refused(2, distance(table(2, 7), 2, &good, &good), AttentionMask::None, 0..4));
+    assert!(refused(2, distance(table(2, 7), 3, &good[..3], &good), AttentionMask::None, 0..4));
+    assert!(refused(2, distance(table(2, 7), 3, &good, &good[..3]), AttentionMask::None, 0..4));
+    assert!(refused(2, distance(table(2, 7), 3, &[0, 2, 1, 3], &good), AttentionMask::None, 0..4));
+    assert!(refused(2, distance(table(2, 7), usize::MAX, &good, &good), AttentionMask::None, 0..4));
 }

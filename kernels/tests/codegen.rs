@@ -31,11 +31,9 @@ fn use_everything<T: Element>(ctx: &Ctx) {
         gemm(ctx, &mut Scratch::new(), op).unwrap();
     }
     for norm in [layer_norm_rows, rms_norm_rows] {
-        for residual in black_box([None, Some(matrix())]) {
-            let gamma = Some(T::vector(&data[..8]));
-            let out = MatMut::new(&mut written, 8, 8).unwrap();
-            norm(ctx, NormRows { x: matrix(), residual, gamma, beta: gamma, epsilon: 1e-5, out }).unwrap();
-        }
+        let gamma = Some(T::vector(&data[..8]));
+        let out = MatMut::new(&mut written, 8, 8).unwrap();
+        norm(ctx, NormRows { x: matrix(), gamma, beta: gamma, epsilon: 1e-5, out }).unwrap();
     }
     let x = MatMut::new(&mut written, 8, 8).unwrap();
     softmax_rows(ctx, SoftmaxRows { x, scale: 1.0, bias: None, mask: Mask::None }).unwrap();
@@ -54,7 +52,7 @@ fn hot_loops_are_vector_code() {
     for level in &levels {
         let ctx = Ctx::new(*level).unwrap();
         for_each_type!(use_everything(&ctx));
-        for function in [math::exp, math::tanh, math::erf] {
+        for function in [math::exp, math::tanh] {
             function(&ctx, &[0.5], &mut [0.0]).unwrap();
         }
     }

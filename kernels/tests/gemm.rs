@@ -346,7 +346,7 @@ fn a_plan_of_the_callers_is_refused() {
     let weights = Weights { matrix: MatRef::new(&w, 1, 1).unwrap().into(), layout: Layout::Nk };
     let op = Gemm::product(MatRef::new(&a, 1, 1).unwrap(), weights, MatMut::new(&mut out, 1, 1).unwrap());
     let refused = gemm_with(&plan, &ctx, &mut Scratch::new(), op);
-    assert!(matches!(refused, Err(Error::Plan { plan: "another", .. })));
+    assert!(matches!(refused, Err(Error::GemmPlan { plan: "another", .. })));
 }
 
 /// A plan computes what it says it fits, and refuses everything else.
@@ -367,7 +367,7 @@ fn a_plan_that_does_not_fit_is_refused() {
                         let fits = plan.levels.contains(&ctx.level())
                             && plan.precisions.contains(&precision)
                             && plan.layouts.contains(&layout)
-                            && m <= plan.most_rows;
+                            && m <= plan.max_rows;
                         match computed {
                             Ok(()) => assert!(fits && out[m - 1] == 1.0, "{} {layout} {m}", plan.name),
                             Err(error) => {

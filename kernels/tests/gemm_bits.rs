@@ -4,10 +4,10 @@
 mod common;
 
 use common::{Element, at_every_level, bits, is_scalar, view, view_mut};
-use rachis_kernels::gemm::Order;
+use rachis_kernels::gemm::SummationOrder;
 use rachis_kernels::{
-    Activation, AnyMatRef, Combine, Ctx, Gemm, Layout, MatRef, Part, Plan, Precision, Scratch, Weights, bf16,
-    f16, gemm,
+    Activation, AnyMatRef, Combine, Ctx, Gemm, GemmPlan, Layout, MatRef, Part, Precision, Scratch, Weights,
+    bf16, f16, gemm,
 };
 use rachis_testkit::{Grid, Kind, Rng, Storage, data, shapes};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -299,11 +299,11 @@ fn bits_do_not_depend_on_the_position() {
 /// Of the bits of every product of the test below in each precision, at every level that fuses, on every architecture;
 /// and of those in pairs and on the tile unit. A change of it is
 /// a change of the numeric contract.
-const CHECKSUMS: [(Order, [u64; 3]); 4] = [
-    (Order::Ascending, [0xcafd35d361e0111, 0x8b062937bbda3279, 0xcafd35d361e0111]),
-    (Order::Pairs, [0, 0x720fdce921b4f5d8, 0]),
-    (Order::Tiles, [0, 0xa6f46a16766209c4, 0]),
-    (Order::TilesOfParts, [0, 0, 0xf3e6c88834408cd8]),
+const CHECKSUMS: [(SummationOrder, [u64; 3]); 4] = [
+    (SummationOrder::Ascending, [0xcafd35d361e0111, 0x8b062937bbda3279, 0xcafd35d361e0111]),
+    (SummationOrder::Pairs, [0, 0x720fdce921b4f5d8, 0]),
+    (SummationOrder::Tiles, [0, 0xa6f46a16766209c4, 0]),
+    (SummationOrder::SplitTiles, [0, 0, 0xf3e6c88834408cd8]),
 ];
 
 /// FNV-1a over the bits.
@@ -328,7 +328,7 @@ fn bits_do_not_depend_on_layout_storage_or_level() {
             return;
         }
         for (i, precision) in Precision::ALL.into_iter().enumerate() {
-            let order = Plan::pick(&ctx.with_precision(precision), Layout::Nk, 1).order;
+            let order = GemmPlan::pick(&ctx.with_precision(precision), Layout::Nk, 1).order;
             let expected = CHECKSUMS.into_iter().find(|(of, _)| *of == order).map(|(_, sums)| sums[i]);
             let found = checksum(all.iter().map(|products| &products[i]));
             assert_eq!(Some(found), expected, "{} {precision:?} {order:?} {found:#x}", ctx.level());

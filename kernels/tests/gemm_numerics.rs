@@ -5,21 +5,25 @@ mod common;
 
 use common::gemm_case::{Case, check_case};
 use common::{Element, at_every_level, bits, view, view_mut};
-use rachis_kernels::gemm::Order;
+use rachis_kernels::gemm::SummationOrder;
 use rachis_kernels::{
-    Activation, Combine, Ctx, Error, Gemm, Layout, Level, MatMut, MatRef, PLANS, Part, Plan, Precision,
+    Activation, Combine, Ctx, Error, Gemm, GemmPlan, Layout, Level, MatMut, MatRef, PLANS, Part, Precision,
     Scratch, Weights, bf16, f16, gemm, gemm_with,
 };
 use rachis_testkit::shapes::GemmShape;
 use rachis_testkit::{Grid, Kind, Rng};
 
 /// What a plan makes of a lone operand: rounded to bf16, on the tile unit without subnormal numbers.
-fn rounded(order: Order, x: f32) -> f32 {
-    if order != Order::Ascending && x.abs() < f32::MIN_POSITIVE { 0.0 } else { bf16::from_f32(x).to_f32() }
+fn rounded(order: SummationOrder, x: f32) -> f32 {
+    if order != SummationOrder::Ascending && x.abs() < f32::MIN_POSITIVE {
+        0.0
+    } else {
+        bf16::from_f32(x).to_f32()
+    }
 }
 
 /// The product of `[x] [1]` for every x, with the values as activations and as weights.
-fn check_rounding(plan: &Plan, ctx: &Ctx, values: &[f32]) {
+fn check_rounding(plan: &GemmPlan, ctx: &Ctx, values: &[f32]) {
     let one = [1.0f32];
     let mut out = vec![0.0f32; values.len()];
     let mut scratch = Scratch::new();
@@ -33,7 +37,7 @@ fn check_rounding(plan: &Plan, ctx: &Ctx, values: &[f32]) {
     for layout in Layout::ALL.into_iter().filter(|layout| plan.layouts.contains(layout)) {
         let column = MatRef::new(values, values.len(), 1).unwrap();
         let row = MatRef::new(values, 1, values.len()).unwrap();
-        if values.len() <= plan.most_rows {
+        if values.len() <= plan.max_rows {
             let weights = Weights { matrix: MatRef::new(&one, 1, 1).unwrap().into(), layout };
             let to = MatMut::new(&mut out, values.len(), 1).unwrap();
             gemm_with(plan, ctx, &mut scratch, Gemm::product(column, weights, to)).unwrap();
@@ -49,7 +53,7 @@ fn check_rounding(plan: &Plan, ctx: &Ctx, values: &[f32]) {
 }
 
 /// Those that fit in one layout or the other.
-fn plans<'c>(ctx: &'c Ctx<'c>, m: usize) -> impl Iterator<Item = &'static Plan> + 'c {
+fn plans<'c>(ctx: &'c Ctx<'c>, m: usize) -> impl Iterator<Item = &'static GemmPlan> + 'c {
     PLANS.iter().filter(move |plan| Layout::ALL.iter().any(|layout| plan.fits(ctx, *layout, m)))
 }
 
@@ -72,7 +76,7 @@ fn operands_round_to_nearest_even() {
 #[ignore = "four billion values a plan: minutes in release, hours without"]
 fn every_operand_rounds_to_nearest_even() {
     let ctx = Ctx::from_env().unwrap().with_precision(Precision::Bf16);
-    let plan = Plan::pick(&ctx, Layout::Nk, 4096);
+    let plan = GemmPlan::pick(&ctx, Layout::Nk, 4096);
     let mut values = vec![0.0f32; 1 << 16];
     for high in 0..=0xffffu32 {
         for (low, x) in values.iter_mut().enumerate() {
@@ -247,7 +251,7 @@ fn a_plan_that_does_not_fit_is_refused() {
                 if plan.fits(ctx, Layout::Nk, m) {
                     assert!(result.is_ok() && written[..m].iter().all(|y| *y == 2.0));
                 } else {
-                    assert!(matches!(result, Err(Error::Plan { .. })));
+                    assert!(matches!(result, Err(Error::GemmPlan { .. })));
                     assert_eq!(written, [7.0; 20]);
                 }
             }
@@ -261,15 +265,15 @@ fn the_pick_never_changes_the_order() {
     at_every_level(|ctx| {
         for precision in Precision::ALL {
             let ctx = ctx.with_precision(precision);
-            let order = Plan::pick(&ctx, Layout::Nk, 1).order;
+            let order = GemmPlan::pick(&ctx, Layout::Nk, 1).order;
             for layout in Layout::ALL {
-                assert!((0..300).all(|m| Plan::pick(&ctx, layout, m).order == order));
+                assert!((0..300).all(|m| GemmPlan::pick(&ctx, layout, m).order == order));
             }
             let expected = match (ctx.level(), precision) {
-                (Level::Amx, Precision::Bf16) => Order::Tiles,
-                (Level::Amx, Precision::Bf16x6) => Order::TilesOfParts,
-                (Level::Avx512Bf16, Precision::Bf16) => Order::Pairs,
-                _ => Order::Ascending,
+                (Level::Amx, Precision::Bf16) => SummationOrder::Tiles,
+                (Level::Amx, Precision::Bf16x6) => SummationOrder::SplitTiles,
+                (Level::Avx512Bf16, Precision::Bf16) => SummationOrder::Pairs,
+                _ => SummationOrder::Ascending,
             };
             assert_eq!(order, expected);
         }

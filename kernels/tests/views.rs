@@ -1,8 +1,8 @@
 //! Views made from absurd dimensions are errors, never panics, and never reach outside their slice.
 
 use rachis_kernels::{
-    AnyMatMut, AnyMatRef, Attention, Bias, Ctx, Error, Gemm, Heads, Layout, MatMut, MatRef, NormRows,
-    Scratch, SoftmaxRows, Span, Weights, attention, gemm, layer_norm_rows, softmax_rows,
+    AnyMatMut, AnyMatRef, Attention, AttentionMask, Bias, Ctx, Error, Gemm, Heads, Layout, MatMut, MatRef,
+    NormRows, Scratch, SoftmaxRows, Span, Weights, attention, gemm, layer_norm_rows, softmax_rows,
 };
 
 /// Sizes around everything that overflows.
@@ -125,7 +125,7 @@ fn hostile_spans_are_errors() {
                 heads: Heads::dense(heads, heads, 4 / heads.max(1)),
                 scale: 1.0,
                 bias: Bias::None,
-                causal: false,
+                mask: AttentionMask::None,
                 spans,
                 out,
             },

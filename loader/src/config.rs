@@ -1,26 +1,27 @@
-//! `config.json`, as Hugging Face or Keras writes it: typed access to untrusted fields.
+//! Typed access to the untrusted fields of a `config.json`, as Hugging Face or Keras writes it.
 //!
-//! The accessors say whether a field is there and has the type asked for; whether its value makes sense is for
-//! the model to judge. `null` counts as absent, as it does for both libraries. Of a Keras file they read the
-//! nested `config` object, where the constructor's arguments are.
+//! The accessors check that a field exists and has the requested type. The model checks whether the value makes sense.
+//! `null` counts as absent, as it does for both libraries. In a Keras file the accessors read the nested object `config`,
+//! which holds the constructor's arguments.
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, clip};
 use crate::json;
 
-/// Which library wrote a configuration, and for what: this decides whose field names and whose numerical
-/// conventions hold.
+/// Which library wrote a configuration, and for which model. This decides the field names and the numerical conventions.
+///
+/// Deliberately exhaustive: the conventions of a further library must be considered wherever this enum is matched.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ConfigSource {
-    /// transformers.
+    /// Hugging Face transformers.
     HuggingFace {
         /// The `model_type` field, such as `bert`.
         model_type: String,
     },
     /// KerasHub.
     Keras {
-        /// The `registered_name` field after its `>`, such as `BertBackbone`.
+        /// The part of the `registered_name` field after its `>`, such as `BertBackbone`.
         class_name: String,
     },
 }
@@ -34,11 +35,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Parses a configuration. `file` stands for it in messages.
+    /// Parses a configuration. `file` stands for the file in messages.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for anything that is not a JSON object or nests deeper than 128 levels,
-    /// [`Error::Field`] for one without `model_type` (Hugging Face) or `registered_name` and `config` (Keras).
+    /// [`Error::Malformed`] for text that is not a JSON object or nests deeper than 128 levels; [`Error::Field`] for an
+    /// object without `model_type` (Hugging Face), or with `registered_name` but without `config` (Keras).
     pub fn parse(file: &str, text: &[u8]) -> Result<Config> {
         let fields: Map<String, Value> = json::parse(file, "a JSON object", text)?;
         let source = ConfigSource::HuggingFace { model_type: String::new() };
@@ -60,31 +61,31 @@ impl Config {
         Ok(config)
     }
 
-    /// Parses another file of settings, of a preset that `source` describes.
-    pub(crate) fn beside(file: &str, source: ConfigSource, text: &[u8]) -> Result<Config> {
+    /// Parses another JSON object of a preset, such as `generation_config.json`. `source` is the preset's own.
+    pub(crate) fn parse_settings(file: &str, source: ConfigSource, text: &[u8]) -> Result<Config> {
         Ok(Config { file: clip(file), source, fields: json::parse(file, "a JSON object", text)? })
     }
 
-    /// Which library wrote the configuration, and for what.
+    /// Which library wrote the configuration, and for which model.
     pub fn source(&self) -> &ConfigSource {
         &self.source
     }
 
-    /// A field as it is; `None` when absent or `null`.
+    /// The JSON value of a field; `None` when absent or `null`.
     pub fn value(&self, field: &str) -> Option<&Value> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
-    /// The fields, in the order of their names.
+    /// All fields, sorted by name.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.fields.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// An integer that is not negative.
+    /// A non-negative integer.
     ///
     /// # Errors
-    /// [`Error::Field`] when absent or of another type; so for all accessors. A number with a fraction or an
-    /// exponent is not an integer, even if its value is.
+    /// [`Error::Field`] when the field is absent or has another type. A number written with a fraction or an exponent is
+    /// not an integer, even if its value is.
     pub fn usize(&self, field: &str) -> Result<usize> {
         self.require(field, UNSIGNED, self.opt_usize(field)?)
     }
@@ -92,7 +93,7 @@ impl Config {
     /// A finite number, rounded to `f32`.
     ///
     /// # Errors
-    /// As for [`Config::usize`]; also when the number is too large for an `f32`.
+    /// [`Error::Field`] when the field is absent, is not a number, or is too large for an `f32`.
     pub fn f32(&self, field: &str) -> Result<f32> {
         self.require(field, FLOAT, self.opt_f32(field)?)
     }
@@ -100,7 +101,7 @@ impl Config {
     /// A finite number.
     ///
     /// # Errors
-    /// As for [`Config::usize`].
+    /// [`Error::Field`] when the field is absent or has another type.
     pub fn f64(&self, field: &str) -> Result<f64> {
         self.require(field, NUMBER, self.opt_f64(field)?)
     }
@@ -108,7 +109,7 @@ impl Config {
     /// A boolean.
     ///
     /// # Errors
-    /// As for [`Config::usize`].
+    /// [`Error::Field`] when the field is absent or has another type.
     pub fn bool(&self, field: &str) -> Result<bool> {
         self.require(field, BOOL, self.opt_bool(field)?)
     }
@@ -116,7 +117,7 @@ impl Config {
     /// A string.
     ///
     /// # Errors
-    /// As for [`Config::usize`].
+    /// [`Error::Field`] when the field is absent or has another type.
     pub fn str(&self, field: &str) -> Result<&str> {
         self.require(field, STRING, self.opt_str(field)?)
     }
@@ -124,7 +125,7 @@ impl Config {
     /// [`Config::usize`], or `None` when absent or `null`.
     ///
     /// # Errors
-    /// [`Error::Field`] when of another type; so for all optional accessors.
+    /// [`Error::Field`] when the field has another type.
     pub fn opt_usize(&self, field: &str) -> Result<Option<usize>> {
         self.optional(field, UNSIGNED, |value| value.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
@@ -132,7 +133,7 @@ impl Config {
     /// [`Config::f32`], or `None` when absent or `null`.
     ///
     /// # Errors
-    /// As for [`Config::opt_usize`].
+    /// [`Error::Field`] when the field has another type.
     pub fn opt_f32(&self, field: &str) -> Result<Option<f32>> {
         self.optional(field, FLOAT, |value| value.as_f64().map(|x| x as f32).filter(|x| x.is_finite()))
     }
@@ -140,7 +141,7 @@ impl Config {
     /// [`Config::f64`], or `None` when absent or `null`.
     ///
     /// # Errors
-    /// As for [`Config::opt_usize`].
+    /// [`Error::Field`] when the field has another type.
     pub fn opt_f64(&self, field: &str) -> Result<Option<f64>> {
         self.optional(field, NUMBER, Value::as_f64)
     }
@@ -148,7 +149,7 @@ impl Config {
     /// [`Config::bool`], or `None` when absent or `null`.
     ///
     /// # Errors
-    /// As for [`Config::opt_usize`].
+    /// [`Error::Field`] when the field has another type.
     pub fn opt_bool(&self, field: &str) -> Result<Option<bool>> {
         self.optional(field, BOOL, Value::as_bool)
     }
@@ -156,37 +157,37 @@ impl Config {
     /// [`Config::str`], or `None` when absent or `null`.
     ///
     /// # Errors
-    /// As for [`Config::opt_usize`].
+    /// [`Error::Field`] when the field has another type.
     pub fn opt_str(&self, field: &str) -> Result<Option<&str>> {
         self.optional(field, STRING, Value::as_str)
     }
 
-    /// Integers that are not negative: an array of them, or one by itself.
+    /// A list of non-negative integers: an array of integers, or a single integer.
     ///
     /// # Errors
-    /// As for [`Config::opt_usize`].
+    /// [`Error::Field`] when the field has another type.
     pub fn opt_usizes(&self, field: &str) -> Result<Option<Vec<usize>>> {
         let unsigned = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
-        self.optional(field, "an integer, 0 or more, or an array of such", |value| match value {
+        self.optional(field, "an integer, 0 or more, or an array of such integers", |value| match value {
             Value::Array(items) => items.iter().map(unsigned).collect(),
             single => unsigned(single).map(|n| vec![n]),
         })
     }
 
-    /// The name of a function: a string, or a function as Keras serialises it,
-    /// `{"config": "keras_hub>gelu_approximate", ...}`, of which this is the part after `>`.
+    /// The name of a function: a string, or the part after `>` of a function that Keras serialised as
+    /// `{"config": "keras_hub>gelu_approximate", ...}`.
     ///
     /// # Errors
-    /// As for [`Config::opt_usize`].
+    /// [`Error::Field`] when the field has another type.
     pub fn opt_function(&self, field: &str) -> Result<Option<&str>> {
         self.optional(field, "the name of a function", function_name)
     }
 
-    /// The name of the dtype policy: of Hugging Face the `dtype` field, or `torch_dtype` in older files; of
-    /// Keras `dtype`, a name or a `DTypePolicy`. `None` when there is none.
+    /// The name of the dtype policy, or `None`. For Hugging Face it is the field `dtype`, or `torch_dtype` in older
+    /// files; for Keras it is the field `dtype`, a name or a `DTypePolicy`.
     ///
     /// # Errors
-    /// [`Error::Field`] for anything else, such as the `DTypePolicyMap` of a quantised model.
+    /// [`Error::Field`] for any other value, such as the `DTypePolicyMap` of a quantised model.
     pub fn dtype(&self) -> Result<Option<&str>> {
         let name = match self.source {
             ConfigSource::HuggingFace { .. } if self.value("dtype").is_none() => {
@@ -226,7 +227,7 @@ const NUMBER: &str = "a number";
 const BOOL: &str = "true or false";
 const STRING: &str = "a string";
 
-/// `BertBackbone` of `keras_hub>BertBackbone`.
+/// Strips the package: `BertBackbone` from `keras_hub>BertBackbone`.
 fn after_package(name: &str) -> &str {
     name.rsplit_once('>').map_or(name, |(_, name)| name)
 }

@@ -1,16 +1,16 @@
 //! A preset directory, and which files belong to it.
 //!
-//! The user chose the directory, and so vouches for the entries of the names that this crate spells itself
-//! (`config.json`, `model.safetensors`, the index): they may be symlinks to any regular file. Every other name
-//! comes out of a file or through the caller from one, and is *contained*:
+//! The user chose the directory, and so vouches for the entries whose names this crate spells itself (`config.json`,
+//! `model.safetensors`, the index): they may be symlinks to any regular file. Every other name comes from a file, or
+//! from the caller who may have read it in a file. Such a name is *contained*:
 //!
-//! 1. the name is a relative path of plain components, a single one for a shard: no `..`, no root, no empty
-//!    component, no backslash, no colon, no control character, no length that file systems refuse;
-//! 2. what it resolves to, with all symlinks followed, lies in the directory itself, or in the `blobs`
-//!    directory beside `snapshots` when the preset is a snapshot of the Hugging Face hub's cache, where every
-//!    file is a symlink such as `../../blobs/0123abcd`.
+//! 1. The name is a relative path of plain components; for a shard it is a single component. A plain component is not
+//!    empty and not `..`, has no slash, backslash, colon or control character, and is no longer than file systems allow.
+//! 2. The file lies, with all symlinks followed, in the directory itself; or in the directory `blobs` beside
+//!    `snapshots` when the preset is a snapshot in the Hugging Face hub's cache, where every file is a symlink such as
+//!    `../../blobs/0123abcd`.
 //!
-//! The directory's *content* is untrusted; that nobody swaps its entries while they are being opened is not
+//! The *content* of the directory is untrusted. Somebody who swaps its entries while they are being opened is not
 //! guarded against.
 
 use std::fs;
@@ -23,15 +23,15 @@ use crate::map;
 /// A preset directory that exists.
 #[derive(Debug)]
 pub(crate) struct Dir {
-    /// As the user wrote it: for messages.
+    /// As the user wrote it, for messages.
     path: PathBuf,
-    /// With every symlink followed: for containment.
+    /// With every symlink followed, for containment.
     root: PathBuf,
 }
 
-/// Which names a caller may ask for.
+/// Which names [`Dir::contained`] accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Name {
+pub(crate) enum NameKind {
     /// A single plain file name.
     File,
     /// A relative path of plain components.
@@ -39,7 +39,7 @@ pub(crate) enum Name {
 }
 
 impl Dir {
-    /// The directory at `path`.
+    /// Opens the directory at `path`.
     pub(crate) fn open(path: &Path) -> Result<Dir> {
         let metadata = fs::metadata(path).map_err(io(path))?;
         if !metadata.is_dir() {
@@ -53,22 +53,22 @@ impl Dir {
         &self.path
     }
 
-    /// The path of the entry of a name that this crate spells itself; `None` when there is no such entry.
+    /// The path of an entry whose name this crate spells itself; `None` when there is no such entry.
     pub(crate) fn fixed(&self, name: &'static str) -> Result<Option<PathBuf>> {
         let path = self.path.join(name);
         Ok(found(path.symlink_metadata(), &path)?.map(|_| path))
     }
 
-    /// The path, with all symlinks followed, of a file of the preset; `None` when there is no such file.
-    pub(crate) fn contained(&self, name: &str, allowed: Name) -> Result<Option<PathBuf>> {
+    /// The path, with all symlinks followed, of a contained file; `None` when there is no such file.
+    pub(crate) fn contained(&self, name: &str, kind: NameKind) -> Result<Option<PathBuf>> {
         let outside =
             |expected| Error::OutsideDirectory { dir: self.path.clone(), name: clip(name), expected };
-        match allowed {
-            Name::File if !is_plain(name) => return Err(outside("a plain file name")),
-            Name::Path if name.len() > LONGEST_PATH || !name.split('/').all(is_plain) => {
+        match kind {
+            NameKind::File if !is_plain(name) => return Err(outside("a plain file name")),
+            NameKind::Path if name.len() > MAX_PATH || !name.split('/').all(is_plain) => {
                 return Err(outside("a relative path of plain names"));
             }
-            Name::File | Name::Path => {}
+            NameKind::File | NameKind::Path => {}
         }
         let path = self.path.join(name);
         if found(path.symlink_metadata(), &path)?.is_none() {
@@ -82,40 +82,42 @@ impl Dir {
         Err(outside("a file inside the preset directory, found a symlink that leads out of it"))
     }
 
-    /// The names of the directory's entries that are valid UTF-8, in order.
+    /// The names of the directory's entries that are valid UTF-8, sorted.
     pub(crate) fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(io(&self.path))?.take(MOST_ENTRIES) {
+        for entry in fs::read_dir(&self.path).map_err(io(&self.path))?.take(MAX_ENTRIES) {
             names.extend(entry.map_err(io(&self.path))?.file_name().into_string());
         }
         names.sort();
         Ok(names)
     }
 
-    /// The hub cache's blobs, when the directory is `<model>/snapshots/<revision>`.
+    /// The `blobs` of the hub's cache, when this directory is `<model>/snapshots/<revision>`.
     fn blobs(&self) -> Option<PathBuf> {
         let snapshots = self.root.parent().filter(|dir| dir.ends_with("snapshots"))?;
         Some(snapshots.parent()?.join("blobs"))
     }
 }
 
-/// The whole of a regular file of at most `limit` bytes.
+/// Reads a whole regular file of at most `limit` bytes.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, len) = map::open(path)?;
     let too_large = |found| Error::FileTooLarge { path: path.to_owned(), limit, found };
     if len as u64 > limit {
         return Err(too_large(len as u64));
     }
-    let mut text = Vec::with_capacity(len);
-    // The length is a promise of the file system only: it may grow, and those of /proc say 0.
+    let mut text = Vec::new();
+    let out_of_memory = |_| Error::OutOfMemory { file: clip(path.display()), bytes: len };
+    text.try_reserve_exact(len).map_err(out_of_memory)?;
+    // The length is only a hint: the file may grow, and files in /proc report a length of 0.
     let read = file.take(limit.saturating_add(1)).read_to_end(&mut text).map_err(io(path))?;
     if read as u64 > limit { Err(too_large(read as u64)) } else { Ok(text) }
 }
 
-/// Entries of a directory that are looked at, where all are listed.
-pub(crate) const MOST_ENTRIES: usize = 10_000;
+/// The most entries of a directory that are listed.
+pub(crate) const MAX_ENTRIES: usize = 10_000;
 
-/// `None` instead of the error of a path that does not exist.
+/// Turns the error for a path that does not exist into `None`.
 fn found<T>(result: std::io::Result<T>, path: &Path) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -124,12 +126,12 @@ fn found<T>(result: std::io::Result<T>, path: &Path) -> Result<Option<T>> {
     }
 }
 
-/// Limits of the usual file systems, so that names of megabytes end here.
-const LONGEST_NAME: usize = 255;
-const LONGEST_PATH: usize = 1024;
+/// Limits of the usual file systems, in bytes. They keep names of megabytes away from the system.
+const MAX_NAME: usize = 255;
+const MAX_PATH: usize = 1024;
 
-/// Whether a path component is plain on every system: not empty, not `.` or `..`, no separator, no drive.
+/// Whether a path component is plain on every system: not empty, not `.` or `..`, without separator or drive.
 pub(crate) fn is_plain(name: &str) -> bool {
     let special = |c: char| matches!(c, '/' | '\\' | ':') || c.is_control();
-    !matches!(name, "" | "." | "..") && name.len() <= LONGEST_NAME && !name.contains(special)
+    !matches!(name, "" | "." | "..") && name.len() <= MAX_NAME && !name.contains(special)
 }

@@ -1,82 +1,82 @@
 //! The one error type of the crate.
 //!
-//! Every message is one line of bounded length: names out of files are quoted with their control characters
-//! escaped, and cut off when they are absurdly long ([`clip`]).
+//! Every message is one line of bounded length. Names from files are quoted with their control characters escaped, and
+//! shortened when they are too long ([`clip`]).
 
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What opening a preset or asking it for something can refuse.
+/// Every error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{path:?}: {source}")]
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The path of a preset is not a directory.
     #[error("{path:?}: expected a preset directory, found {found}")]
     NotADirectory {
-        /// The path given.
+        /// The path.
         path: PathBuf,
-        /// What lies there.
+        /// The kind of file at the path.
         found: &'static str,
     },
-    /// Something that is not a regular file lies where a file must be.
+    /// The path of a file is not a regular file.
     #[error("{path:?}: expected a regular file, found {found}")]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What lies there.
+        /// The kind of file at the path.
         found: &'static str,
     },
-    /// A file that a preset needs is not there.
+    /// A file that a preset needs does not exist.
     #[error("{dir:?}: expected {expected}, found no such file")]
     MissingFile {
         /// The preset's directory.
         dir: PathBuf,
-        /// The name of the file, or of the files of which one would do.
+        /// The name of the file, or the names of the alternatives.
         expected: String,
     },
-    /// A file is larger than this crate reads.
+    /// A file is larger than its limit.
     #[error("{path:?}: expected at most {limit} bytes, found {found}")]
     FileTooLarge {
         /// The file.
         path: PathBuf,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
-        /// The file's length.
+        /// The file's length in bytes.
         found: u64,
     },
-    /// There is not enough memory for what a file holds.
-    #[error("{file:?}: cannot allocate the {bytes} bytes that it needs")]
+    /// An allocation for a file's content failed.
+    #[error("{file:?}: could not allocate {bytes} bytes")]
     OutOfMemory {
         /// The file.
         file: String,
-        /// What was asked for.
+        /// The size of the allocation in bytes.
         bytes: usize,
     },
-    /// A name that must stay inside the preset directory does not.
+    /// A file name leads out of the preset directory, or out of the cache.
     #[error("{dir:?}: file name {name:?}: expected {expected}")]
     OutsideDirectory {
-        /// The preset's directory.
+        /// The directory.
         dir: PathBuf,
-        /// The name, from an index or a caller.
+        /// The name, from an index or from the caller.
         name: String,
-        /// The rule that it breaks.
+        /// The rule that the name breaks.
         expected: &'static str,
     },
-    /// The directory holds weights of a kind that is not read.
+    /// The directory has weights of a kind that its configuration does not allow.
     #[error("{dir:?}: expected safetensors, or the weights of a Keras preset, found {found}")]
     UnsupportedFormat {
         /// The preset's directory.
         dir: PathBuf,
-        /// The kind.
+        /// The kind found.
         found: &'static str,
     },
     /// The only weights are pickled Python objects.
@@ -88,24 +88,24 @@ pub enum Error {
         /// The pickle.
         path: PathBuf,
     },
-    /// A text file is not the text, or the JSON, that it must be.
+    /// A text or JSON file does not have the expected content.
     #[error("{file:?}: expected {expected}, found {found}")]
     Malformed {
         /// The file.
         file: String,
-        /// What it must be.
+        /// The expected content.
         expected: &'static str,
         /// What is wrong.
         found: String,
     },
-    /// A field of `config.json` is missing or has another type than asked for.
+    /// A field of `config.json` is missing or does not have the requested type.
     #[error("{file:?}: field {field:?}: expected {expected}, found {found}")]
     Field {
         /// The configuration file.
         file: String,
         /// The field.
         field: String,
-        /// What was asked for.
+        /// The requested type.
         expected: &'static str,
         /// The value, shortened.
         found: String,
@@ -115,19 +115,19 @@ pub enum Error {
     Truncated {
         /// The weight file.
         file: String,
-        /// The bytes needed for the length field and the header.
+        /// The length of the length field and the header in bytes.
         expected: u64,
-        /// The file's length.
+        /// The file's length in bytes.
         found: u64,
     },
-    /// A safetensors file declares a header beyond the format's limit.
+    /// A safetensors file declares a header longer than the format's limit.
     #[error("{file:?}: expected a header of at most {limit} bytes, found one of {found}")]
     HeaderTooLarge {
         /// The weight file.
         file: String,
-        /// The format's limit.
+        /// The format's limit in bytes.
         limit: u64,
-        /// The length declared.
+        /// The declared length in bytes.
         found: u64,
     },
     /// The header of a safetensors file is not a JSON object.
@@ -138,7 +138,7 @@ pub enum Error {
         /// What is wrong.
         found: String,
     },
-    /// What the header says about one tensor cannot be read: a field missing or mistyped, an unknown dtype.
+    /// The header's entry for one tensor is wrong: a field is missing or has the wrong type, or the dtype is unknown.
     #[error("{file:?}: tensor {tensor:?}: expected dtype, shape and data_offsets, found {found}")]
     Entry {
         /// The weight file.
@@ -148,17 +148,17 @@ pub enum Error {
         /// What is wrong.
         found: String,
     },
-    /// A name occurs twice.
+    /// A tensor's name occurs twice.
     #[error("{file:?}: expected {tensor:?} once, found it again in {other:?}")]
     Duplicate {
-        /// The file in which it occurs.
+        /// The file with the tensor.
         file: String,
-        /// The tensor, or the key of the header.
+        /// The tensor.
         tensor: String,
-        /// The file in which it occurs too; often the same.
+        /// The other file with the tensor; often the same file.
         other: String,
     },
-    /// The size of a tensor cannot be represented.
+    /// The size of a tensor in bytes overflows.
     #[error("{file:?}: tensor {tensor:?}: expected a size in bytes that fits in memory, found shape {shape}")]
     ShapeOverflow {
         /// The weight file.
@@ -168,16 +168,16 @@ pub enum Error {
         /// The shape, shortened.
         shape: String,
     },
-    /// The data of a tensor has another length than its dtype and shape ask for.
+    /// The data of a tensor does not have the length that its dtype and shape require.
     #[error("{file}: tensor {tensor:?}: expected {expected}, found {found}")]
     DataLength {
-        /// The weight file, or what stands for one.
+        /// The weight file, or `data in memory`.
         file: String,
         /// The tensor.
         tensor: String,
-        /// The length that dtype and shape ask for.
+        /// The length that dtype and shape require.
         expected: String,
-        /// The length given.
+        /// The length of the data.
         found: String,
     },
     /// The data of a tensor does not lie within the file.
@@ -189,41 +189,41 @@ pub enum Error {
         file: String,
         /// The tensor.
         tensor: String,
-        /// The length of the data section.
+        /// The length of the data section in bytes.
         len: u64,
-        /// Where the tensor begins.
+        /// The offset of the tensor's first byte.
         begin: u64,
-        /// Where it ends.
+        /// The offset after the tensor's last byte.
         end: u64,
     },
-    /// Two tensors overlap, or there are bytes between them that belong to none.
+    /// Two tensors overlap, or bytes between them belong to no tensor.
     #[error(
-        "{file:?}: tensor {tensor:?}: expected to begin where the one before it ends, {expected}, found {found}"
+        "{file:?}: tensor {tensor:?}: expected to begin where the previous tensor ends, {expected}, found {found}"
     )]
     NotContiguous {
         /// The weight file.
         file: String,
         /// The tensor.
         tensor: String,
-        /// The end of the tensor before it in the file.
+        /// The offset at which the previous tensor ends.
         expected: u64,
-        /// Its own begin.
+        /// The offset at which this tensor begins.
         found: u64,
     },
-    /// There are bytes after the last tensor.
+    /// Bytes after the last tensor belong to no tensor.
     #[error(
         "{file:?}: expected the tensors to fill the data section of {found} bytes, found them end at {end}"
     )]
     TrailingBytes {
         /// The weight file.
         file: String,
-        /// The end of the last tensor.
+        /// The offset at which the last tensor ends.
         end: u64,
-        /// The length of the data section.
+        /// The length of the data section in bytes.
         found: u64,
     },
-    /// An HDF5 file, or something in it, cannot be read.
-    #[error("{file:?}: {object:?}: expected a sound HDF5 file, found {found}")]
+    /// An HDF5 file, or an object in it, cannot be read.
+    #[error("{file:?}: {object:?}: expected a valid HDF5 file, found {found}")]
     Hdf5 {
         /// The weight file.
         file: String,
@@ -232,9 +232,9 @@ pub enum Error {
         /// What is wrong.
         found: String,
     },
-    /// A group of an HDF5 file has a link that is not the only hard link to a group or a dataset: a soft or an
-    /// external link, or one that makes a cycle.
-    #[error("{file:?}: group {group:?}: expected plain links to objects of this file, found {found}")]
+    /// A group of an HDF5 file has a link that is not the only hard link to a group or a dataset: a soft link, an external
+    /// link, or a link that makes a cycle.
+    #[error("{file:?}: group {group:?}: expected hard links to objects of this file, found {found}")]
     Link {
         /// The weight file.
         file: String,
@@ -243,17 +243,17 @@ pub enum Error {
         /// The kind of link.
         found: &'static str,
     },
-    /// The data of a tensor is stored in a way that cannot be used in place.
+    /// The data of a tensor is stored in a form that cannot be used in place.
     #[error("{file:?}: tensor {tensor:?}: expected contiguous data in this file, found {found}")]
     Storage {
         /// The weight file.
         file: String,
         /// The tensor.
         tensor: String,
-        /// How the data is stored.
+        /// The form of storage.
         found: String,
     },
-    /// The elements of a tensor are of a type that is not read.
+    /// The elements of a tensor have a type that is not supported.
     #[error(
         "{file:?}: tensor {tensor:?}: expected little-endian IEEE floats, integers or bfloat16, found {found}"
     )]
@@ -272,21 +272,21 @@ pub enum Error {
         file: String,
         /// The tensor.
         tensor: String,
-        /// The tensor that begins before it.
+        /// The tensor that begins before this one.
         other: String,
     },
-    /// The index names more shards than this crate opens.
+    /// The index names too many shards.
     #[error("{file:?}: expected at most {limit} shards, found {found}")]
     TooManyShards {
         /// The index.
         file: String,
-        /// The limit.
+        /// The largest number of shards.
         limit: usize,
         /// The number of distinct shards.
         found: usize,
     },
     /// The index places a tensor in a shard that does not have it.
-    #[error("{shard:?}: expected tensor {tensor:?} as the index says, found none")]
+    #[error("{shard:?}: expected tensor {tensor:?}, which the index places there, found no such tensor")]
     NotInShard {
         /// The shard.
         shard: String,
@@ -301,12 +301,12 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// The name of a preset is not well-formed, or leads nowhere.
+    /// The name of a preset is not well-formed, or is a path that does not exist.
     #[error("preset {name:?}: expected {expected}, found {found}")]
     Handle {
-        /// The name given.
+        /// The name.
         name: String,
-        /// What it must be, or the part of it that is wrong.
+        /// The rule for the name, or for a part of it.
         expected: &'static str,
         /// What is wrong.
         found: String,
@@ -314,42 +314,42 @@ pub enum Error {
     /// A preset, or a file that it needs, is not in the cache.
     #[error("preset {name:?}: expected {expected} in {dir:?}, found {found}: {hint}")]
     NotCached {
-        /// The name given.
+        /// The preset's name.
         name: String,
-        /// What was looked for.
+        /// The missing revision, version or file.
         expected: String,
-        /// Where.
+        /// The directory that was searched.
         dir: PathBuf,
-        /// What is there.
+        /// The content of that directory.
         found: String,
-        /// What to do about it.
+        /// The command that downloads the preset.
         hint: String,
     },
-    /// Nothing says where the cache is: no home directory is known, and no variable names another.
+    /// The environment determines no cache directory: neither a variable nor a home directory is set.
     #[error("preset {name:?}: expected a cache directory, found none of {variables} set")]
     NoCache {
-        /// The name given.
+        /// The preset's name.
         name: String,
-        /// The environment variables that would say.
+        /// The environment variables that determine the directory.
         variables: &'static str,
     },
-    /// The address of a hub is not one (feature `hub`).
+    /// A hub's address is not an HTTP address (feature `hub`).
     #[error("hub endpoint {found:?}: expected http:// or https:// and a host")]
     Endpoint {
-        /// The address given.
+        /// The address.
         found: String,
     },
-    /// The hub does not let us have a repository, or does not say whether it exists (feature `hub`).
+    /// The hub denies access to a repository; it does not say whether the repository exists (feature `hub`).
     #[error(
         "preset {name:?}: expected {endpoint} to allow {file}, found HTTP status {status}: check the name; if it is \
          private or gated, run hf auth login or set HF_TOKEN, and accept its terms on its page"
     )]
     Denied {
-        /// The name given.
+        /// The preset's name.
         name: String,
-        /// The hub.
+        /// The hub's address.
         endpoint: String,
-        /// What was asked for.
+        /// The requested file, or `the repository`.
         file: String,
         /// 401 or 403.
         status: u16,
@@ -357,50 +357,60 @@ pub enum Error {
     /// The hub has no such repository, revision or file (feature `hub`).
     #[error("preset {name:?}: expected {file} at {endpoint}, found none")]
     NotOnHub {
-        /// The name given.
+        /// The preset's name.
         name: String,
-        /// The hub.
+        /// The hub's address.
         endpoint: String,
-        /// What was asked for.
+        /// The requested file, or `the repository`.
         file: String,
     },
-    /// A download failed, or the hub answered what it must not (feature `hub`).
+    /// A download failed, or the hub's answer is invalid (feature `hub`).
     #[error("preset {name:?}: {file}: expected {expected}, found {found}")]
     Download {
-        /// The name given.
+        /// The preset's name.
         name: String,
-        /// What was asked for.
+        /// The requested file, or `the repository`.
         file: String,
-        /// What should have come.
+        /// The expected answer.
         expected: String,
-        /// What came.
+        /// The answer, or the failure.
         found: String,
     },
-    /// The preset has no tensor of this name.
-    #[error("{dir:?}: expected tensor {tensor:?}, found none of this name")]
+    /// A name is none of those that a [`FromStr`](std::str::FromStr) implementation knows.
+    #[error("{what} {found:?}: expected {expected}")]
+    UnknownName {
+        /// The kind of thing that the name stands for, such as `access`.
+        what: &'static str,
+        /// The known names.
+        expected: &'static str,
+        /// The name, shortened.
+        found: String,
+    },
+    /// The preset has no tensor with this name.
+    #[error("{dir:?}: expected tensor {tensor:?}, found no such tensor")]
     MissingTensor {
         /// The preset's directory.
         dir: PathBuf,
-        /// The tensor asked for.
+        /// The requested tensor.
         tensor: String,
     },
 }
 
-/// Shorthand for results of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// An [`Error::Io`] at `path`.
+/// Makes an [`Error::Io`] at `path`.
 pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
     |source| Error::Io { path: path.to_owned(), source }
 }
 
-/// `text` in at most about two hundred characters and on one line: files choose how long their names are.
+/// Shortens `text` to one line of at most 200 characters and an ellipsis. Files choose how long their names are.
 pub(crate) fn clip(text: impl Display) -> String {
-    const MOST: usize = 200;
+    const MAX_CHARS: usize = 200;
     let text = text.to_string();
-    let cut = text.char_indices().nth(MOST).map(|(at, _)| at);
-    let kept = cut.and_then(|at| text.get(..at)).unwrap_or(&text);
-    let mut line: String = kept.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let cut = text.char_indices().nth(MAX_CHARS).map(|(at, _)| at);
+    let shortened = cut.and_then(|at| text.get(..at)).unwrap_or(&text);
+    let mut line: String = shortened.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if cut.is_some() {
         line.push_str("...");
     }

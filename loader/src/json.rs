@@ -1,8 +1,8 @@
-//! JSON as this crate needs it: objects without duplicate keys, errors of one short line.
+//! JSON parsing for untrusted files: objects without duplicate keys, errors of one short line.
 //!
-//! serde_json accepts `{"a": 1, "a": 2}` and keeps the last. Where a key names a tensor, two readers of one
-//! file could then see two different models, so the headers and indices here go through [`UniqueMap`]. The
-//! recursion limit of serde_json (128) stands guard over deep nesting.
+//! serde_json accepts `{"a": 1, "a": 2}` and keeps the last value. If keys name tensors, two readers of one file could
+//! see two different models. Headers and indices are therefore parsed into a [`UniqueMap`]. The recursion limit of
+//! serde_json (128) bounds nesting.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,15 +14,15 @@ use serde_json::Value;
 
 use crate::error::{Error, Result, clip};
 
-/// The largest JSON file that becomes a tree of values, which can take fifty times the memory of its text. The
-/// configurations of the supported models are a few KiB.
+/// The largest JSON file, in bytes, that is parsed into a tree of values. The tree can take fifty times the memory of its
+/// text. The configurations of the supported models have a few KiB.
 pub(crate) const MAX_JSON: u64 = 1 << 20;
 
 /// An object each of whose keys occurs once.
 #[derive(Debug)]
 pub(crate) struct UniqueMap<T>(pub(crate) BTreeMap<String, T>);
 
-/// A struct that must be written as an object; serde would take an array of its fields, too.
+/// A struct that must be written as an object. Without this wrapper, serde also accepts an array of its fields.
 #[derive(Debug)]
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -32,7 +32,7 @@ pub(crate) fn parse<T: DeserializeOwned>(file: &str, expected: &'static str, tex
     serde_json::from_slice(text).map_err(wrong)
 }
 
-/// A value in few words: for messages.
+/// Describes a value briefly, for messages.
 pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),

@@ -1,14 +1,14 @@
 //! The weights of a Keras preset: `model.weights.h5`, or the shards that `model.weights.json` names.
 //!
-//! Names are those of the file, in the spelling of today's Keras:
+//! Tensors have the names of the file, in the spelling of current Keras. Two older spellings are translated:
 //!
-//! - older files have `_layer_checkpoint_dependencies` for `layers` at the root;
-//! - and private names (`_query_dense`) for the four projections of an attention layer
-//!   (`_self_attention_layer`, `_cross_attention_layer`), which are public now.
+//! - the root `_layer_checkpoint_dependencies`, which is `layers` now;
+//! - the private names (`_query_dense`) of the four projections of an attention layer (`_self_attention_layer`,
+//!   `_cross_attention_layer`), which are public now (`query_dense`).
 //!
-//! The index of shards says in which files the variables of each layer lie, not which variable in which: a layer
-//! may be split over several. As with safetensors, it is believed in nothing: names of shards are plain file
-//! names of the directory, and index and shards must agree on every layer, in both directions.
+//! The index of shards says in which files the variables of each layer lie, but not which variable lies in which file: a
+//! layer may be split over several files. The index is untrusted, like the index of safetensors: names of shards must be
+//! plain file names of the directory, and the index and the shards must agree on every layer, in both directions.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,15 +22,15 @@ use crate::error::{Error, Result, clip};
 use crate::hdf5;
 use crate::json::{self, Object, UniqueMap};
 use crate::map::{Access, Region};
-use crate::shards::{self, MAX_INDEX, Weights};
+use crate::shards::{self, MAX_INDEX, WeightFile};
 use crate::tensor::Tensor;
 
-/// The tensors of one weight file, sorted by name, under their names of today.
+/// The tensors of one weight file, under their current names, sorted by name.
 pub(crate) fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
     let mut tensors = hdf5::parse(region)?;
     let mut names = BTreeSet::new();
     for tensor in &mut tensors {
-        if let Cow::Owned(name) = todays_name(tensor.name()) {
+        if let Cow::Owned(name) = current_name(tensor.name()) {
             tensor.rename(name.into());
         }
         if !names.insert(tensor.name().to_owned()) {
@@ -43,7 +43,7 @@ pub(crate) fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
 }
 
 /// Opens every shard that the index at `path` names.
-pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) -> Result<Vec<Weights>> {
+pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) -> Result<Vec<WeightFile>> {
     let text = read_limited(path, MAX_INDEX)?;
     let Object(Index { weight_map: UniqueMap(places) }) =
         json::parse(index, "an object with a weight_map", &text)?;
@@ -52,23 +52,23 @@ pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) 
     for (layer, shards) in &places {
         for shard in shards.names() {
             let layer = layer.strip_prefix('/').unwrap_or(layer);
-            by_shard.entry(shard).or_default().insert(todays_name(layer));
+            by_shard.entry(shard).or_default().insert(current_name(layer));
         }
     }
     let paths = shards::resolve(dir, index, by_shard.keys().copied())?;
 
-    let mut opened: Vec<Weights> = Vec::new();
+    let mut opened: Vec<WeightFile> = Vec::new();
     for ((shard, expected), path) in by_shard.iter().zip(paths) {
         let region = Arc::new(Region::open(&path, *shard, access)?);
         let tensors = parse(&region)?;
         check_layers(shard, expected, &tensors)?;
-        opened.push((region, tensors));
+        opened.push(WeightFile { region, tensors });
     }
     check_once(&opened)?;
     Ok(opened)
 }
 
-/// The names of the shards in an index: as they stand there, unchecked.
+/// The names of the shards in an index, unchecked.
 pub(crate) fn names(index: &'static str, text: &[u8]) -> Result<BTreeSet<String>> {
     let Object(Index { weight_map: UniqueMap(places) }) =
         json::parse(index, "an object with a weight_map", text)?;
@@ -97,7 +97,7 @@ impl Shards {
     }
 }
 
-/// Checks that a shard has variables of the layers that the index places there, and of no others.
+/// Checks that a shard has variables of exactly those layers that the index places there.
 fn check_layers(shard: &str, expected: &BTreeSet<Cow<str>>, tensors: &[Tensor]) -> Result<()> {
     let layer = |tensor: &Tensor| tensor.name().rsplit_once('/').map_or("", |(layer, _)| layer).to_owned();
     let found: BTreeSet<String> = tensors.iter().map(layer).collect();
@@ -111,9 +111,9 @@ fn check_layers(shard: &str, expected: &BTreeSet<Cow<str>>, tensors: &[Tensor]) 
 }
 
 /// Checks that no tensor lies in two shards.
-fn check_once(opened: &[Weights]) -> Result<()> {
+fn check_once(opened: &[WeightFile]) -> Result<()> {
     let mut places: BTreeMap<&str, &str> = BTreeMap::new();
-    for (region, tensors) in opened {
+    for WeightFile { region, tensors } in opened {
         for tensor in tensors {
             if let Some(other) = places.insert(tensor.name(), region.name()) {
                 let (file, other) = (clip(region.name()), clip(other));
@@ -124,8 +124,8 @@ fn check_once(opened: &[Weights]) -> Result<()> {
     Ok(())
 }
 
-/// What Keras calls today what an older file calls `name`.
-fn todays_name(name: &str) -> Cow<'_, str> {
+/// Translates the name of a variable in an older file to the current spelling.
+fn current_name(name: &str) -> Cow<'_, str> {
     const OLD_ROOT: &str = "_layer_checkpoint_dependencies";
     let mut parts: Vec<&str> = name.split('/').collect();
     let mut old = false;
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_today() {
+    fn older_names_are_translated() {
         for (old, new) in [
             ("_layer_checkpoint_dependencies/dense/vars/0", "layers/dense/vars/0"),
             (
@@ -160,12 +160,12 @@ mod tests {
                 "layers/a/_cross_attention_layer/output_dense/vars/1",
             ),
         ] {
-            assert_eq!(todays_name(old), new);
-            assert!(matches!(todays_name(new), Cow::Borrowed(same) if same == new));
+            assert_eq!(current_name(old), new);
+            assert!(matches!(current_name(new), Cow::Borrowed(same) if same == new));
         }
         for same in ["layers/a/_feedforward_output_dense/vars/0", "vars/0", "layers/_output_dense/vars/0", ""]
         {
-            assert!(matches!(todays_name(same), Cow::Borrowed(name) if name == same));
+            assert!(matches!(current_name(same), Cow::Borrowed(name) if name == same));
         }
     }
 }

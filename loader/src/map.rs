@@ -1,9 +1,8 @@
 //! The bytes of one file: memory-mapped, read into memory, or owned from the start.
 //!
-//! A [`Region`] never moves nor changes the length of its bytes, so that tensors can share it and remember
-//! ranges of it. Mapping is the one place of this crate where safety rests on something outside the process;
-//! the contract is on [`Region::map`] and, for users of the safe [`Preset::open`](crate::Preset::open), on
-//! [`Access::Map`].
+//! A [`Region`] neither moves its bytes nor changes their number, so that tensors can share it and hold ranges of it.
+//! Mapping is the one place of this crate where memory safety depends on something outside of the process. The contract
+//! is stated on [`Region::map`] and, for callers of the safe [`Preset::open`](crate::Preset::open), on [`Access::Map`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,6 +10,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use half::{bf16, f16};
@@ -18,23 +18,51 @@ use half::{bf16, f16};
 use crate::cast;
 use crate::error::{Error, Result, clip, io};
 
-/// How the weight files of a preset become bytes in memory.
+/// How the weight files of a preset become bytes in memory. [`Display`](fmt::Display) and [`FromStr`] use the names
+/// `map` and `read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Access {
-    /// Memory-mapped: nothing is read before it is used, and all processes share one copy in the page cache.
+    /// Memory-mapped: a page is read when it is first used, and all processes share one copy in the page cache.
     ///
     /// # Contract
-    /// While a [`Preset`](crate::Preset) or a [`Tensor`](crate::Tensor) of it lives, nobody may truncate its
-    /// files or write to them in place: a truncated map ends the process with SIGBUS when its lost pages are
-    /// used, and writes show through under code that relies on them not to. Replacing a file by renaming
-    /// another over it is safe, as is deleting it. Who cannot promise this uses [`Access::Read`].
+    /// While a [`Preset`](crate::Preset) or a [`Tensor`](crate::Tensor) of it lives, nobody may truncate its files or
+    /// write to them in place. If a file is truncated, the use of a lost page ends the process with SIGBUS. If it is
+    /// written to, bytes change behind a shared reference, which is undefined behaviour. To replace a file, rename
+    /// another file over it: that is safe, and so is deleting it. Callers who cannot promise this use
+    /// [`Access::Read`].
     #[default]
     Map,
-    /// Read into memory of this process, 64-byte aligned. Nothing that happens to the files later matters.
+    /// Read into 64-byte-aligned memory of this process. Later changes to the files have no effect.
     Read,
 }
 
-/// The bytes of one file, which stay where they are for as long as the region lives.
+impl FromStr for Access {
+    type Err = Error;
+
+    /// Parses `map` or `read`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`].
+    fn from_str(name: &str) -> Result<Access> {
+        match name {
+            "map" => Ok(Access::Map),
+            "read" => Ok(Access::Read),
+            _ => Err(Error::UnknownName { what: "access", expected: "map or read", found: clip(name) }),
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Access::Map => "map",
+            Access::Read => "read",
+        })
+    }
+}
+
+/// The bytes of one file. They stay at their address for as long as the region lives.
 pub struct Region {
     name: Arc<str>,
     bytes: Bytes,
@@ -53,21 +81,21 @@ impl Region {
     /// Maps a whole regular file. `name` stands for the file in messages.
     ///
     /// # Safety
-    /// While the region lives, nobody, in this process or another, truncates the file or writes to it in
-    /// place. (Truncation: SIGBUS on use. Writes: bytes behind `&[u8]` change. Renaming another file over it,
-    /// or deleting it, is fine: the map keeps the old file.)
+    /// While the region lives, nobody truncates the file or writes to it in place, in this process or in another one.
+    /// (After truncation, the use of a lost page raises SIGBUS. Writes change bytes behind a `&[u8]`. Deleting the file
+    /// or renaming another file over it is fine: the map keeps the old file.)
     ///
     /// # Errors
-    /// [`Error::NotAFile`], found before the file is opened, as opening a FIFO would wait for a writer;
-    /// [`Error::FileTooLarge`] beyond the address space; [`Error::Io`].
+    /// [`Error::NotAFile`], detected before the file is opened, because opening a FIFO would wait for a writer;
+    /// [`Error::FileTooLarge`] for a file larger than the address space; [`Error::Io`].
     pub unsafe fn map(path: impl AsRef<Path>, name: impl Into<Arc<str>>) -> Result<Region> {
         let path = path.as_ref();
         let (file, len) = open(path)?;
         if len == 0 {
             return Ok(Region::from_static(name, &[]));
         }
-        // SAFETY: that nobody truncates or writes to the file while mapped is the obligation of our caller,
-        // word for word; the length is that of the opened handle.
+        // SAFETY: nobody truncates the file or writes to it while it is mapped: the same obligation is on our caller, by
+        // this function's `Safety` section. `len` is the length of the opened file.
         let map = unsafe { memmap2::MmapOptions::new().len(len).map(&file) }.map_err(io(path))?;
         advise(&map);
         Ok(Region { name: name.into(), bytes: Bytes::Mapped(map) })
@@ -76,8 +104,8 @@ impl Region {
     /// Reads a whole regular file into 64-byte-aligned memory. `name` stands for the file in messages.
     ///
     /// # Errors
-    /// As for [`Region::map`]; also [`Error::OutOfMemory`], and [`Error::Io`] for a file that shrinks while
-    /// it is read.
+    /// The errors of [`Region::map`]; [`Error::OutOfMemory`]; [`Error::Io`] also for a file that shrinks while it is
+    /// read.
     pub fn read(path: impl AsRef<Path>, name: impl Into<Arc<str>>) -> Result<Region> {
         let (path, name) = (path.as_ref(), name.into());
         let (mut file, len) = open(path)?;
@@ -87,17 +115,17 @@ impl Region {
         Ok(Region { name, bytes: Bytes::Lines { lines, len } })
     }
 
-    /// A file that is already in memory. `name` stands for it in messages.
+    /// A file that is already in memory. `name` stands for the file in messages.
     pub fn from_vec(name: impl Into<Arc<str>>, bytes: Vec<u8>) -> Region {
         Region { name: name.into(), bytes: Bytes::Plain(Cow::Owned(bytes)) }
     }
 
-    /// A file that is part of the program, as with `include_bytes!`. `name` stands for it in messages.
+    /// A file that is part of the program, included by `include_bytes!`. `name` stands for the file in messages.
     pub fn from_static(name: impl Into<Arc<str>>, bytes: &'static [u8]) -> Region {
         Region { name: name.into(), bytes: Bytes::Plain(Cow::Borrowed(bytes)) }
     }
 
-    /// The name given at construction.
+    /// The name that the constructor was given.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -119,11 +147,11 @@ impl Region {
         matches!(self.bytes, Bytes::Mapped(_))
     }
 
-    /// The file at `path` by the access that the user chose.
+    /// Opens the file at `path` by the access that the caller chose.
     pub(crate) fn open(path: &Path, name: impl Into<Arc<str>>, access: Access) -> Result<Region> {
         match access {
-            // SAFETY: that nobody truncates or writes to the file while mapped is promised by whoever chooses
-            // `Access::Map`, whose documentation states this contract (as does SECURITY.md).
+            // SAFETY: nobody truncates the file or writes to it while it is mapped: whoever chooses `Access::Map`
+            // promises this. The documentation of `Access::Map` states the contract, and so does SECURITY.md.
             Access::Map => unsafe { Region::map(path, name) },
             Access::Read => Region::read(path, name),
         }
@@ -138,12 +166,12 @@ impl Region {
     }
 }
 
-/// Asks for huge pages, where the system has them for files (Linux, on file systems with large folios). What is read from
-/// the disk through this map then lies in pages of 2 MiB in the page cache, for every later process as well. On a file
-/// of 438 MB that was 211 page faults instead of 3,200, and 2 ms instead of 19 to touch all of it; and memory gives a
-/// third more than through pages of 4 KiB. A file that is in the cache already stays there as it is.
+/// Requests huge pages, where the system supports them for files (Linux, on file systems with large folios). Data that is
+/// read from the disk through this map then lies in 2 MiB pages in the page cache, also for later processes. Measured on
+/// a file of 438 MB: 211 page faults instead of 3,200, 2 ms instead of 19 ms to touch the whole file, and a third more
+/// memory bandwidth than through 4 KiB pages. A file that is already in the page cache keeps its pages.
 fn advise(map: &memmap2::Mmap) {
-    // Advice that a kernel does not know is as good as none.
+    // Failure is harmless: a kernel that does not know this advice maps small pages.
     #[cfg(target_os = "linux")]
     let _ = map.advise(memmap2::Advice::HugePage);
     #[cfg(not(target_os = "linux"))]
@@ -179,7 +207,7 @@ impl fmt::Debug for Region {
     }
 }
 
-/// What lies at a path, in words.
+/// Describes the kind of a file, for messages.
 pub(crate) fn kind(metadata: &fs::Metadata) -> &'static str {
     match metadata.file_type() {
         kind if kind.is_file() => "a file",
@@ -188,8 +216,8 @@ pub(crate) fn kind(metadata: &fs::Metadata) -> &'static str {
     }
 }
 
-/// Opens a regular file, and only that, with its length. The type is asked before opening, as that could wait
-/// on a FIFO or act on a device, and the handle is asked again, as the path may name something else by then.
+/// Opens a regular file, and nothing else; returns it with its length. The type is checked before opening, because opening
+/// could wait on a FIFO or act on a device, and again on the opened file, because the path may have changed in between.
 pub(crate) fn open(path: &Path) -> Result<(File, usize)> {
     let regular = |metadata: fs::Metadata| match metadata.is_file() {
         true => Ok(metadata.len()),
@@ -204,7 +232,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, usize)> {
     Ok((file, len.ok_or_else(|| Error::FileTooLarge { path: path.to_owned(), limit, found })?))
 }
 
-/// Zeroed memory for `len` bytes, or an error: how much is the choice of a file.
+/// Allocates zeroed memory for `len` bytes. Failure is an error and no abort, because a file chooses the length.
 fn zeroed_lines(file: &str, len: usize) -> Result<Vec<Line>> {
     let count = len.div_ceil(size_of::<Line>());
     let mut lines = Vec::new();
@@ -213,13 +241,27 @@ fn zeroed_lines(file: &str, len: usize) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// The unit of owned memory: one cache line, one AVX-512 vector.
+/// The unit of owned memory: 64 bytes, one cache line or one AVX-512 vector.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
 // SAFETY: all bits zero is a valid `[u8; 64]`, the only field.
 unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: `Line` is `repr(C)` over `[u8; 64]`, which is `Pod`; size and alignment are both 64, so that there is
-// no padding; it is `Copy` and `'static` and holds no interior mutability.
+// SAFETY: `Line` is `repr(C)` over `[u8; 64]`, which is `Pod`. Its size and its alignment are both 64, so it has no
+// padding. It is `Copy` and `'static` and has no interior mutability.
 unsafe impl bytemuck::Pod for Line {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_is_parsed_and_printed() {
+        for access in [Access::Map, Access::Read] {
+            assert_eq!(access.to_string().parse::<Access>().unwrap(), access);
+        }
+        let error = "mmap".parse::<Access>().unwrap_err();
+        assert_eq!(error.to_string(), "access \"mmap\": expected map or read");
+    }
+}

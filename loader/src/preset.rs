@@ -1,7 +1,7 @@
 //! A preset: the directory as a whole.
 //!
-//! Which files make up a preset is decided here and in `files`; what is in one is for the module of its format, which
-//! turns it into tensors. Another format is another such module and another arm of [`open_weights`].
+//! This module and `files` decide which files make up a preset. The module of each format turns one file into tensors.
+//! A further format is a further such module and a further arm of [`open_weights`].
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -9,21 +9,24 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::caches::Caches;
 use crate::config::{Config, ConfigSource};
-use crate::dir::{Dir, Name, read_limited};
+use crate::dir::{Dir, NameKind, read_limited};
 use crate::error::{Error, Result, clip};
-use crate::files::{self, CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, Wanted, is_pickle};
-use crate::handle;
+use crate::files::{CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, Scope, WeightFileNames, is_pickle};
+use crate::handle::Handle;
+#[cfg(feature = "hub")]
+use crate::hub::Hub;
 use crate::json::{self, MAX_JSON};
 use crate::keras;
 use crate::map::{Access, Region};
 use crate::safetensors;
-use crate::shards::{self, Weights};
+use crate::shards::{self, WeightFile};
 use crate::tensor::Tensor;
 
 /// A model's configuration and weights, opened and checked.
 ///
-/// Dropping it leaves the tensors cloned from it valid: they share its files.
+/// Tensors that were cloned from a preset stay valid after the preset is dropped: they share its files.
 #[derive(Debug)]
 pub struct Preset {
     dir: Option<Dir>,
@@ -36,26 +39,26 @@ pub struct Preset {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileInfo {
-    /// Its name in the directory.
+    /// The file's name in the directory.
     pub name: String,
-    /// Its length in bytes.
+    /// The file's length in bytes.
     pub len: usize,
-    /// Whether it is memory-mapped.
+    /// Whether the file is memory-mapped.
     pub mapped: bool,
 }
 
 impl Preset {
-    /// Opens a preset directory and checks its files. No weight is read yet with [`Access::Map`], whose
-    /// contract the caller takes on by choosing it.
+    /// Opens a preset directory and checks its files. With [`Access::Map`] no weight is read yet; by choosing it the
+    /// caller accepts the contract stated there.
     ///
-    /// The configuration decides which weights are looked for: `model.safetensors` or the shards of
-    /// `model.safetensors.index.json`, and of a Keras preset `model.weights.h5` or the shards of
-    /// `model.weights.json`. When there are both a single file and an index, the single file counts. These files
-    /// may be symlinks; shards must lie in the directory, or be symlinks into the `blobs` of the Hugging Face
-    /// hub's cache that it belongs to.
+    /// The configuration decides which weight files are opened: for Hugging Face `model.safetensors`, or the shards of
+    /// `model.safetensors.index.json`; for Keras `model.weights.h5`, or the shards of `model.weights.json`. If both the
+    /// single file and the index exist, the single file is used. These files may be symlinks. Shards must lie in the
+    /// directory, or be symlinks into the `blobs` of the Hugging Face cache that the directory belongs to.
     ///
     /// # Errors
-    /// Any [`Error`]. Pickled weights (`pytorch_model.bin`) are never read: [`Error::Pickle`].
+    /// Any [`Error`] except those about names, caches and downloads. Pickled weights (`pytorch_model.bin`) are never
+    /// read: [`Error::Pickle`].
     pub fn open(dir: impl AsRef<Path>, access: Access) -> Result<Preset> {
         let preset = Preset::open_config(dir)?;
         let weights = match &preset.dir {
@@ -65,11 +68,11 @@ impl Preset {
         Ok(Preset::new(preset.dir, preset.config, weights))
     }
 
-    /// Opens a preset directory without its weights, which need not be there: a configuration, and the files that can be
+    /// Opens a preset directory without its weights, which need not exist: the configuration, and the files that can be
     /// read beside it.
     ///
     /// # Errors
-    /// Those of [`Preset::open`] that are about the directory and `config.json`.
+    /// The errors of [`Preset::open`] about the directory and `config.json`.
     pub fn open_config(dir: impl AsRef<Path>) -> Result<Preset> {
         let dir = Dir::open(dir.as_ref())?;
         let config = match dir.fixed(CONFIG)? {
@@ -79,40 +82,58 @@ impl Preset {
         Ok(Preset::new(Some(dir), config, Vec::new()))
     }
 
-    /// Opens the preset of this name: a path, `hf://owner/name`, `kaggle://...`, or a KerasHub preset. See
-    /// [`Handle`](crate::Handle) for what is a name, and where it is looked for.
+    /// Opens the preset with this name: a path, `hf://owner/name`, `kaggle://...`, or a KerasHub preset. The
+    /// [`handle`](crate::handle) module lists the names.
     ///
-    /// The caches are those of the environment ([`Caches::from_env`](crate::Caches::from_env)). With the feature
-    /// `hub`, what is missing of an `hf://` preset is downloaded, unless `HF_HUB_OFFLINE` is set.
+    /// Presets are looked up in the caches of the environment ([`Caches::from_env`]), without a network.
     ///
     /// # Errors
-    /// Those of [`Handle::parse`](crate::Handle::parse) and [`Handle::resolve`](crate::Handle::resolve), and those
-    /// of [`Preset::open`].
+    /// The errors of [`Handle::parse`], [`Handle::resolve`] and [`Preset::open`].
     pub fn named(name: impl AsRef<OsStr>, access: Access) -> Result<Preset> {
-        Preset::open(handle::find(name.as_ref(), Wanted::All)?, access)
+        Preset::open(Handle::parse(name)?.locate(&Caches::from_env(), Scope::Weights)?, access)
     }
 
-    /// Opens the preset of this name without its weights, as [`Preset::open_config`] does.
+    /// Opens the preset with this name without its weights: [`Preset::named`] finds it, [`Preset::open_config`] opens
+    /// it.
     ///
     /// # Errors
-    /// As for [`Preset::named`], but for those about weights.
+    /// The errors of [`Preset::named`], except those about weights.
     pub fn named_config(name: impl AsRef<OsStr>) -> Result<Preset> {
-        Preset::open_config(handle::find(name.as_ref(), Wanted::Config)?)
+        Preset::open_config(Handle::parse(name)?.locate(&Caches::from_env(), Scope::Config)?)
     }
 
-    /// A preset out of memory: the text of a `config.json` and a whole weight file (safetensors, or HDF5 when the
-    /// configuration is Keras's), for weights that are part of the program or come from elsewhere than a file
-    /// system.
+    /// Opens the preset with this name, after downloading from `hub` the files that the cache lacks. Only names of the
+    /// form `hf://owner/name` are downloaded; every other name is found as [`Preset::named`] finds it.
     ///
     /// # Errors
-    /// Those of [`Config::parse`] and of [`safetensors::parse`] or [`hdf5::parse`](crate::hdf5::parse).
+    /// The errors of [`Preset::named`] and of [`Hub::fetch`].
+    #[cfg(feature = "hub")]
+    pub fn fetch(name: impl AsRef<OsStr>, access: Access, hub: &Hub) -> Result<Preset> {
+        Preset::open(hub.resolve(&Handle::parse(name)?, &Caches::from_env(), Scope::Weights)?, access)
+    }
+
+    /// Opens the preset with this name without its weights, like [`Preset::fetch`]. When the cache has no configuration
+    /// for the name, the whole snapshot is downloaded, weights included, so that the cache never holds a part of one.
+    ///
+    /// # Errors
+    /// The errors of [`Preset::named_config`] and of [`Hub::fetch`].
+    #[cfg(feature = "hub")]
+    pub fn fetch_config(name: impl AsRef<OsStr>, hub: &Hub) -> Result<Preset> {
+        Preset::open_config(hub.resolve(&Handle::parse(name)?, &Caches::from_env(), Scope::Config)?)
+    }
+
+    /// A preset from memory: the text of a `config.json` and a whole weight file, which is safetensors, or HDF5 when
+    /// Keras wrote the configuration. For weights that are part of the program, or do not come from a file system.
+    ///
+    /// # Errors
+    /// The errors of [`Config::parse`], and of [`safetensors::parse`] or [`hdf5::parse`](crate::hdf5::parse).
     pub fn from_bytes(config: &[u8], weights: Region) -> Result<Preset> {
         let (config, region) = (Config::parse(CONFIG, config)?, Arc::new(weights));
         let tensors = match config.source() {
             ConfigSource::HuggingFace { .. } => safetensors::parse(&region)?,
             ConfigSource::Keras { .. } => keras::parse(&region)?,
         };
-        Ok(Preset::new(None, config, vec![(region, tensors)]))
+        Ok(Preset::new(None, config, vec![WeightFile { region, tensors }]))
     }
 
     /// The configuration.
@@ -120,21 +141,21 @@ impl Preset {
         &self.config
     }
 
-    /// The directory, as given; empty for a preset out of memory.
+    /// The directory as the caller wrote it; empty for a preset from memory.
     pub fn dir(&self) -> &Path {
         self.dir.as_ref().map_or(Path::new(""), Dir::path)
     }
 
-    /// The tensor of this name.
+    /// The tensor with this name; `None` when there is none.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         let at = self.tensors.binary_search_by(|tensor| tensor.name().cmp(name)).ok()?;
         self.tensors.get(at)
     }
 
-    /// The tensor of this name, which must be there.
+    /// The tensor with this name.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`].
+    /// [`Error::MissingTensor`] when there is none.
     pub fn require(&self, name: &str) -> Result<&Tensor> {
         let missing = || Error::MissingTensor { dir: self.dir().to_owned(), tensor: clip(name) };
         self.tensor(name).ok_or_else(missing)
@@ -150,64 +171,65 @@ impl Preset {
         &self.files
     }
 
-    /// Bytes of weight files that are memory-mapped.
+    /// The total length of the memory-mapped weight files, in bytes.
     pub fn bytes_mapped(&self) -> usize {
         self.files.iter().filter(|file| file.mapped).map(|file| file.len).fold(0, usize::saturating_add)
     }
 
-    /// Bytes of tensors that had to be copied, as they are misaligned in their file.
+    /// The total length of the tensors that were copied because they are misaligned in their file, in bytes.
     pub fn bytes_copied(&self) -> usize {
         let copied = self.tensors.iter().filter(|tensor| tensor.copied());
         copied.map(Tensor::byte_len).fold(0, usize::saturating_add)
     }
 
-    /// A JSON file beside the weights, such as `1_Pooling/config.json`, of at most 1 MiB; `None` when there is
-    /// none. `name` is a relative path of plain names, and what it leads to is held to the rule for shards.
+    /// Reads a JSON file beside the weights, such as `1_Pooling/config.json`, of at most 1 MiB; `None` when it does not
+    /// exist. `name` is a relative path of plain names. Like a shard, the file must lie in the directory or in the
+    /// `blobs` of its cache.
     ///
     /// # Errors
-    /// [`Error::OutsideDirectory`], [`Error::FileTooLarge`], [`Error::Malformed`], [`Error::NotAFile`],
-    /// [`Error::Io`].
+    /// [`Error::OutsideDirectory`], [`Error::FileTooLarge`], [`Error::OutOfMemory`], [`Error::Malformed`],
+    /// [`Error::NotAFile`], [`Error::Io`].
     pub fn read_json(&self, name: &str) -> Result<Option<Value>> {
         let Some(text) = self.read(name, MAX_JSON)? else { return Ok(None) };
         json::parse(name, "JSON", &text).map(Some)
     }
 
-    /// A JSON object beside the weights, such as `generation_config.json`, read like the configuration; `None`
-    /// when there is none. For `name` see [`Preset::read_json`].
+    /// Reads a JSON object beside the weights, such as `generation_config.json`, with the accessors of the
+    /// configuration; `None` when the file does not exist. For `name` see [`Preset::read_json`].
     ///
     /// # Errors
-    /// As for [`Preset::read_json`]; [`Error::Malformed`] also for JSON that is not an object.
+    /// The errors of [`Preset::read_json`]; [`Error::Malformed`] also for JSON that is not an object.
     pub fn read_config(&self, name: &str) -> Result<Option<Config>> {
         let Some(text) = self.read(name, MAX_JSON)? else { return Ok(None) };
-        Config::beside(name, self.config.source().clone(), &text).map(Some)
+        Config::parse_settings(name, self.config.source().clone(), &text).map(Some)
     }
 
-    /// A UTF-8 text file beside the weights, such as `vocab.txt`, of at most `max_len` bytes; `None` when there
-    /// is none. For `name` see [`Preset::read_json`].
+    /// Reads a UTF-8 text file beside the weights, such as `vocab.txt`, of at most `max_len` bytes; `None` when it does
+    /// not exist. For `name` see [`Preset::read_json`].
     ///
     /// # Errors
-    /// As for [`Preset::read_json`].
+    /// The errors of [`Preset::read_json`].
     pub fn read_text(&self, name: &str, max_len: u64) -> Result<Option<String>> {
         let Some(text) = self.read(name, max_len)? else { return Ok(None) };
         let wrong = |e| Error::Malformed { file: clip(name), expected: "UTF-8 text", found: clip(e) };
         String::from_utf8(text).map(Some).map_err(wrong)
     }
 
-    /// A file beside the weights, such as `spiece.model`, of at most `max_len` bytes; `None` when there is none. For
-    /// `name` see [`Preset::read_json`].
+    /// Reads a file beside the weights, such as `spiece.model`, of at most `max_len` bytes; `None` when it does not
+    /// exist. For `name` see [`Preset::read_json`].
     ///
     /// # Errors
-    /// As for [`Preset::read_json`].
+    /// The errors of [`Preset::read_json`], except [`Error::Malformed`].
     pub fn read_bytes(&self, name: &str, max_len: u64) -> Result<Option<Vec<u8>>> {
         self.read(name, max_len)
     }
 
-    fn new(dir: Option<Dir>, config: Config, weights: Vec<Weights>) -> Preset {
+    fn new(dir: Option<Dir>, config: Config, weights: Vec<WeightFile>) -> Preset {
         let (mut files, mut tensors) = (Vec::new(), Vec::new());
-        for (region, of_file) in weights {
+        for WeightFile { region, tensors: tensors_of_file } in weights {
             let (name, len) = (region.name().to_owned(), region.bytes().len());
             files.push(FileInfo { name, len, mapped: region.is_mapped() });
-            tensors.extend(of_file);
+            tensors.extend(tensors_of_file);
         }
         tensors.sort_by(|a, b| a.name().cmp(b.name()));
         Preset { dir, config, files, tensors }
@@ -215,16 +237,16 @@ impl Preset {
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some(dir) = &self.dir else { return Ok(None) };
-        let path = dir.contained(name, Name::Path)?;
+        let path = dir.contained(name, NameKind::Path)?;
         path.map(|path| read_limited(&path, limit)).transpose()
     }
 }
 
-/// The weight files of a directory, by the format that it is in.
-fn open_weights(dir: &Dir, source: &ConfigSource, access: Access) -> Result<Vec<Weights>> {
+/// Opens the weight files of a directory, in the format of `source`.
+fn open_weights(dir: &Dir, source: &ConfigSource, access: Access) -> Result<Vec<WeightFile>> {
     type Parse = fn(&Arc<Region>) -> Result<Vec<Tensor>>;
-    type Open = fn(&Dir, &'static str, &Path, Access) -> Result<Vec<Weights>>;
-    let files::Weights { single, index, .. } = files::Weights::of(source);
+    type Open = fn(&Dir, &'static str, &Path, Access) -> Result<Vec<WeightFile>>;
+    let WeightFileNames { single, index, .. } = WeightFileNames::of(source);
     let (parse, open): (Parse, Open) = match source {
         ConfigSource::HuggingFace { .. } => (safetensors::parse, shards::open),
         ConfigSource::Keras { .. } => (keras::parse, keras::open),
@@ -232,7 +254,7 @@ fn open_weights(dir: &Dir, source: &ConfigSource, access: Access) -> Result<Vec<
     if let Some(path) = dir.fixed(single)? {
         let region = Arc::new(Region::open(&path, single, access)?);
         let tensors = parse(&region)?;
-        return Ok(vec![(region, tensors)]);
+        return Ok(vec![WeightFile { region, tensors }]);
     }
     match dir.fixed(index)? {
         Some(path) => open(dir, index, &path, access),
@@ -240,7 +262,8 @@ fn open_weights(dir: &Dir, source: &ConfigSource, access: Access) -> Result<Vec<
     }
 }
 
-/// The error for a directory without `expected`: a more helpful one when it holds another kind of weights.
+/// The error for a directory without the file `expected`. If the directory has another kind of weights, the error
+/// names that kind.
 fn missing(dir: &Dir, expected: &str) -> Result<Error> {
     let missing = || Error::MissingFile { dir: dir.path().to_owned(), expected: expected.to_owned() };
     let unsupported = |found| Error::UnsupportedFormat { dir: dir.path().to_owned(), found };

@@ -1,14 +1,18 @@
 //! The safetensors format: eight bytes of header length, a JSON header, raw little-endian data.
 //!
-//! The vocabulary of dtypes and their sizes is that of the `safetensors` crate. What a file says is proved
-//! here, because that crate keeps the last of two tensors of one name, and its messages do not say which tensor
-//! is at fault. Everything accepted here, `safetensors::SafeTensors::deserialize` accepts too, with the same
-//! tensors: tests and a fuzz target hold that.
+//! The crate `safetensors` defines the names of element types. This module checks a file itself, because that crate
+//! keeps the last of two tensors with the same name, and its messages do not name the tensor that is wrong. Every file
+//! that is accepted here is accepted by `safetensors::SafeTensors::deserialize` with the same tensors; tests and a fuzz
+//! target check this.
 //!
-//! Contract: the header is at most [`MAX_HEADER`] bytes, is in the file, and is one JSON object that starts at
-//! its first byte; no name occurs twice; dtype times shape is the length of every tensor, without overflow;
-//! and the tensors cover the data section exactly once: no overlap, no hole, nothing after the last. Memory
-//! beyond the file's own grows with the header's length only, about tenfold, and not with any number in it.
+//! # Contract
+//! - The header is at most [`MAX_HEADER`] bytes long, lies in the file, and is one JSON object that starts at its first
+//!   byte.
+//! - No name occurs twice.
+//! - The length of every tensor is the size of its element type times its shape, computed without overflow.
+//! - The tensors cover the data section exactly once: no overlap, no gap, no byte after the last tensor.
+//!
+//! Memory in addition to the file's bytes is at most 16 times the header's length, whatever numbers the header has.
 
 use std::fmt;
 use std::mem;
@@ -18,10 +22,11 @@ use ::safetensors::Dtype as Stored;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 
+use crate::dtype::TensorDtype;
 use crate::error::{Error, Result, clip};
 use crate::json::{Object, UniqueMap};
 use crate::map::Region;
-use crate::tensor::{Dtype, Tensor};
+use crate::tensor::Tensor;
 
 /// The longest header, in bytes: the limit of the format.
 pub const MAX_HEADER: u64 = 100_000_000;
@@ -29,16 +34,17 @@ pub const MAX_HEADER: u64 = 100_000_000;
 /// The tensors of a whole safetensors file, sorted by name.
 ///
 /// # Errors
-/// Whatever the module's contract excludes, each with a variant of its own: [`Error::Truncated`],
-/// [`Error::HeaderTooLarge`], [`Error::Header`], [`Error::Entry`], [`Error::Duplicate`], [`Error::Offsets`],
-/// [`Error::NotContiguous`], [`Error::ShapeOverflow`], [`Error::DataLength`], [`Error::TrailingBytes`].
+/// One variant for each violation of the module's contract: [`Error::Truncated`], [`Error::HeaderTooLarge`],
+/// [`Error::Header`], [`Error::Entry`], [`Error::Duplicate`], [`Error::Offsets`], [`Error::NotContiguous`],
+/// [`Error::ShapeOverflow`], [`Error::DataLength`], [`Error::TrailingBytes`]. Also [`Error::OutOfMemory`], when a
+/// misaligned tensor cannot be copied.
 pub fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
     let file = region.name();
     let (header, data) = split(file, region.bytes())?;
     let mut entries = entries(file, header)?;
 
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
-    // `data` is the end of the region, so that this is where it begins, and no sum below exceeds its length.
+    // `data` is the end of the region and starts here. No sum below exceeds the region's length.
     let start = region.bytes().len() - data.len();
     let mut covered = 0;
     let mut tensors = Vec::with_capacity(entries.len());
@@ -54,7 +60,12 @@ pub fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
         }
         covered = end;
         let range = start + begin..start + end;
-        tensors.push(Tensor::in_file(region, name.into(), dtype(entry.dtype), &entry.shape, range)?);
+        let dtype = dtype(entry.dtype).ok_or_else(|| Error::Entry {
+            file: clip(file),
+            tensor: clip(&name),
+            found: format!("the unsupported dtype {}", entry.dtype),
+        })?;
+        tensors.push(Tensor::in_file(region, name.into(), dtype, &entry.shape, range)?);
     }
     if covered != data.len() {
         return Err(Error::TrailingBytes { file: clip(file), end: covered as u64, found: data.len() as u64 });
@@ -63,7 +74,7 @@ pub fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
     Ok(tensors)
 }
 
-/// A file's header and data section.
+/// Splits a file into its header and its data section.
 fn split<'a>(file: &str, bytes: &'a [u8]) -> Result<(&'a str, &'a [u8])> {
     let found = bytes.len() as u64;
     let truncated = |expected| Error::Truncated { file: clip(file), expected, found };
@@ -80,12 +91,12 @@ fn split<'a>(file: &str, bytes: &'a [u8]) -> Result<(&'a str, &'a [u8])> {
         .ok_or_else(|| truncated(length + 8))?;
     let header = str::from_utf8(header).map_err(|e| wrong(&e))?;
     if !header.starts_with('{') {
-        return Err(wrong(&"something else at its first byte"));
+        return Err(wrong(&"another first byte"));
     }
     Ok((header, data))
 }
 
-/// What the header says, with every name once, sorted by name.
+/// The header's entries, sorted by name. No name occurs twice.
 fn entries(file: &str, header: &str) -> Result<Vec<(String, Entry)>> {
     let mut reader = Header::default();
     let mut json = serde_json::Deserializer::from_str(header);
@@ -111,10 +122,10 @@ fn entries(file: &str, header: &str) -> Result<Vec<(String, Entry)>> {
     }
 }
 
-/// The key of the header that is no tensor.
+/// The one key of the header that is not a tensor.
 const METADATA: &str = "__metadata__";
 
-/// What the header says about a tensor.
+/// The header's entry for one tensor.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -123,7 +134,7 @@ struct Entry {
     data_offsets: (usize, usize),
 }
 
-/// Reads the header, and remembers which entry it was in when something is wrong.
+/// Reads the header, and keeps the name of the current entry for messages.
 #[derive(Default)]
 struct Header {
     entries: Vec<(String, Entry)>,
@@ -154,7 +165,7 @@ impl<'de> Visitor<'de> for &mut Header {
                 if mem::replace(&mut self.has_metadata, true) {
                     return Err(A::Error::custom("this key twice"));
                 }
-                // Free text about the file, of no use here; only its form is checked.
+                // Text about the file. It is not used; only its form is checked.
                 map.next_value::<UniqueMap<String>>()?;
                 self.current = None;
             } else {
@@ -166,31 +177,31 @@ impl<'de> Visitor<'de> for &mut Header {
     }
 }
 
-fn dtype(stored: Stored) -> Dtype {
-    let name = match stored {
-        Stored::F32 => return Dtype::F32,
-        Stored::BF16 => return Dtype::Bf16,
-        Stored::F16 => return Dtype::F16,
-        Stored::F64 => return Dtype::F64,
-        Stored::I64 => return Dtype::I64,
-        Stored::I32 => return Dtype::I32,
-        Stored::I16 => return Dtype::I16,
-        Stored::I8 => return Dtype::I8,
-        Stored::U64 => return Dtype::U64,
-        Stored::U32 => return Dtype::U32,
-        Stored::U16 => return Dtype::U16,
-        Stored::U8 => return Dtype::U8,
-        Stored::BOOL => return Dtype::Bool,
-        Stored::C64 => "C64",
-        Stored::F8_E5M2 => "F8_E5M2",
-        Stored::F8_E4M3 => "F8_E4M3",
-        Stored::F8_E8M0 => "F8_E8M0",
-        Stored::F8_E4M3FNUZ => "F8_E4M3FNUZ",
-        Stored::F8_E5M2FNUZ => "F8_E5M2FNUZ",
-        Stored::F6_E2M3 => "F6_E2M3",
-        Stored::F6_E3M2 => "F6_E3M2",
-        Stored::F4 => "F4",
-        _ => "a type newer than this program",
-    };
-    Dtype::Named { name, bits: stored.bitsize() }
+/// Converts an element type of the crate `safetensors`; `None` for a type that this crate does not know.
+fn dtype(stored: Stored) -> Option<TensorDtype> {
+    Some(match stored {
+        Stored::F32 => TensorDtype::F32,
+        Stored::BF16 => TensorDtype::Bf16,
+        Stored::F16 => TensorDtype::F16,
+        Stored::F64 => TensorDtype::F64,
+        Stored::I64 => TensorDtype::I64,
+        Stored::I32 => TensorDtype::I32,
+        Stored::I16 => TensorDtype::I16,
+        Stored::I8 => TensorDtype::I8,
+        Stored::U64 => TensorDtype::U64,
+        Stored::U32 => TensorDtype::U32,
+        Stored::U16 => TensorDtype::U16,
+        Stored::U8 => TensorDtype::U8,
+        Stored::BOOL => TensorDtype::Bool,
+        Stored::C64 => TensorDtype::C64,
+        Stored::F8_E5M2 => TensorDtype::F8E5M2,
+        Stored::F8_E4M3 => TensorDtype::F8E4M3,
+        Stored::F8_E8M0 => TensorDtype::F8E8M0,
+        Stored::F8_E4M3FNUZ => TensorDtype::F8E4M3Fnuz,
+        Stored::F8_E5M2FNUZ => TensorDtype::F8E5M2Fnuz,
+        Stored::F6_E2M3 => TensorDtype::F6E2M3,
+        Stored::F6_E3M2 => TensorDtype::F6E3M2,
+        Stored::F4 => TensorDtype::F4,
+        _ => return None,
+    })
 }

@@ -1,11 +1,11 @@
-//! Writing a preset: a Hugging Face directory of a `config.json` and one safetensors file.
+//! Writes a preset: a Hugging Face directory with a `config.json` and one safetensors file.
 //!
-//! Each file is written under another name in the directory and renamed when it is complete and on the disk: a
-//! failure leaves what was there before, and models that map a file which is replaced keep the old one. The
-//! configuration comes last, since a directory without one is no preset.
+//! Each file is written under a temporary name in the directory, and renamed when it is complete and on the disk. A
+//! failure therefore leaves the old files as they were, and a model that maps a replaced file keeps the old one. The
+//! configuration is written last, because a directory without one is not a preset.
 //!
-//! Tensors whose length is a multiple of 64 bytes come first and the header is padded, so that each of them lies on a
-//! boundary of 64 bytes.
+//! Tensors whose length is a multiple of 64 bytes come first, and the header is padded, so that each of them starts at a
+//! multiple of 64 bytes.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -16,49 +16,56 @@ use std::path::{Path, PathBuf};
 use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo};
 use serde_json::{Map, Value};
 
+use crate::dtype::TensorDtype;
 use crate::error::{Error, Result, clip, io};
 use crate::files::{CONFIG, SAFETENSORS};
-use crate::tensor::Dtype;
 
-/// A tensor that is to be written.
+/// The description of a tensor to write.
 #[derive(Debug, Clone, Copy)]
 pub struct NewTensor<'a> {
-    /// Its name.
+    /// The tensor's name.
     pub name: &'a str,
-    /// The type of its elements.
-    pub dtype: Dtype,
-    /// Its dimensions.
+    /// The type of its elements: `F32`, `BF16` or `F16`.
+    pub dtype: TensorDtype,
+    /// The tensor's shape, row-major.
     pub shape: &'a [usize],
 }
 
-/// Where the bytes of one tensor go, in order.
+/// Receives the bytes of one tensor, in order.
 #[derive(Debug)]
 pub struct TensorSink<'f> {
     file: &'f mut BufWriter<File>,
     path: &'f Path,
     tensor: &'f str,
-    /// Bytes that are still to come.
-    left: usize,
+    /// The number of bytes that are still missing.
+    missing: usize,
 }
 
 impl TensorSink<'_> {
-    /// Writes the next bytes: little-endian elements, row after row.
+    /// Writes the next bytes of the tensor: little-endian elements in row-major order.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::DataLength`] when they are more than the tensor has.
+    /// [`Error::Io`]; [`Error::DataLength`] when the tensor has fewer bytes.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        let more = || length(self.tensor, "its own bytes", format!("{} more", bytes.len() - self.left));
-        self.left = self.left.checked_sub(bytes.len()).ok_or_else(more)?;
+        let missing = self.missing;
+        let too_many = || {
+            length(self.tensor, format!("at most {missing} further bytes"), format!("{} bytes", bytes.len()))
+        };
+        self.missing = missing.checked_sub(bytes.len()).ok_or_else(too_many)?;
         self.file.write_all(bytes).map_err(io(self.path))
     }
 }
 
-/// Writes a directory, which is made if it is not there. `write` is called once for each tensor, with its number
-/// in `tensors`, and puts all of its bytes.
+/// Writes a preset directory, and creates it if it does not exist. `write` is called once for each tensor, with the
+/// tensor's index in `tensors`, and must put all of the tensor's bytes. The order of the calls is unspecified.
 ///
 /// # Errors
-/// What `write` returns; [`Error::Io`]; [`Error::Entry`] for a tensor of other numbers than floats of 16 or 32 bits,
-/// [`Error::Duplicate`], [`Error::ShapeOverflow`], [`Error::DataLength`].
+/// - the error that `write` returns;
+/// - [`Error::Entry`] for an element type other than `F32`, `BF16` and `F16`;
+/// - [`Error::Duplicate`] for two tensors with one name;
+/// - [`Error::ShapeOverflow`] for a shape whose size in bytes overflows;
+/// - [`Error::DataLength`] when `write` puts too few or too many bytes;
+/// - [`Error::Io`].
 pub fn save_preset<E: From<Error>>(
     dir: &Path,
     config: Map<String, Value>,
@@ -81,12 +88,11 @@ pub fn save_preset<E: From<Error>>(
     Partial::new(dir, SAFETENSORS)?.fill(|file, path| {
         file.write_all(&header).map_err(io(path))?;
         for (i, tensor, len) in &sized {
-            let mut sink = TensorSink { file, path, tensor: tensor.name, left: *len };
+            let mut sink = TensorSink { file, path, tensor: tensor.name, missing: *len };
             write(*i, &mut sink)?;
-            if sink.left > 0 {
-                return Err(
-                    length(tensor.name, format!("{len} bytes"), format!("{} fewer", sink.left)).into()
-                );
+            if sink.missing > 0 {
+                let found = format!("{} bytes", len - sink.missing);
+                return Err(length(tensor.name, format!("{len} bytes"), found).into());
             }
         }
         Ok::<(), E>(())
@@ -97,7 +103,7 @@ pub fn save_preset<E: From<Error>>(
     })
 }
 
-/// Where tensors begin, if their lengths allow.
+/// Tensors start at multiples of this many bytes, as far as their lengths allow.
 const ALIGNMENT: usize = 64;
 
 impl NewTensor<'_> {
@@ -117,7 +123,7 @@ fn length(tensor: &str, expected: impl Display, found: impl Display) -> Error {
     Error::DataLength { file: clip(SAFETENSORS), tensor: clip(tensor), expected, found }
 }
 
-/// The header of a file with these tensors in this order, with its length before it.
+/// The header of a file with these tensors in this order, preceded by its length.
 fn header(tensors: &[(usize, NewTensor<'_>, usize)]) -> Result<Vec<u8>> {
     let mut end = 0usize;
     let mut entries = Vec::with_capacity(tensors.len());
@@ -125,9 +131,9 @@ fn header(tensors: &[(usize, NewTensor<'_>, usize)]) -> Result<Vec<u8>> {
         let begin = end;
         end = begin.saturating_add(*len);
         let dtype = match tensor.dtype {
-            Dtype::F32 => Stored::F32,
-            Dtype::Bf16 => Stored::BF16,
-            Dtype::F16 => Stored::F16,
+            TensorDtype::F32 => Stored::F32,
+            TensorDtype::Bf16 => Stored::BF16,
+            TensorDtype::F16 => Stored::F16,
             other => {
                 let (file, tensor) = (clip(SAFETENSORS), clip(tensor.name));
                 return Err(Error::Entry { file, tensor, found: format!("dtype {other}") });
@@ -147,9 +153,11 @@ fn header(tensors: &[(usize, NewTensor<'_>, usize)]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A file that is being written under another name; removed again unless it is filled.
+/// A file that is being written under a temporary name. Dropping it removes the file, unless it was completed.
 struct Partial {
+    /// The temporary name.
     path: PathBuf,
+    /// The final name.
     complete: PathBuf,
     file: BufWriter<File>,
 }
@@ -157,12 +165,13 @@ struct Partial {
 impl Partial {
     fn new(dir: &Path, name: &str) -> Result<Partial> {
         let path = dir.join(format!(".{name}.{}.partial", std::process::id()));
-        // Whatever lies there is of a process that is no more; a symlink is not to be followed.
+        // An older process with the same id may have left a file. Removing it also avoids writing through a symlink.
         let _ = fs::remove_file(&path);
         let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(io(&path))?;
         Ok(Partial { path, complete: dir.join(name), file: BufWriter::new(file) })
     }
 
+    /// Writes the content, then renames the file to its final name.
     fn fill<E: From<Error>>(
         mut self,
         write: impl FnOnce(&mut BufWriter<File>, &Path) -> Result<(), E>,
@@ -176,7 +185,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // There is none after the rename.
+        // After the rename the temporary name does not exist.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -1,7 +1,7 @@
 //! Weights in several files: `model.safetensors.index.json` says which tensor lies in which.
 //!
-//! The index is believed in nothing. Shard names are plain file names of the preset directory (see `dir`); the
-//! index and the shards must agree on every tensor, in both directions.
+//! The index is untrusted. Shard names must be plain file names of the preset directory (see `dir`), and the index and
+//! the shards must agree on every tensor, in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,24 +9,27 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::dir::{Dir, Name, read_limited};
+use crate::dir::{Dir, NameKind, read_limited};
 use crate::error::{Error, Result, clip};
 use crate::json::{self, Object, UniqueMap};
 use crate::map::{Access, Region};
 use crate::safetensors;
 use crate::tensor::Tensor;
 
-/// The largest index, in bytes. That of a model of 671 billion parameters has nine million.
+/// The largest index, in bytes. The index of a model with 671 billion parameters has nine million.
 pub(crate) const MAX_INDEX: u64 = 16 << 20;
 
 /// The most shards. The same model has 163.
 pub(crate) const MAX_SHARDS: usize = 4096;
 
-/// A weight file and its tensors.
-pub(crate) type Weights = (Arc<Region>, Vec<Tensor>);
+/// An opened weight file and its tensors.
+pub(crate) struct WeightFile {
+    pub(crate) region: Arc<Region>,
+    pub(crate) tensors: Vec<Tensor>,
+}
 
 /// Opens every shard that the index at `path` names.
-pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) -> Result<Vec<Weights>> {
+pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) -> Result<Vec<WeightFile>> {
     let text = read_limited(path, MAX_INDEX)?;
     let Object(Index { weight_map: UniqueMap(places) }) =
         json::parse(index, "an object with a weight_map", &text)?;
@@ -45,16 +48,16 @@ pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) 
         if let Some(tensor) = expected.iter().find(|name| !has(name)) {
             return Err(Error::NotInShard { shard: clip(shard), tensor: clip(tensor) });
         }
-        opened.push((region, tensors));
+        opened.push(WeightFile { region, tensors });
     }
-    for (region, tensors) in &opened {
+    for WeightFile { region, tensors } in &opened {
         tensors.iter().try_for_each(|tensor| check_place(&places, region.name(), tensor.name()))?;
     }
     Ok(opened)
 }
 
-/// The paths of the shards of these names, each once. All names before any file: nothing is opened on behalf of
-/// an index that is refused.
+/// The paths of the shards with these names. All names are checked before any shard is opened, so that nothing is opened
+/// for an index that is refused.
 pub(crate) fn resolve<'a>(
     dir: &Dir,
     index: &str,
@@ -65,12 +68,12 @@ pub(crate) fn resolve<'a>(
     }
     let path = |shard| {
         let missing = || Error::MissingFile { dir: dir.path().to_owned(), expected: clip(shard) };
-        dir.contained(shard, Name::File)?.ok_or_else(missing)
+        dir.contained(shard, NameKind::File)?.ok_or_else(missing)
     };
     shards.map(path).collect()
 }
 
-/// The names of the shards in an index: as they stand there, unchecked.
+/// The names of the shards in an index, unchecked.
 pub(crate) fn names(index: &'static str, text: &[u8]) -> Result<BTreeSet<String>> {
     let Object(Index { weight_map: UniqueMap(places) }) =
         json::parse(index, "an object with a weight_map", text)?;
@@ -82,8 +85,8 @@ struct Index {
     weight_map: UniqueMap<String>,
 }
 
-/// Checks that `tensor`, found in `shard`, is there according to the index. All shards have the tensors that
-/// the index places in them by now, so that one placed elsewhere is there twice.
+/// Checks that the index places `tensor`, found in `shard`, in that shard. The caller has checked that every shard has
+/// the tensors that the index places in it, so a tensor that the index places elsewhere exists twice.
 fn check_place(places: &BTreeMap<String, String>, shard: &str, tensor: &str) -> Result<()> {
     match places.get(tensor) {
         Some(place) if place == shard => Ok(()),

@@ -1,4 +1,4 @@
-//! Preset directories: what works, what is refused, and that nothing outside one is read.
+//! Preset directories: which are opened, which are refused, and that no file outside of one is read.
 
 mod common;
 
@@ -6,25 +6,26 @@ use std::fs;
 use std::path::Path;
 
 use common::{CONFIG, KERAS, fixture, one_tensor, preset};
-use rachis_loader::{Access, ConfigSource, Data, Dtype, Error, Preset, Region};
+use rachis_loader::{Access, ConfigSource, Data, Error, Preset, Region, TensorDtype};
 
 fn open(dir: impl AsRef<Path>) -> Result<Preset, Error> {
     Preset::open(dir, Access::Map)
 }
 
+/// An index that places tensors in shards.
 fn index(places: &[(&str, &str)]) -> Vec<u8> {
     let places: Vec<_> = places.iter().map(|(tensor, shard)| format!("{tensor:?}:{shard:?}")).collect();
     format!(r#"{{"weight_map":{{{}}}}}"#, places.join(",")).into_bytes()
 }
 
 #[test]
-fn hugging_face_presets() {
+fn hugging_face_presets_are_opened() {
     for (name, dtype) in [
-        ("bert_tanh/hf", Dtype::F32),
-        ("bert_tanh/hf_bare", Dtype::F32),
-        ("bert_tanh/hf_f16", Dtype::F16),
-        ("bert_tanh/hf_sharded", Dtype::F32),
-        ("bert_gelu/hf_bf16", Dtype::Bf16),
+        ("bert_tanh/hf", TensorDtype::F32),
+        ("bert_tanh/hf_bare", TensorDtype::F32),
+        ("bert_tanh/hf_f16", TensorDtype::F16),
+        ("bert_tanh/hf_sharded", TensorDtype::F32),
+        ("bert_gelu/hf_bf16", TensorDtype::Bf16),
     ] {
         let preset = open(fixture(name)).unwrap();
         assert_eq!(preset.config().source(), &ConfigSource::HuggingFace { model_type: "bert".to_owned() });
@@ -41,7 +42,7 @@ fn hugging_face_presets() {
 }
 
 #[test]
-fn shards_hold_what_one_file_holds() {
+fn shards_have_the_same_tensors_as_one_file() {
     let [whole, sharded] = ["bert_tanh/hf", "bert_tanh/hf_sharded"].map(|name| open(fixture(name)).unwrap());
     assert_eq!((whole.files().len(), sharded.files().len()), (1, 2));
     assert_eq!(whole.tensors().len(), sharded.tensors().len());
@@ -54,7 +55,7 @@ fn shards_hold_what_one_file_holds() {
 }
 
 #[test]
-fn the_single_file_counts() {
+fn a_single_file_takes_precedence_over_an_index() {
     let dir = preset(&[
         ("model.safetensors", &one_tensor("a", &[1.0])),
         ("model.safetensors.index.json", b"not even JSON"),
@@ -63,7 +64,7 @@ fn the_single_file_counts() {
 }
 
 #[test]
-fn out_of_memory_bytes() {
+fn a_preset_can_be_made_from_memory() {
     static FILE: &[u8] = include_bytes!("specimens/safetensors_good/scalar.safetensors");
     let preset = Preset::from_bytes(CONFIG.as_bytes(), Region::from_static("embedded", FILE)).unwrap();
     let tensor = preset.require("a").unwrap();
@@ -74,7 +75,7 @@ fn out_of_memory_bytes() {
 }
 
 #[test]
-fn not_a_preset() {
+fn directories_that_are_not_presets_are_refused() {
     let empty = tempfile::tempdir().unwrap();
     let found = open(empty.path()).unwrap_err();
     assert!(matches!(&found, Error::MissingFile { expected, .. } if expected == "config.json"), "{found}");
@@ -105,7 +106,7 @@ fn not_a_preset() {
 
 #[test]
 fn pickles_are_refused() {
-    // What the pickle would do is never found out: only its name is looked at.
+    // Only the name of a pickle is inspected.
     for name in ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt", "weights.pkl"] {
         let found =
             open(preset(&[(name, b"\x80\x02cos\nsystem\n"), ("tf_model.h5", b"")]).path()).unwrap_err();
@@ -114,9 +115,9 @@ fn pickles_are_refused() {
     }
 }
 
-/// What a configuration says of code is read as the text that it is, and the files with code in them not at all.
+/// Code in a configuration is plain text, and files with code are not opened.
 #[test]
-fn code_is_never_looked_at() {
+fn code_is_never_executed() {
     let transformers = br#"{"model_type": "bert", "auto_map": {"AutoModel": "modeling_bert.BertModel"}}"#;
     let lambda = r#"{"class_name": "Lambda", "config": {"function": {"class_name": "__lambda__", "config": {
         "code": "4wEAAAAAAAAAAAAAAAMAAAAD", "defaults": null, "closure": null}}}}"#;
@@ -132,7 +133,7 @@ fn code_is_never_looked_at() {
     let weights = include_bytes!("specimens/hdf5_good/scalar.h5");
     let dir = preset(&[("config.json", keras.as_bytes()), ("model.weights.h5", weights)]);
     let found = open(dir.path()).unwrap();
-    // No model is of this class.
+    // The class is only a name. No model has it.
     assert_eq!(found.config().source(), &ConfigSource::Keras { class_name: "Sequential".to_owned() });
 }
 
@@ -154,7 +155,7 @@ fn sizes_are_limited() {
 }
 
 #[test]
-fn files_beside_the_weights() {
+fn files_beside_the_weights_are_read() {
     let dir = preset(&[
         ("model.safetensors", &one_tensor("a", &[1.0])),
         ("modules.json", b"[1]"),
@@ -193,9 +194,9 @@ mod links {
 
     use super::*;
 
-    /// The names that this crate spells itself may lead anywhere: the user chose the directory.
+    /// Files whose names this crate spells itself may be symlinks to any place, because the user chose the directory.
     #[test]
-    fn fixed_names_may_be_links() {
+    fn files_of_fixed_names_may_be_links() {
         let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let files: [(&str, &[u8]); 2] =
             [("config.json", CONFIG.as_bytes()), ("model.safetensors", &one_tensor("a", &[1.0]))];
@@ -210,7 +211,7 @@ mod links {
     }
 
     #[test]
-    fn links_to_nothing_and_to_themselves() {
+    fn dangling_and_circular_links_are_refused() {
         for target in ["nowhere", "model.safetensors"] {
             let dir = preset(&[]);
             symlink(target, dir.path().join("model.safetensors")).unwrap();
@@ -218,9 +219,9 @@ mod links {
         }
     }
 
-    /// Neither waits for a writer nor reads without end.
+    /// A pipe would make the call wait for a writer, and a device could be read without end.
     #[test]
-    fn pipes_and_devices() {
+    fn pipes_and_devices_are_refused() {
         for name in ["config.json", "model.safetensors", "model.safetensors.index.json", "shard"] {
             let dir = preset(&[]);
             if name == "shard" {
@@ -239,7 +240,7 @@ mod links {
         assert!(matches!(open(dir.path()), Err(Error::NotAFile { .. })));
     }
 
-    /// A shard, or a file beside the weights, must lie inside.
+    /// A shard, or a file beside the weights, must lie inside of the directory.
     #[test]
     fn links_out_are_refused() {
         let outside = tempfile::tempdir().unwrap();
@@ -251,7 +252,7 @@ mod links {
         let found = open(dir.path()).unwrap_err();
         assert!(matches!(&found, Error::OutsideDirectory { name, .. } if name == "shard"), "{found}");
 
-        // A link within the directory is fine.
+        // A link within the directory is allowed.
         fs::remove_file(dir.path().join("shard")).unwrap();
         fs::write(dir.path().join("real"), one_tensor("a", &[1.0])).unwrap();
         symlink("real", dir.path().join("shard")).unwrap();
@@ -266,7 +267,7 @@ mod links {
         }
     }
 
-    /// And so must the shards of a Keras preset.
+    /// The shards of a Keras preset must lie inside of the directory, too.
     #[test]
     fn links_out_of_keras_presets_are_refused() {
         let outside = tempfile::tempdir().unwrap();
@@ -291,7 +292,7 @@ mod links {
 
     /// `<cache>/models--a--b/snapshots/<revision>/*` are links into `<cache>/models--a--b/blobs`.
     #[test]
-    fn the_hub_cache() {
+    fn snapshots_may_link_to_their_blobs() {
         let cache = tempfile::tempdir().unwrap();
         let [blobs, other] = ["m/blobs", "other/blobs"].map(|name| cache.path().join(name));
         let snapshot = cache.path().join("m/snapshots/0123");
@@ -311,7 +312,7 @@ mod links {
         assert_eq!(preset.files().first().unwrap().name, "one.safetensors");
         assert!(preset.read_json("1_Pooling/config.json").unwrap().is_some());
 
-        // Not into the blobs of another model, nor elsewhere in the cache.
+        // Links into the blobs of another model, or to another place in the cache, are refused.
         for target in ["../../../other/blobs/c2", "../../c2"] {
             let shard = snapshot.join("one.safetensors");
             fs::write(snapshot.join(target), one_tensor("a", &[1.0])).unwrap();
@@ -320,7 +321,7 @@ mod links {
             assert!(matches!(open(&snapshot), Err(Error::OutsideDirectory { .. })), "{target}");
         }
 
-        // Only a snapshot has blobs.
+        // A directory that is not a snapshot may not link to blobs.
         let elsewhere = cache.path().join("m/x/0123");
         fs::create_dir_all(&elsewhere).unwrap();
         fs::write(elsewhere.join("config.json"), CONFIG).unwrap();
@@ -329,7 +330,7 @@ mod links {
         assert!(matches!(open(&elsewhere), Err(Error::OutsideDirectory { .. })));
     }
 
-    /// Replacing a mapped file by renaming, or deleting it, leaves the map as it was.
+    /// A map keeps its content when another file is renamed over the mapped file, and when the mapped file is deleted.
     #[test]
     fn renaming_over_a_map_is_safe() {
         let dir =

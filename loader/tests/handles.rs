@@ -1,23 +1,23 @@
-//! Names of presets: what they stand for, and what is none.
+//! Names of presets: what they stand for, and which are refused.
 
 mod common;
-#[path = "common/place.rs"]
-mod place;
+#[path = "common/caches.rs"]
+mod test_caches;
 
 use std::fs;
 use std::path::Path;
 
 use common::{CONFIG, one_tensor};
-use place::{COMMIT, Place, one_line};
-use rachis_loader::handle::keras_presets;
+use rachis_loader::handle::{HubRepo, KaggleModel, keras_presets};
 use rachis_loader::{Access, Error, Handle, Preset};
+use test_caches::{COMMIT, TestCaches, one_line};
 
 fn parse(name: &str) -> Handle {
     Handle::parse(name).unwrap()
 }
 
 #[test]
-fn names() {
+fn names_are_parsed_and_printed() {
     for (name, path) in [
         ("models/bert", "models/bert"),
         ("./bert_tiny_en_uncased", "./bert_tiny_en_uncased"),
@@ -42,6 +42,8 @@ fn names() {
         let Handle::HuggingFace(repo) = parse(name) else { panic!("{name}") };
         assert_eq!((repo.id(), repo.revision()), (id, revision));
         assert_eq!(repo.to_string(), name);
+        assert_eq!(name.parse::<HubRepo>().unwrap(), repo);
+        assert!(matches!(name.parse::<KaggleModel>(), Err(Error::Handle { .. })));
     }
     for (name, id, version) in [
         ("kaggle://keras/bert/keras/bert_base_en/3", "keras/bert/keras/bert_base_en", Some(3)),
@@ -49,9 +51,11 @@ fn names() {
     ] {
         let Handle::Kaggle(model) = parse(name) else { panic!("{name}") };
         assert_eq!((model.id(), model.version()), (id, version));
+        assert_eq!(name.parse::<KaggleModel>().unwrap(), model);
+        assert!(matches!(name.parse::<HubRepo>(), Err(Error::Handle { .. })));
         assert_eq!(name.parse::<Handle>().unwrap().to_string(), name);
     }
-    // A path that looks like another handle keeps leading to the path.
+    // A path that looks like another kind of handle is printed as a path.
     for name in ["bert_tiny_en_uncased", "hf://a/b", "gs://a"] {
         assert_eq!(Handle::Path(name.into()).to_string(), format!("./{name}"));
     }
@@ -73,7 +77,7 @@ fn a_path_need_not_be_utf8() {
 }
 
 #[test]
-fn hostile_names() {
+fn malformed_names_are_refused() {
     let long = format!("hf://a/{}", "b".repeat(97));
     let deep = format!("hf://a/b@{}", ["c"; 200].join("/"));
     let megabytes = format!("kaggle://a/b/keras/{}", "c".repeat(1 << 20));
@@ -154,16 +158,16 @@ fn hostile_names() {
         assert!(matches!(error, Error::Handle { .. }), "{name:?}: {error}");
         one_line(&error);
     }
-    // A path may hold anything; what no file system takes is an error of its own.
-    let nowhere = Place::new();
-    for name in ["a\0b", "a\nb", "no/such/place"] {
+    // Any other name is a path. What no file system accepts is an error when it is resolved.
+    let nowhere = TestCaches::new();
+    for name in ["a\0b", "a\nb", "no/such/caches"] {
         one_line(&nowhere.resolve(name).unwrap_err());
     }
 }
 
 #[test]
 fn mutated_names_stay_in_the_caches() {
-    let place = Place::new();
+    let caches = TestCaches::new();
     let seeds =
         ["hf://google-bert/bert-base@refs/pr/1", "kaggle://keras/bert/keras/bert_base_en/3", "bert_base_en"];
     let inserts = ["..", "/", "\\", "@", "://", "\0", "%", " ", ":", "-", "--", ".", "é", "a"];
@@ -192,21 +196,22 @@ fn mutated_names_stay_in_the_caches() {
             Ok(handle) => {
                 parsed += 1;
                 assert_eq!(parse(&handle.to_string()), handle);
-                // The caches do not even exist.
-                let error = handle.resolve(&place.caches).unwrap_err();
+                // The caches do not exist, so the handle is not found; the searched directory lies in a cache.
+                let error = handle.resolve(&caches.caches).unwrap_err();
                 let Error::NotCached { dir, .. } = &error else { panic!("{name:?}: {error}") };
-                let parts: Vec<_> = dir.strip_prefix(place.dir.path()).unwrap().components().collect();
+                let parts: Vec<_> = dir.strip_prefix(caches.dir.path()).unwrap().components().collect();
                 assert!(parts.iter().all(|part| matches!(part, std::path::Component::Normal(_))), "{name:?}");
                 one_line(&error);
             }
             Err(error) => drop(one_line(&error)),
         }
     }
-    assert!(parsed > 1000, "{parsed}");
+    // The sequence of names is fixed.
+    assert_eq!(parsed, 3927, "names that are handles of a repository, a model or a preset");
 }
 
 #[test]
-fn registry() {
+fn keras_presets_stand_for_kaggle_models() {
     assert_eq!(keras_presets().len(), 55);
     for preset in keras_presets() {
         assert_eq!(parse(preset.name()), Handle::Keras(preset));
@@ -233,14 +238,14 @@ fn registry() {
 }
 
 #[test]
-fn paths() {
-    let place = Place::new();
-    let outside = place.path("outside");
-    assert_eq!(Handle::parse(&outside).unwrap().resolve(&place.caches).unwrap(), outside);
+fn paths_are_resolved_to_themselves() {
+    let caches = TestCaches::new();
+    let outside = caches.path("outside");
+    assert_eq!(Handle::parse(&outside).unwrap().resolve(&caches.caches).unwrap(), outside);
     assert!(Preset::named(&outside, Access::Read).is_ok());
-    let text = one_line(&place.resolve("google-bert/bert-base-uncased").unwrap_err());
+    let text = one_line(&caches.resolve("google-bert/bert-base-uncased").unwrap_err());
     assert!(text.contains("\"google-bert/bert-base-uncased\"") && text.contains("hf://owner/name"), "{text}");
     assert!(!Path::new("bert_tiny_en_uncased").exists());
-    let text = one_line(&place.resolve("bert_tiny_en_uncased").unwrap_err());
+    let text = one_line(&caches.resolve("bert_tiny_en_uncased").unwrap_err());
     assert!(!text.contains("./bert_tiny"), "{text}");
 }

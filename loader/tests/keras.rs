@@ -1,4 +1,4 @@
-//! Keras presets: every dataset is where the manifests say, in place, and equal to the Hugging Face directory of
+//! Keras presets: every dataset lies where the manifests say, is used in place, and equals the Hugging Face directory of
 //! the same weights.
 
 mod common;
@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::Arc;
 
 use common::{KERAS, count, fixture, preset};
-use rachis_loader::{Access, Config, ConfigSource, Data, Dtype, Error, Preset, Region, Tensor, hdf5};
+use rachis_loader::{Access, Config, ConfigSource, Data, Error, Preset, Region, Tensor, TensorDtype, hdf5};
 
 const MODELS: [&str; 8] = [
     "bart_sym",
@@ -49,9 +49,9 @@ fn every_dataset_is_where_the_manifest_says() {
                     .map(|dim| dim.as_u64().unwrap() as usize)
                     .collect();
                 let dtype = match entry["dtype"].as_str().unwrap() {
-                    "float32" => Dtype::F32,
-                    "float16" => Dtype::F16,
-                    "bfloat16" => Dtype::Bf16,
+                    "float32" => TensorDtype::F32,
+                    "float16" => TensorDtype::F16,
+                    "bfloat16" => TensorDtype::Bf16,
                     other => panic!("{other}"),
                 };
                 assert_eq!((tensor.shape(), tensor.dtype()), (&shape[..], dtype));
@@ -72,7 +72,7 @@ fn every_dataset_is_where_the_manifest_says() {
     }
 }
 
-/// Of every way of storing them, the tensors lie in the map, unless the file has them off their alignment.
+/// In every form of storage, the tensors lie in the map, unless they are misaligned in the file.
 #[test]
 fn weights_are_used_in_place() {
     let plain = MODELS.map(|model| format!("{model}/keras"));
@@ -95,7 +95,7 @@ fn weights_are_used_in_place() {
             }
         }
         assert_eq!(preset.bytes_copied(), off);
-        // The newer forms of HDF5 pack structures without gaps. Keras does not write them.
+        // The newer versions of HDF5 pack structures without gaps, and so misalign data. Keras does not write them.
         assert_eq!(off > 0, name.ends_with("v108") || name.ends_with("latest"), "{name}: {off}");
     }
 }
@@ -108,7 +108,7 @@ fn opening_allocates_far_less_than_the_weights() {
 }
 
 #[test]
-fn every_way_of_storing_holds_the_same() {
+fn every_form_of_storage_has_the_same_tensors() {
     let same = |a: &str, b: &str| {
         let (a, b) = (open(a), open(b));
         assert_eq!(a.tensors().len(), b.tensors().len());
@@ -123,9 +123,9 @@ fn every_way_of_storing_holds_the_same() {
     }
 }
 
-/// What both layouts store alike: embeddings, norms, biases.
+/// Compares the tensors that both libraries store in the same layout: embeddings, norms, biases.
 #[test]
-fn equal_to_hugging_face() {
+fn tensors_equal_those_of_hugging_face() {
     #[rustfmt::skip]
     let table = [
         ("bert_tanh", "reversible_embedding/vars/0", "bert.embeddings.word_embeddings.weight"),
@@ -166,7 +166,7 @@ fn equal_to_hugging_face() {
 }
 
 #[test]
-fn keras_presets() {
+fn keras_presets_are_opened() {
     let bert = open("bert_tanh/keras");
     assert_eq!(bert.config().source(), &ConfigSource::Keras { class_name: "BertBackbone".to_owned() });
     assert_eq!(bert.config().usize("hidden_dim").unwrap(), 32);
@@ -178,14 +178,14 @@ fn keras_presets() {
     assert_eq!(in_memory.tensors().len(), bert.tensors().len());
     assert!(matches!(Config::parse("config.json", &config).unwrap().source(), ConfigSource::Keras { .. }));
 
-    // The single file counts.
+    // The single file takes precedence over the index.
     let both: [(&str, &[u8]); 3] =
         [("config.json", &config), ("model.weights.h5", &file), ("model.weights.json", b"not even JSON")];
     assert_eq!(Preset::open(preset(&both).path(), Access::Map).unwrap().tensors().len(), 39);
 }
 
 #[test]
-fn weights_of_the_other_library() {
+fn weights_of_the_other_library_are_refused() {
     let keras = ("config.json", KERAS.as_bytes());
     for (files, part) in [
         (&[keras][..], "expected model.weights.h5 or model.weights.json, found no such file"),
@@ -203,10 +203,10 @@ fn weights_of_the_other_library() {
     assert!(matches!(&error, Error::MissingFile { expected, .. } if expected == "config.json"), "{error}");
 }
 
-/// The fixtures whose structures differ.
+/// The fixtures whose HDF5 structures differ.
 const STRUCTURES: [&str; 4] = ["keras", "keras_bf16", "keras_h5_v108", "keras_h5_latest"];
 
-/// No prefix of a file is taken for one, wherever it ends.
+/// Every prefix of a file is refused, also when the superblock declares its length.
 #[test]
 fn files_cut_short_are_refused() {
     for name in STRUCTURES {
@@ -214,18 +214,18 @@ fn files_cut_short_are_refused() {
         for len in (0..file.len()).step_by(97).chain([file.len() - 1]) {
             let cut = Arc::new(Region::from_vec("cut", file[..len].to_vec()));
             assert!(hdf5::parse(&cut).is_err(), "{name}: {len} bytes");
-            // As if the file said so itself.
+            // The same prefix, with a superblock that declares its length.
             let mut honest = file[..len].to_vec();
             let end = if file[8] == 0 { 40 } else { 28 };
             if let Some(field) = honest.get_mut(end..end + 8) {
                 field.copy_from_slice(&(len as u64).to_le_bytes());
             }
-            survives(honest);
+            assert!(!is_accepted(honest), "{name}: {len} bytes, declared");
         }
     }
 }
 
-/// Whatever happens to structures, the result is tensors inside the file or an error, and no panic.
+/// A file with damaged structures gives tensors that lie in the file, or an error, but no panic.
 #[test]
 fn damaged_files_never_panic() {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -243,6 +243,7 @@ fn damaged_files_never_panic() {
             is_structure[tensor.file_offset().unwrap()..][..tensor.byte_len()].fill(false);
         }
         let structure: Vec<_> = (0..file.len()).filter(|at| is_structure[*at]).collect();
+        let mut accepted = 0;
         for _ in 0..1500 {
             let mut damaged = file.clone();
             for _ in 0..=next(4) {
@@ -252,7 +253,7 @@ fn damaged_files_never_panic() {
                     0 => damaged[at] ^= 1 << next(8),
                     1 => damaged[at] = next(256) as u8,
                     2 => damaged[word..word + 8].fill(0xff),
-                    // An address of something else.
+                    // The address of another structure.
                     3 => {
                         let address = (structure[next(structure.len())] as u64 & !7).to_le_bytes();
                         damaged[word..word + 8].copy_from_slice(&address);
@@ -263,16 +264,19 @@ fn damaged_files_never_panic() {
                     }
                 }
             }
-            survives(damaged);
+            accepted += usize::from(is_accepted(damaged));
         }
+        // Damage may hit bytes that mean nothing, so that both outcomes occur.
+        assert!((1..1500).contains(&accepted), "{name}: {accepted} accepted");
     }
 }
 
-/// Parses a damaged file.
-fn survives(file: Vec<u8>) {
+/// Parses a damaged file, checks the result, and returns whether it was accepted.
+fn is_accepted(file: Vec<u8>) -> bool {
     let region = Arc::new(Region::from_vec("damaged", file));
     let (result, allocated) = count(|| hdf5::parse(&region));
     assert!(allocated.peak < 16 << 20, "{allocated:?}");
+    let accepted = result.is_ok();
     match result {
         Ok(tensors) => {
             for tensor in tensors {
@@ -286,4 +290,5 @@ fn survives(file: Vec<u8>) {
             assert!(!message.contains("panics"), "{message:?}");
         }
     }
+    accepted
 }

@@ -1,4 +1,4 @@
-//! No weight byte is copied at load: shown by counting allocations and by addresses.
+//! Loading copies no weight: the tests count allocations and compare addresses.
 
 mod common;
 
@@ -39,7 +39,7 @@ fn mapping_allocates_far_less_than_the_file() {
     assert!((address(tensor) - tensor.file_offset().unwrap()).is_multiple_of(64));
 }
 
-/// Every tensor lies at its file's offset in the file's map.
+/// Every tensor lies at its offset in the map of its file.
 #[test]
 fn tensors_point_into_the_map() {
     for name in
@@ -76,7 +76,7 @@ fn misaligned_tensors_are_copied_and_counted() {
     }
 }
 
-/// The largest allocation that a file of a given length can cause: everything in it counts against its length.
+/// The length of a file bounds the memory that is allocated for it.
 #[test]
 fn memory_is_bounded_by_the_file() {
     let tree = format!("{{\"model_type\":\"bert\",\"x\":[{}0]}}", "0,".repeat((1 << 19) - 20));
@@ -106,7 +106,7 @@ fn memory_is_bounded_by_the_file() {
     assert!(allocated.peak < 16 * file.len(), "{allocated:?}");
 }
 
-/// Whether the system says that a map of a file of this name begins at `base`.
+/// Whether the system lists a map of a file with this name at address `base`.
 #[cfg(target_os = "linux")]
 fn is_map_of(base: usize, name: &str) -> bool {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();

@@ -1,8 +1,7 @@
 //! Transformer models on the CPU: BART, BERT, Falcon, OPT and T5, with KerasHub's names and results.
 //!
 //! ```
-//! use rachis::kernels::{Ctx, Level};
-//! use rachis::{OptBackbone, OptConfig, Session, Tokens};
+//! use rachis::{Ctx, OptBackbone, OptConfig, Session, Tokens};
 //!
 //! # fn main() -> rachis::Result<()> {
 //! // `OptBackbone::from_preset(directory)` would load the weights of a preset.
@@ -11,7 +10,7 @@
 //! (config.num_heads, config.hidden_dim, config.embedding_dim, config.intermediate_dim) = (2, 16, 16, 32);
 //! let model = OptBackbone::random(config, 1)?;
 //!
-//! let mut session = Session::new(Ctx::new(Level::detect())?);
+//! let mut session = Session::new(Ctx::detect());
 //! let output = model.forward(&mut session, Tokens::padded(&[5, 6, 7], 1, 3))?;
 //! assert_eq!((output.batch(), output.hidden_dim()), (1, 16));
 //! assert_eq!(output.sequence(0).rows(), 3);

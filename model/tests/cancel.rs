@@ -127,7 +127,8 @@ fn generation_ends() {
     let cancel = Arc::new(AtomicBool::new(false));
     session.set_cancel(Some(Arc::clone(&cancel)));
     let inputs = GenerationInputs { tokens: Tokens::padded(&IDS, 1, 6), decoder_prompt: None };
-    let config = GenerationConfig { max_new_tokens: Some(10), ..GenerationConfig::default() };
+    let mut config = GenerationConfig::default();
+    config.max_new_tokens = Some(10);
     let mut tokens = 0;
     let mut watch = |_| {
         tokens += 1;

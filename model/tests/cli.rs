@@ -1,4 +1,4 @@
-//! The command line as scripts use it: what it prints, and what it refuses.
+//! The command line as a process: its output, and its errors.
 
 mod common;
 #[path = "common/program.rs"]
@@ -13,7 +13,7 @@ use serde_json::Value;
 use program::{fail, json, path, rachis, succeed, tiny_bert};
 
 #[test]
-fn run_computes_what_the_goldens_say() {
+fn run_reproduces_the_goldens() {
     check_run(
         ("bert", "bert_gelu"),
         &[("token_ids", "input_ids"), ("segment_ids", "token_type_ids"), ("padding_mask", "attention_mask")],
@@ -37,9 +37,9 @@ fn run_computes_what_the_goldens_say() {
     check_run(("t5", "t5_gated_untied"), &names, &outputs);
 }
 
-/// A masked language model as transformers saves it: one head, and no pooler.
+/// A masked language model as transformers saves it has one head and no pooler.
 #[test]
-fn run_gives_the_logits_that_the_file_has_heads_for() {
+fn run_writes_the_logits_of_the_heads_in_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
     std::fs::copy(fixture("bert_gelu/hf/config.json"), file("config.json")).unwrap();
@@ -61,23 +61,23 @@ fn run_gives_the_logits_that_the_file_has_heads_for() {
     assert_eq!(names, ["mlm_logits", "sequence_output"]);
 }
 
-/// Runs a fixture, with inputs by our names and the goldens', and compares what comes out.
+/// Runs a fixture and compares the outputs `tensors` with the goldens. `names` are pairs of our input name and the
+/// golden's.
 fn check_run((family, model): (&str, &str), names: &[(&str, &str)], tensors: &[&str]) {
     let goldens = Goldens::read(format!("{model}/goldens.safetensors"));
     let limits = Limits::read();
     let dir = tempfile::tempdir().unwrap();
     let (input, output) = (dir.path().join("in.safetensors"), dir.path().join("out.safetensors"));
-    for wide in [false, true] {
+    for dtype in [Dtype::I32, Dtype::I64] {
         let inputs = names.iter().map(|(ours, theirs)| {
             let array = goldens.input("rpad_s13", theirs).unwrap();
-            let bytes: Vec<u8> = if wide {
+            let bytes: Vec<u8> = if dtype == Dtype::I64 {
                 array.data.iter().flat_map(|x| i64::from(*x).to_le_bytes()).collect()
             } else {
                 array.data.iter().flat_map(|x| x.to_le_bytes()).collect()
             };
             (ours, array.shape.clone(), bytes)
         });
-        let dtype = if wide { Dtype::I64 } else { Dtype::I32 };
         let inputs: Vec<_> = inputs.collect();
         let views = inputs
             .iter()
@@ -144,7 +144,7 @@ fn bad_usage_is_status_2_and_one_line() {
 }
 
 #[test]
-fn failures_are_status_1_and_name_the_thing() {
+fn failures_are_status_1_and_name_the_cause() {
     let tiny = fixture("bert_tanh/hf");
     let tiny = path(&tiny);
     fail(&["inspect", "--model", "no/such/place"], 1, "no/such/place");
@@ -172,7 +172,7 @@ fn failures_are_status_1_and_name_the_thing() {
     run("token_idz", vec![1, 2], &[1, 1], "token_idz");
 }
 
-/// Runs that print, with this for their standard output: the status, and standard error.
+/// Runs every subcommand that prints, with `output` as standard output, and returns status and standard error.
 #[cfg(unix)]
 fn print_to(output: impl Fn() -> Stdio) -> Vec<(Option<i32>, String)> {
     let (tiny, opt) = (fixture("bert_tanh/hf"), fixture("opt_pre/hf"));
@@ -200,7 +200,7 @@ fn print_to(output: impl Fn() -> Stdio) -> Vec<(Option<i32>, String)> {
 
 #[test]
 #[cfg(unix)]
-fn a_reader_that_is_gone_ends_it_quietly() {
+fn a_closed_pipe_is_not_an_error() {
     for (status, errors) in print_to(|| {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -212,7 +212,7 @@ fn a_reader_that_is_gone_ends_it_quietly() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn output_that_cannot_be_written_is_a_failure() {
+fn a_failed_write_is_an_error() {
     for (status, errors) in
         print_to(|| std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into())
     {
@@ -221,8 +221,8 @@ fn output_that_cannot_be_written_is_a_failure() {
     }
 }
 
-/// A tiny BERT with more tensors than it reads.
-fn bert_beside(extra: &[(&str, Dtype, &[u8])]) -> tempfile::TempDir {
+/// A tiny BERT whose file also has the tensors `extra`, which it does not read.
+fn bert_with(extra: &[(&str, Dtype, &[u8])]) -> tempfile::TempDir {
     let dir = tiny_bert("hf");
     let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -236,9 +236,9 @@ fn bert_beside(extra: &[(&str, Dtype, &[u8])]) -> tempfile::TempDir {
 }
 
 #[test]
-fn names_out_of_files_do_not_reach_the_terminal_as_they_are() {
+fn control_characters_of_names_are_escaped() {
     let name = "\u{1b}]0;title\u{7}\nsecond\tline\u{202e}\u{9b}1m größe 日本 it's";
-    let dir = bert_beside(&[(name, Dtype::U8, &[0])]);
+    let dir = bert_with(&[(name, Dtype::U8, &[0])]);
     let text = succeed(&["inspect", "--model", path(dir.path())]);
     let shown = r"\u{1b}]0;title\u{7}\nsecond\tline\u{202e}\u{9b}1m größe 日本 it's [1]";
     assert!(text.lines().any(|line| line.ends_with(shown)), "{text}");
@@ -254,7 +254,7 @@ fn names_out_of_files_do_not_reach_the_terminal_as_they_are() {
 }
 
 #[test]
-fn verify_finds_what_is_not_a_number() {
+fn verify_finds_nan() {
     let dir = tempfile::tempdir().unwrap();
     let source = fixture("bert_tanh/hf");
     std::fs::copy(source.join("config.json"), dir.path().join("config.json")).unwrap();
@@ -270,10 +270,10 @@ fn verify_finds_what_is_not_a_number() {
 }
 
 #[test]
-fn verify_looks_at_every_type_of_float() {
+fn verify_checks_every_float_type() {
     let doubles = [1.0, f64::INFINITY, f64::NAN, f64::MAX].map(f64::to_le_bytes).concat();
     let complex = [1.0, f32::NEG_INFINITY].map(f32::to_le_bytes).concat();
-    let dir = bert_beside(&[
+    let dir = bert_with(&[
         ("a.f64", Dtype::F64, &doubles),
         ("b.c64", Dtype::C64, &complex),
         ("c.e5m2", Dtype::F8_E5M2, &[0x00, 0x7b, 0x7c, 0xfd, 0x80]),

@@ -1,4 +1,4 @@
-//! `embed` from text: the real MiniLM, and what directories say about pooling.
+//! `embed`: the real MiniLM, and the settings of pooling in a directory.
 
 #[path = "common/program.rs"]
 mod program;
@@ -34,7 +34,7 @@ fn difference(report: &Value) -> f64 {
 }
 
 #[test]
-fn minilm_embeddings_from_text_at_every_level() {
+fn minilm_embeddings_equal_the_goldens_at_every_level() {
     let (model, texts) = (minilm(), texts());
     for_each_level(Level::supported(), |level| {
         let mut arguments = vec!["embed", "--json", "--model", path(&model), "--isa", level.name()];
@@ -45,7 +45,7 @@ fn minilm_embeddings_from_text_at_every_level() {
 }
 
 #[test]
-fn minilm_from_vocabulary_alone_and_from_standard_input() {
+fn minilm_from_vocab_txt_and_standard_input() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"] {
         std::fs::copy(minilm().join(name), dir.path().join(name)).unwrap();
@@ -63,7 +63,7 @@ fn minilm_from_vocabulary_alone_and_from_standard_input() {
 }
 
 #[test]
-fn minilm_table_of_similarities() {
+fn minilm_prints_a_table_of_similarities() {
     let table = succeed(&["embed", "--model", path(&minilm()), "a cat", "a cat", "the stock market"]);
     let rows: Vec<Vec<f64>> = table
         .lines()
@@ -101,7 +101,7 @@ fn minilm_inspection_and_memory() {
     }
 }
 
-/// The embedding of a text, and its length.
+/// The embedding of a text, and its Euclidean norm.
 fn embedding(dir: &tempfile::TempDir, text: &str, more: &[&str]) -> (Vec<f64>, f64) {
     let report = json(&[&["embed", "--json", "--model", path(dir.path()), text], more].concat());
     let values: Vec<f64> =
@@ -111,7 +111,7 @@ fn embedding(dir: &tempfile::TempDir, text: &str, more: &[&str]) -> (Vec<f64>, f
 }
 
 #[test]
-fn embed_does_as_modules_json_says() {
+fn embed_follows_modules_json() {
     const MODULES: [&str; 4] = ["Transformer", "Pooling", "Normalize", "Dense"];
     let dir = tiny_bert("hf");
     let modules = |kinds: &[&str]| {
@@ -135,18 +135,18 @@ fn embed_does_as_modules_json_says() {
     modules(&MODULES[..2]);
     assert!((embedding(&dir, text, &[]).1 - 1.0).abs() > 0.1, "not normalised");
 
-    for wrong in [
+    for unsupported in [
         &["Transformer", "Pooling", "Dense", "Normalize"][..],
         &["Transformer", "Pooling", "Dense"],
         &["Transformer", "Dense"],
         &["Transformer"],
         &[],
     ] {
-        modules(wrong);
+        modules(unsupported);
         fail(
             &["embed", "--model", path(dir.path()), "--pooling", "mean", text],
             1,
-            &format!("modules are {}", wrong.join(", ")),
+            &format!("modules are {}", unsupported.join(", ")),
         );
     }
     put(
@@ -171,7 +171,7 @@ fn embed_does_as_modules_json_says() {
 }
 
 #[test]
-fn embed_does_as_a_keras_task_says() {
+fn embed_follows_a_keras_task() {
     let dir = tiny_bert("keras");
     let text = "w7 w8 w9 w10";
     let [mean, cls, max] =
@@ -192,7 +192,7 @@ fn embed_does_as_a_keras_task_says() {
     assert!((length - 1.0).abs() > 0.1, "not normalised");
     assert!(values.iter().zip(&max.0).all(|(x, unit)| (x / length - unit).abs() < 1e-6));
 
-    // Two words and the special tokens around them; the task's own preprocessor comes first.
+    // 4 tokens are two words and two special tokens. A preprocessor in the task takes precedence over the file.
     put(&dir, "preprocessor.json", &preprocessor(4).to_string());
     task(serde_json::json!({}));
     assert_eq!(embedding(&dir, text, &[]), short);
@@ -211,7 +211,7 @@ fn embed_does_as_a_keras_task_says() {
         fail(&["embed", "--model", path(dir.path()), text], 1, part);
     }
 
-    // Files of other classes leave the defaults, and so do another library's.
+    // Files of other classes or of the other library do not change the defaults.
     put(
         &dir,
         "task.json",

@@ -1,4 +1,4 @@
-//! `generate`, and the timing of decoders.
+//! `generate`, and `bench` of decoders.
 
 #[path = "common/program.rs"]
 mod program;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use program::{fail, json, path, succeed};
 
-/// The runs of a model's golden file through `generate --prompt-ids`, with the flags that its arguments are.
+/// Repeats the runs of a model's golden file by `generate --prompt-ids`, with the arguments as flags.
 fn check_generate(model: &str, causal: bool) {
     let text = std::fs::read_to_string(fixture(format!("{model}/generation.json"))).unwrap();
     let golden: Value = serde_json::from_str(&text).unwrap();
@@ -42,7 +42,7 @@ fn check_generate(model: &str, causal: bool) {
             ("--decoder-start-id", "decoder_start_token_id"),
         ] {
             match &args[key] {
-                // The preset may force one.
+                // The preset's configuration may force a token.
                 Value::Null if name.starts_with("--forced") => flag(name, "none".to_owned()),
                 Value::Null => {}
                 value => flag(name, value.to_string()),
@@ -67,14 +67,14 @@ fn check_generate(model: &str, causal: bool) {
 }
 
 #[test]
-fn generate_gives_the_ids_and_scores_of_the_goldens() {
+fn generate_reproduces_ids_and_scores_of_the_goldens() {
     check_generate("opt_pre", true);
     check_generate("falcon_7b_style", true);
     check_generate("bart_asym_scaled", false);
     check_generate("t5_relu_tied", false);
 }
 
-/// A model that writes, with a tokenizer whose words are w0 to w96.
+/// A decoder model with a tokenizer whose words are w0 to w96.
 fn with_tokenizer(model: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
@@ -122,7 +122,7 @@ fn generate_streams_text() {
 }
 
 #[test]
-fn generate_refuses_what_it_cannot_do() {
+fn invalid_requests_of_generate_are_errors() {
     let (opt, bert) = (fixture("opt_pre/hf"), fixture("bert_tanh/hf"));
     let refuse = |status, part: &str, more: &[&str]| {
         fail(&[&["generate", "--model", path(&opt)], more].concat(), status, part);

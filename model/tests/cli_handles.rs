@@ -1,4 +1,4 @@
-//! The ways in: a directory of either library, and handles that are found in the caches of Python's tools.
+//! Names of models: directories of either library, and handles, which are looked up in the caches of Python's tools.
 #![cfg(unix)]
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use rachis_testkit::goldens::fixture;
 use serde_json::Value;
 
-/// Caches as huggingface_hub and kagglehub leave them, with one preset each.
+/// Caches in the layout of huggingface_hub and kagglehub, with one preset each.
 fn caches() -> tempfile::TempDir {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
     let home = tempfile::tempdir().unwrap();
@@ -49,7 +49,7 @@ fn rachis(home: &Path, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn inspect_and_verify_take_every_kind_of_name() {
+fn inspect_and_verify_accept_every_kind_of_name() {
     let home = caches();
     let directory = fixture("bert_gelu/hf");
     for (model, parameters_of) in [
@@ -81,7 +81,7 @@ fn inspect_and_verify_take_every_kind_of_name() {
 }
 
 #[test]
-fn what_is_not_cached_says_what_to_run() {
+fn a_missing_model_names_the_command_that_downloads_it() {
     let home = caches();
     for (model, parts) in [
         ("hf://someone/else", ["hf download someone/else", "models--someone--else"]),

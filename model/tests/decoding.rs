@@ -1,4 +1,5 @@
-//! Decoding with a KV cache: the bits of a forward pass, whatever the pieces, the company and the threads.
+//! Decoding with a KV cache gives the bits of a forward pass, for any split of a sequence into calls, any other
+//! sequences in the session and any number of threads.
 
 mod common;
 
@@ -14,7 +15,7 @@ use rachis_testkit::{CountingAllocator, for_each_level};
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// A model that decodes, with its forward pass over whole sequences.
+/// A decoder, and its forward pass over whole sequences.
 struct Subject {
     name: &'static str,
     model: Box<dyn Decoder + Send + Sync>,
@@ -56,7 +57,7 @@ macro_rules! seq2seq {
     }};
 }
 
-/// All architectures, with sizes that no tile divides.
+/// All architectures, with sizes that are not multiples of a tile.
 fn subjects() -> Vec<Subject> {
     let sizes = Sizes { vocabulary: VOCABULARY, layers: 2, heads: 3, hidden: 51, inner: 70, positions: 200 };
     let opt = sizes.opt();
@@ -76,7 +77,7 @@ fn subjects() -> Vec<Subject> {
     };
     let alibi = {
         let mut config = Sizes { hidden: 48, inner: 50, ..sizes }.falcon();
-        config.positions = FalconPositions::Alibi { rounding: AlibiRounding::Bfloat16 };
+        config.positions = FalconPositions::Alibi { rounding: AlibiRounding::Bf16 };
         config
     };
     let rotary = Sizes { heads: 6, hidden: 60, inner: 50, ..sizes }.rotary_falcon(2);
@@ -89,15 +90,15 @@ fn subjects() -> Vec<Subject> {
     ]
 }
 
-/// Models whose products are worth a second thread, for two tokens.
-fn wide_subjects() -> Vec<Subject> {
+/// Models large enough that a product of two rows is split between threads.
+fn large_subjects() -> Vec<Subject> {
     let sizes =
         Sizes { vocabulary: VOCABULARY, layers: 1, heads: 4, hidden: 256, inner: 2080, positions: 200 };
     vec![
-        causal!("wide opt", OptBackbone, sizes.opt()),
-        causal!("wide falcon", FalconBackbone, sizes.rotary_falcon(2)),
-        seq2seq!("wide bart", BartBackbone, sizes.bart()),
-        seq2seq!("wide t5", T5Backbone, sizes.t5()),
+        causal!("large opt", OptBackbone, sizes.opt()),
+        causal!("large falcon", FalconBackbone, sizes.rotary_falcon(2)),
+        seq2seq!("large bart", BartBackbone, sizes.bart()),
+        seq2seq!("large t5", T5Backbone, sizes.t5()),
     ]
 }
 
@@ -114,7 +115,7 @@ fn ids(count: usize, seed: u32) -> Vec<u32> {
     (0..count).map(|_| id()).collect()
 }
 
-/// Starts a session with a source for each sequence.
+/// Starts a session with one source per sequence.
 fn start<'p>(
     subject: &Subject,
     ctx: Ctx<'p>,
@@ -135,7 +136,7 @@ fn start<'p>(
     session
 }
 
-/// Appends tokens to sequences; the bits of the new rows of each.
+/// Appends tokens to sequences and returns the bits of the new rows of each.
 fn append(subject: &Subject, session: &mut Session<'_>, new: &[(usize, &[u32])]) -> Vec<Vec<Vec<u32>>> {
     let sequences: Vec<usize> = new.iter().map(|(sequence, _)| *sequence).collect();
     let lengths: Vec<usize> = new.iter().map(|(_, ids)| ids.len()).collect();
@@ -145,7 +146,7 @@ fn append(subject: &Subject, session: &mut Session<'_>, new: &[(usize, &[u32])])
 }
 
 #[test]
-fn a_cached_step_is_a_row_of_a_forward_pass() {
+fn decode_steps_equal_rows_of_a_forward_pass() {
     let (sequence, source) = (ids(140, 1), ids(9, 2));
     for subject in subjects() {
         for_each_level(Level::supported(), |level| {
@@ -154,7 +155,7 @@ fn a_cached_step_is_a_row_of_a_forward_pass() {
                 let place = format!("{level} {} {precision:?}", subject.name);
                 let expected = (subject.forward)(&mut Session::new(ctx), &source, &sequence);
                 let mut session = start(&subject, ctx, (std::slice::from_ref(&source), 140), None);
-                // One long piece, single steps, across the end of a block of keys, and a piece again.
+                // Prefill, single steps across the end of a block of keys, and several tokens again.
                 let mut at = 0;
                 for piece in [124, 1, 1, 1, 1, 1, 1, 10] {
                     let found = append(&subject, &mut session, &[(0, &sequence[at..at + piece])]).remove(0);
@@ -168,7 +169,7 @@ fn a_cached_step_is_a_row_of_a_forward_pass() {
 }
 
 #[test]
-fn sequences_of_other_lengths_change_nothing() {
+fn results_do_not_depend_on_other_sequences() {
     let sources = [ids(9, 2), ids(3, 3), ids(30, 4), ids(1, 5), ids(12, 6)];
     let sequences = [ids(5, 11), ids(30, 12), ids(1, 13), ids(17, 14), ids(24, 15)];
     for subject in subjects() {
@@ -178,7 +179,8 @@ fn sequences_of_other_lengths_change_nothing() {
                 .map(|i| (subject.forward)(&mut Session::new(ctx), &sources[i], &sequences[i]))
                 .collect();
             let mut session = start(&subject, ctx, (&sources, 30), None);
-            // All but the last token of a few, out of order; then each while it lasts, a token at a time.
+            // First some tokens of two sequences, out of order; then one token per step of every sequence that has
+            // any left.
             let first: Vec<(usize, &[u32])> = vec![(3, &sequences[3][..4]), (0, &sequences[0][..2])];
             let mut found: Vec<Vec<Vec<u32>>> = vec![Vec::new(); 5];
             for ((i, _), rows) in first.iter().zip(append(&subject, &mut session, &first)) {
@@ -200,9 +202,9 @@ fn sequences_of_other_lengths_change_nothing() {
     }
 }
 
-/// Prompts of more rows than go through a layer together; several sequences have the same source.
+/// Prompts of more rows than one micro-batch, and sources that several sequences share.
 #[test]
-fn many_prompts_at_once_change_nothing() {
+fn results_do_not_depend_on_the_size_of_a_prefill() {
     let sources = [ids(9, 2), ids(30, 3), ids(4, 4)];
     let prompts: Vec<Vec<u32>> = (0..12).map(|i| ids(50 + 7 * (i % 3), 20 + i as u32)).collect();
     let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
@@ -234,11 +236,11 @@ fn many_prompts_at_once_change_nothing() {
 }
 
 #[test]
-fn threads_and_copies_change_nothing() {
+fn results_do_not_depend_on_threads_or_copies() {
     let (prompt, source) = (ids(20, 1), ids(9, 2));
     let next = [ids(4, 7), ids(4, 8)];
     let both =
-        |precision| subjects().into_iter().chain(wide_subjects()).map(move |subject| (subject, precision));
+        |precision| subjects().into_iter().chain(large_subjects()).map(move |subject| (subject, precision));
     for (subject, precision) in both(Precision::Strict).chain(both(Precision::Bf16)) {
         let ctx = Ctx::new(Level::detect()).unwrap().with_precision(precision);
         let expected: Vec<_> = next
@@ -259,7 +261,7 @@ fn threads_and_copies_change_nothing() {
                 };
                 session.start(&*subject.model, options).unwrap();
                 if subject.model.has_encoder() {
-                    // One for both.
+                    // One source for both sequences.
                     let source = Tokens::padded(&source, 1, source.len());
                     subject.model.encode(&mut session, source).unwrap();
                 }
@@ -281,13 +283,13 @@ fn threads_and_copies_change_nothing() {
 }
 
 #[test]
-fn narrow_caches_stay_near() {
+fn sixteen_bit_caches_have_small_errors() {
     let (sequence, source) = (ids(40, 1), ids(9, 2));
     let ctx = Ctx::new(Level::detect()).unwrap();
     for subject in subjects() {
-        let wide = (subject.forward)(&mut Session::new(ctx), &source, &sequence);
+        let full = (subject.forward)(&mut Session::new(ctx), &source, &sequence);
         let mut bytes = Vec::new();
-        for (dtype, most) in [(Dtype::Float16, 4e-3), (Dtype::Bfloat16, 3e-2)] {
+        for (dtype, bound) in [(Dtype::Float16, 4e-3), (Dtype::Bfloat16, 3e-2)] {
             let sources = std::slice::from_ref(&source);
             let mut session = start(&subject, ctx, (sources, 40), Some(dtype));
             let mut found = append(&subject, &mut session, &[(0, &sequence[..20])]).remove(0);
@@ -297,20 +299,20 @@ fn narrow_caches_stay_near() {
             let value = |bits: &Vec<Vec<u32>>| -> Vec<f32> {
                 bits.iter().flatten().map(|x| f32::from_bits(*x)).collect()
             };
-            let (wide, found) = (value(&wide), value(&found));
-            let largest = wide.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+            let (full, found) = (value(&full), value(&found));
+            let largest = full.iter().fold(0f32, |largest, x| largest.max(x.abs()));
             let error =
-                wide.iter().zip(&found).fold(0f32, |error, (a, b)| error.max((a - b).abs())) / largest;
-            assert!(error > 0.0, "{} {dtype:?}: the cache is not narrow", subject.name);
-            assert!(error < most, "{} {dtype:?}: {error:e}", subject.name);
-            // The pieces of a sequence do not matter here either.
+                full.iter().zip(&found).fold(0f32, |error, (a, b)| error.max((a - b).abs())) / largest;
+            assert!(error > 0.0, "{} {dtype:?}: the cache is not 16-bit", subject.name);
+            assert!(error < bound, "{} {dtype:?}: {error:e}", subject.name);
+            // The split of a sequence into calls changes no bits here either.
             let again = start(&subject, ctx, (sources, 40), Some(dtype));
             let again = append(&subject, &mut { again }, &[(0, &sequence)]).remove(0);
             assert!(value(&again) == found, "{} {dtype:?}: pieces", subject.name);
             bytes.push(session.cache_bytes());
         }
-        let wide = start(&subject, ctx, (std::slice::from_ref(&source), 40), None).cache_bytes();
-        assert!(bytes.iter().all(|bytes| *bytes <= wide / 2 + 64), "{bytes:?} of {wide}");
+        let full = start(&subject, ctx, (std::slice::from_ref(&source), 40), None).cache_bytes();
+        assert!(bytes.iter().all(|bytes| *bytes <= full / 2 + 64), "{bytes:?} of {full}");
     }
 }
 
@@ -333,7 +335,7 @@ fn steps_allocate_nothing() {
 }
 
 #[test]
-fn requests_that_do_not_fit_are_refused_and_change_nothing() {
+fn invalid_requests_are_errors_and_change_nothing() {
     let source = ids(9, 2);
     for subject in subjects() {
         let ctx = Ctx::new(Level::detect()).unwrap();
@@ -363,7 +365,8 @@ fn requests_that_do_not_fit_are_refused_and_change_nothing() {
         assert!(error(model.decode(&mut session, &[0], unknown)).contains("token id"));
         let masked = Tokens::with_mask(&[3], 1, 1, &[0]);
         assert!(error(model.decode(&mut session, &[0], masked)).contains("real tokens"));
-        // The other sequence gives the same, so nothing was appended to the first.
+        // Sequence 1, which is empty, gives the same row, and then both have the same positions: nothing was appended
+        // to sequence 0 by the calls that failed.
         assert!(rows(model.decode(&mut session, &[1], one).unwrap().sequence(0)) == first);
         let both = model.decode(&mut session, &[0, 1], two).unwrap();
         assert_eq!(both.positions(0), both.positions(1));
@@ -379,7 +382,7 @@ fn requests_that_do_not_fit_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn copies_have_the_same_source() {
+fn copies_need_the_same_source() {
     for subject in subjects() {
         let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
         session.start(&*subject.model, CacheOptions::new(4, 4)).unwrap();

@@ -1,11 +1,11 @@
-//! Generation against what the reference libraries generate: greedy and beam search, with and without end tokens and
-//! processors, and what holds of every generation.
+//! Generation compared with the reference libraries (greedy and beam search, with and without end tokens and logits
+//! processors), and properties of every strategy.
 
 use core::ops::ControlFlow;
 
 use rachis::generation::{
-    BeamRule, BeamSearch, Contrastive, EarlyStopping, Generated, GenerationConfig, GenerationInputs,
-    Progress, Sampler, Strategy, Watcher, generate,
+    BeamRule, BeamSearch, ContrastiveSearch, EarlyStopping, Generated, GenerationConfig, GenerationInputs,
+    KerasSampler, Progress, Sampler, Strategy, Watcher, generate,
 };
 use rachis::kernels::{Ctx, Level};
 use rachis::{Backbone, Decoder, Session, Tokens};
@@ -62,29 +62,27 @@ impl Inputs {
 fn config(golden: &Value, args: &Value) -> GenerationConfig {
     let strategy = match args["num_beams"].as_u64() {
         None => Sampler::greedy().into(),
-        Some(num_beams) => Strategy::Beam(BeamSearch {
-            num_beams: num_beams as usize,
-            rule: BeamRule::HuggingFace {
+        Some(num_beams) => BeamSearch::new(num_beams as usize)
+            .with_rule(BeamRule::HuggingFace {
                 length_penalty: args["length_penalty"].as_f64().unwrap() as f32,
                 early_stopping: match args["early_stopping"].as_bool().unwrap() {
-                    true => EarlyStopping::AtOnce,
-                    false => EarlyStopping::WhenUnlikely,
+                    true => EarlyStopping::True,
+                    false => EarlyStopping::False,
                 },
-            },
-        }),
+            })
+            .into(),
     };
-    GenerationConfig {
-        max_new_tokens: Some(golden["max_new_tokens"].as_u64().unwrap() as usize),
-        min_new_tokens: args["min_new_tokens"].as_u64().map(|n| n as usize),
-        strategy,
-        num_return_sequences: args["num_return_sequences"].as_u64().unwrap_or(1) as usize,
-        no_repeat_ngram_size: args["no_repeat_ngram_size"].as_u64().unwrap_or(0) as usize,
-        forced_bos_token_id: optional(&args["forced_bos_token_id"]),
-        forced_eos_token_id: optional(&args["forced_eos_token_id"]),
-        eos_token_ids: optional(&args["eos_token_id"]).into_iter().collect(),
-        decoder_start_token_id: optional(&args["decoder_start_token_id"]),
-        ..GenerationConfig::default()
-    }
+    let mut config = GenerationConfig::default();
+    config.max_new_tokens = Some(golden["max_new_tokens"].as_u64().unwrap() as usize);
+    config.min_new_tokens = args["min_new_tokens"].as_u64().map(|n| n as usize);
+    config.strategy = strategy;
+    config.num_return_sequences = args["num_return_sequences"].as_u64().unwrap_or(1) as usize;
+    config.no_repeat_ngram_size = args["no_repeat_ngram_size"].as_u64().unwrap_or(0) as usize;
+    config.forced_bos_token_id = optional(&args["forced_bos_token_id"]);
+    config.forced_eos_token_id = optional(&args["forced_eos_token_id"]);
+    config.eos_token_ids = optional(&args["eos_token_id"]).into_iter().collect();
+    config.decoder_start_token_id = optional(&args["decoder_start_token_id"]);
+    config
 }
 
 fn run(
@@ -97,7 +95,7 @@ fn run(
     generate(model, &mut Session::new(ctx), inputs, config, watch).unwrap()
 }
 
-/// Runs every generation of a model's golden file at every level.
+/// Repeats every run of a model's golden file at every level.
 fn compare(name: &str, runs: usize) {
     let (backbone, golden) = (model(name), golden(&format!("{name}/generation.json")));
     let model = backbone.decoder().unwrap();
@@ -115,7 +113,7 @@ fn compare(name: &str, runs: usize) {
             let sequences = expected["sequences"].as_array().unwrap();
             assert_eq!(found.len(), sequences.len(), "{place}");
             let filler = match args["num_beams"].as_u64() {
-                // A padding token 0 counts as none there.
+                // transformers' beam search treats a padding token 0 as absent.
                 Some(_) => optional(&args["pad_token_id"])
                     .filter(|pad| *pad != 0)
                     .or(optional(&args["eos_token_id"])),
@@ -124,7 +122,7 @@ fn compare(name: &str, runs: usize) {
             for (i, ((row, found), sequence)) in found.iter().zip(sequences).enumerate() {
                 let mut expected_ids = ids(sequence);
                 if !model.has_encoder() {
-                    // Padding on the left, whatever the prompt, stands in front.
+                    // The golden sequence starts with the padding to the left of the prompt.
                     expected_ids.drain(..inputs.shape.1 - inputs.row(*row).len());
                 }
                 assert_eq!(found.ids, expected_ids[..found.ids.len()], "{place}: sequence {i}");
@@ -166,10 +164,11 @@ compare! {
     falcon_mha_rotary_bias: 5,
 }
 
-/// KerasHub's samplers on the same weights, of the models on which the two libraries agree.
-fn compare_with_keras(directory: &str, causal: bool) {
+/// Compares with KerasHub's samplers on the same weights, for models on which the two libraries agree.
+fn compare_with_keras(directory: &str) {
     let backbone = Backbone::from_preset(fixture(directory)).unwrap();
     let model = backbone.decoder().unwrap();
+    let causal = !model.has_encoder();
     let name = directory.split('/').next().unwrap();
     let golden = golden(&format!("{name}/keras_generation.json"));
     let rows =
@@ -183,21 +182,16 @@ fn compare_with_keras(directory: &str, causal: bool) {
     for (run_name, expected) in golden["runs"].as_object().unwrap() {
         let stop = expected["stop_token_ids"].as_array().map(|all| ids(&Value::Array(all.clone())));
         let beams = run_name.starts_with("beam");
-        let config = GenerationConfig {
-            max_length: Some(length),
-            strategy: Strategy::from_name(if beams { "beam" } else { "greedy" }).unwrap(),
-            decoder_start_token_id: (!causal).then(|| rows("decoder_token_ids")[0][0]),
-            eos_token_ids: stop.clone().unwrap_or_default(),
-            ..GenerationConfig::default()
-        };
-        let config = match config.strategy {
-            Strategy::Beam(_) => GenerationConfig {
-                strategy: Strategy::Beam(BeamSearch::keras(4)),
-                num_return_sequences: 4,
-                ..config
-            },
-            _ => config,
-        };
+        let mut config = GenerationConfig::default();
+        config.max_length = Some(length);
+        config.decoder_start_token_id = (!causal).then(|| rows("decoder_token_ids")[0][0]);
+        config.eos_token_ids = stop.clone().unwrap_or_default();
+        if beams {
+            config.strategy = BeamSearch::keras(4).into();
+            config.num_return_sequences = 4;
+        } else {
+            config.strategy = KerasSampler::Greedy.into();
+        }
         let found = run(model, Ctx::from_env().unwrap(), inputs.generation(), &config, None);
         for (i, found) in found.iter().enumerate() {
             let place = format!("{directory} {run_name} row {i}");
@@ -207,7 +201,8 @@ fn compare_with_keras(directory: &str, causal: bool) {
                 let ended = stop.as_ref().is_some_and(|stop| stop.contains(found[0].ids.last().unwrap()));
                 assert!(ended || found[0].ids.len() == length, "{place}");
             } else if stop.is_none() && (!causal || inputs.row(i).len() == shortest) {
-                // KerasHub's scores count the tokens of longer prompts, and its rows wait for one another's ends.
+                // KerasHub's scores include the log-probabilities of a longer prompt's tokens, and it stops only when
+                // all prompts of the batch have end tokens.
                 for (j, found) in found.iter().enumerate() {
                     assert_eq!(found.ids, ids(&expected["all_beams_sorted"][i][j]), "{place} beam {j}");
                     let score = expected["all_beams_log_prob"][i][j].as_f64().unwrap();
@@ -220,16 +215,16 @@ fn compare_with_keras(directory: &str, causal: bool) {
 
 #[test]
 fn keras_samplers() {
-    compare_with_keras("opt_pre/hf", true);
-    compare_with_keras("falcon_rw/hf", true);
-    // Saved without the bias of the logits, which KerasHub does not have.
-    compare_with_keras("bart_sym/hf_bare", false);
-    compare_with_keras("t5_relu_tied/hf", false);
+    compare_with_keras("opt_pre/hf");
+    compare_with_keras("falcon_rw/hf");
+    // These weights lack the bias of the logits, which KerasHub does not have.
+    compare_with_keras("bart_sym/hf_bare");
+    compare_with_keras("t5_relu_tied/hf");
 }
 
-/// Strategies that differ in what they keep, with what they return.
+/// One strategy of each kind, and the number of sequences that it returns for each prompt.
 fn strategies() -> Vec<(Strategy, usize)> {
-    let sampler = |sampler: Sampler| Strategy::Sample(Sampler { seed: 9, temperature: 1.3, ..sampler });
+    let sampler = |sampler: Sampler| Strategy::Sample(sampler.with_seed(9).with_temperature(1.3));
     vec![
         (Sampler::greedy().into(), 1),
         (sampler(Sampler::random()), 3),
@@ -238,7 +233,7 @@ fn strategies() -> Vec<(Strategy, usize)> {
         (sampler(Sampler::filtered(Some(20), 0.9)), 2),
         (BeamSearch::new(3).into(), 3),
         (BeamSearch::keras(3).into(), 3),
-        (Strategy::Contrastive(Contrastive { k: 4, alpha: 0.6, temperature: 1.0 }), 1),
+        (ContrastiveSearch::new(4, 0.6).into(), 1),
     ]
 }
 
@@ -252,14 +247,13 @@ fn families() -> Vec<(Backbone, Vec<Vec<u32>>)> {
 }
 
 fn settings(strategy: Strategy, num_return_sequences: usize) -> GenerationConfig {
-    GenerationConfig {
-        max_new_tokens: Some(10),
-        strategy,
-        num_return_sequences,
-        eos_token_ids: vec![13, 66],
-        decoder_start_token_id: Some(2),
-        ..GenerationConfig::default()
-    }
+    let mut config = GenerationConfig::default();
+    config.max_new_tokens = Some(10);
+    config.strategy = strategy;
+    config.num_return_sequences = num_return_sequences;
+    config.eos_token_ids = vec![13, 66];
+    config.decoder_start_token_id = Some(2);
+    config
 }
 
 fn ragged(prompts: &[Vec<u32>]) -> (Vec<u32>, Vec<usize>) {
@@ -267,7 +261,7 @@ fn ragged(prompts: &[Vec<u32>]) -> (Vec<u32>, Vec<usize>) {
 }
 
 #[test]
-fn a_prompt_gets_what_it_gets_alone() {
+fn results_do_not_depend_on_the_batch_or_threads() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     for (backbone, prompts) in families() {
         let model = backbone.decoder().unwrap();
@@ -290,12 +284,15 @@ fn a_prompt_gets_what_it_gets_alone() {
                 assert_eq!(found.len(), count, "{place}");
                 let begin = if model.has_encoder() { vec![2] } else { prompt.clone() };
                 for found in found {
-                    assert_eq!(found.ids[..found.prompt], begin, "{place}");
+                    assert_eq!(found.ids[..found.prompt_len], begin, "{place}");
                     let new = found.new_ids();
                     let ends = new.iter().position(|id| [13, 66].contains(id));
                     assert!(!new.is_empty() && new.len() <= 10, "{place}");
-                    assert!(ends.is_none_or(|at| at + 1 == new.len()), "{place}: nothing follows an end");
-                    assert!(ends.is_some() || new.len() == 10, "{place}: only an end or the limit ends");
+                    assert!(
+                        ends.is_none_or(|at| at + 1 == new.len()),
+                        "{place}: no token follows an end token"
+                    );
+                    assert!(ends.is_some() || new.len() == 10, "{place}: ends without an end token");
                 }
             }
         }
@@ -303,13 +300,13 @@ fn a_prompt_gets_what_it_gets_alone() {
 }
 
 #[test]
-fn random_sequences_differ_and_a_seed_repeats_them() {
+fn random_sequences_differ_and_are_repeated_by_their_seed() {
     let (backbone, prompts) = families().remove(0);
     let model = backbone.decoder().unwrap();
     let inputs =
         GenerationInputs { tokens: Tokens::padded(&prompts[0], 1, prompts[0].len()), decoder_prompt: None };
     let of = |seed| {
-        let sampler = Sampler { seed, temperature: 2.0, ..Sampler::random() };
+        let sampler = Sampler::random().with_seed(seed).with_temperature(2.0);
         run(model, Ctx::from_env().unwrap(), inputs, &settings(sampler.into(), 4), None).remove(0)
     };
     let found = of(1);
@@ -319,7 +316,7 @@ fn random_sequences_differ_and_a_seed_repeats_them() {
 }
 
 #[test]
-fn tokens_come_as_they_are_chosen_and_a_watcher_can_stop() {
+fn a_watcher_gets_every_token_and_can_stop_generation() {
     for (backbone, prompts) in families() {
         let model = backbone.decoder().unwrap();
         let (ids, lengths) = ragged(&prompts);
@@ -358,7 +355,7 @@ fn tokens_come_as_they_are_chosen_and_a_watcher_can_stop() {
 }
 
 #[test]
-fn inputs_that_do_not_fit_are_refused() {
+fn invalid_inputs_are_errors() {
     let refused = |name: &str, inputs: GenerationInputs<'_>, change: &dyn Fn(&mut GenerationConfig)| {
         let backbone = model(name);
         let mut config = settings(Sampler::greedy().into(), 1);

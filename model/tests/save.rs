@@ -8,7 +8,7 @@ use common::models::Sizes;
 use common::run;
 use rachis::falcon::{AlibiRounding, FalconPositions};
 use rachis::kernels::{Activation, Ctx, Level, MatRef, Precision};
-use rachis::loader::{Access, Dtype as TensorDtype, Preset};
+use rachis::loader::{Access, Preset, TensorDtype};
 use rachis::{
     Backbone, BartBackbone, BertBackbone, CacheOptions, Decoder, Dtype, Error, FalconBackbone, OptBackbone,
     PresetOptions, PresetWeights, Session, T5Backbone, Tokens,
@@ -240,7 +240,7 @@ fn configurations_return() {
         config.max_distance = 9;
         config
     });
-    for rounding in [AlibiRounding::Bfloat16, AlibiRounding::Float32] {
+    for rounding in [AlibiRounding::Bf16, AlibiRounding::None] {
         let positions = FalconPositions::Alibi { rounding };
         assert_config_returns!(FalconBackbone, {
             let mut config = sizes.falcon();

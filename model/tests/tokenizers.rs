@@ -1,6 +1,6 @@
-//! The command line on Keras presets with tokenizers: prompts as text are the prompts that KerasHub packs.
+//! `generate` on Keras presets with tokenizers: a text prompt becomes the ids that KerasHub's preprocessor makes.
 //!
-//! What ids every kind of tokenizer gives is tested beside the code, in `src/bin/rachis/tokenizer/tests.rs`.
+//! The ids of every kind of tokenizer are tested beside the code, in `src/bin/rachis/tokenizer/tests.rs`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,7 +13,7 @@ fn rachis(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rachis")).args(arguments).env_remove("RACHIS_ISA").output().unwrap()
 }
 
-/// What is generated on a preset, with `prompt` as flags.
+/// The output of `generate` on a preset, with the flags `prompt`.
 fn generate(dir: &TempDir, prompt: &[&str]) -> Value {
     let model = dir.path().to_str().unwrap();
     let flags = ["generate", "--json", "--model", model, "--max-new-tokens", "5", "--num-beams", "2"];
@@ -22,7 +22,7 @@ fn generate(dir: &TempDir, prompt: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A preset of the fixtures with these files of a tokenizer.
+/// A preset of the fixtures with the files of a tokenizer.
 fn preset(model: &str, files: &[(&str, &[u8])]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let source = fixture(format!("{model}/keras"));
@@ -37,7 +37,7 @@ fn preset(model: &str, files: &[(&str, &[u8])]) -> TempDir {
     dir
 }
 
-/// A preset with a vocabulary of bytes whose letters are from 10 on.
+/// A preset with a byte-level vocabulary; the letters have the ids from 10 on.
 fn bytes(model: &str, class: &str) -> TempDir {
     let letters = ('a'..='z').chain(['Ġ']).zip(10..).map(|(letter, id)| (letter.to_string(), id));
     let special = ["<s>", "<pad>", "</s>", "<|endoftext|>"].map(str::to_owned).into_iter().zip(0..);
@@ -55,7 +55,7 @@ fn bytes(model: &str, class: &str) -> TempDir {
 }
 
 #[test]
-fn opt_starts_with_its_end_token() {
+fn opt_prompts_start_with_the_end_token() {
     let dir = bytes("opt_pre", "OPTTokenizer");
     let by_text = generate(&dir, &["--prompt", "hello</s>b"]);
     assert_eq!(by_text, generate(&dir, &["--prompt-ids", "2,52,24,2,11"]));
@@ -65,13 +65,13 @@ fn opt_starts_with_its_end_token() {
 }
 
 #[test]
-fn falcon_starts_with_its_end_token() {
+fn falcon_prompts_start_with_the_end_token() {
     let dir = bytes("falcon_rw_bf16slopes", "FalconTokenizer");
     assert_eq!(generate(&dir, &["--prompt", "hi"]), generate(&dir, &["--prompt-ids", "3,17,18"]));
 }
 
 #[test]
-fn bart_has_both_ends_and_two_tokens_of_a_decoder() {
+fn bart_prompts_have_start_and_end_and_the_decoder_two_tokens() {
     let dir = bytes("bart_sym", "BartTokenizer");
     let by_text = generate(&dir, &["--prompt", "hello b"]);
     assert_eq!(by_text, generate(&dir, &["--prompt-ids", "0,52,24,36,11,2"]));
@@ -82,7 +82,7 @@ fn bart_has_both_ends_and_two_tokens_of_a_decoder() {
 }
 
 #[test]
-fn t5_has_an_end_and_a_decoder_that_starts_with_padding() {
+fn t5_decoders_start_with_the_padding_token() {
     let pieces = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers/spiece.model");
     let pieces = std::fs::read(pieces).unwrap();
     let layer = json!({ "class_name": "T5Tokenizer", "config": {} }).to_string();

@@ -6,7 +6,7 @@ use crate::limits::tests::LIMITS;
 
 const SHAPE: Shape = Shape { m: 128, n: 768, k: 768 };
 
-fn row(plan: &'static str, picked: bool, order: Option<Order>, fraction: f64) -> Row {
+fn row(plan: &'static str, picked: bool, order: Option<SummationOrder>, fraction: f64) -> Row {
     let rate = Rate { gflops: 100.0 * fraction, fraction, limit: Limit::Compute, read: 10.0 };
     Row {
         shape: SHAPE,
@@ -24,8 +24,8 @@ fn row(plan: &'static str, picked: bool, order: Option<Order>, fraction: f64) ->
     }
 }
 
-const ASCENDING: Option<Order> = Some(Order::Ascending);
-const TILES: Option<Order> = Some(Order::Tiles);
+const ASCENDING: Option<SummationOrder> = Some(SummationOrder::Ascending);
+const TILES: Option<SummationOrder> = Some(SummationOrder::Tiles);
 
 #[test]
 fn a_pick_within_a_tenth_of_the_best_passes() {
@@ -82,7 +82,7 @@ fn a_row_sums_up_its_turns() {
     let ctx = Ctx::new(Level::Scalar).expect("always there");
     let arena = Arena::new(Dtype::F32, 1 << 22, 4);
     let case = Case::new(SHAPE, Layout::Kn, &arena, false);
-    let pick = Method::Plan(Plan::pick(&ctx, Layout::Kn, SHAPE.m));
+    let pick = Method::GemmPlan(GemmPlan::pick(&ctx, Layout::Kn, SHAPE.m));
     let ms = |x: f64| Duration::from_secs_f64(x / 1000.0);
     let limit = SHAPE.flops() as f64 / 1e8; // ms at 100 GFLOP/s
     let turn = |share: f64, clock: f64| Turn {
@@ -102,9 +102,9 @@ fn a_row_sums_up_its_turns() {
     assert_eq!((row.hot.limit, row.cold.limit), (Limit::Compute, Limit::Dram));
     let other = PLANS
         .iter()
-        .find(|plan| **plan != *Plan::pick(&ctx, Layout::Kn, SHAPE.m))
+        .find(|plan| **plan != *GemmPlan::pick(&ctx, Layout::Kn, SHAPE.m))
         .expect("there are several");
-    assert!(!Row::new(&ctx, &LIMITS, &case, Dtype::F32, &Method::Plan(other), &turns).picked);
+    assert!(!Row::new(&ctx, &LIMITS, &case, Dtype::F32, &Method::GemmPlan(other), &turns).picked);
 }
 
 #[test]

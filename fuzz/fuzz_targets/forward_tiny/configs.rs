@@ -125,7 +125,7 @@ impl Config {
                     config.positions = if rotary {
                         FalconPositions::Rotary { theta: 10_000.0 }
                     } else {
-                        let rounding = if is(4) { AlibiRounding::Bfloat16 } else { AlibiRounding::Float32 };
+                        let rounding = if is(4) { AlibiRounding::Bf16 } else { AlibiRounding::None };
                         FalconPositions::Alibi { rounding }
                     };
                     config.tie_embedding_weights = is(5);

@@ -2,7 +2,9 @@
 
 use core::ops::ControlFlow;
 
-use rachis::generation::{BeamRule, BeamSearch, Choice, Contrastive, EarlyStopping, Sampler, Strategy};
+use rachis::generation::{
+    BeamRule, BeamSearch, ContrastiveSearch, EarlyStopping, Sampler, SamplingMethod, Strategy,
+};
 use rachis::{Decoder, Generated, GenerationConfig, GenerationInputs, Session, generate};
 use rachis_testkit::Rng;
 
@@ -42,7 +44,7 @@ pub fn run(
     for (found, prompt) in found.iter().zip(prompts) {
         let most = config.num_return_sequences;
         assert!(!found.is_empty() && found.len() <= most, "{} of {most}", found.len());
-        for Generated { ids, prompt: length, .. } in found {
+        for Generated { ids, prompt_len: length, .. } in found {
             assert!(ids.iter().all(|id| (*id as usize) < model.vocabulary_size()), "{ids:?}");
             let limit = config.length_limit(*length, None).unwrap();
             assert!(ids.len() <= limit, "{ids:?} for a limit of {limit}");
@@ -63,51 +65,46 @@ fn config(input: &Input, vocabulary: usize) -> GenerationConfig {
     let mut token = || rng.below(vocabulary + usize::from(ids == 255)) as u32;
     let float = |x: usize| FLOATS[x % FLOATS.len()];
     let is = |bit: usize| flags >> bit & 1 == 1;
-    let sampler =
-        |choice| Strategy::Sample(Sampler { choice, temperature: float(c), seed: u64::from(input.seed) });
-    let beams =
-        |rule| Strategy::Beam(BeamSearch { num_beams: if b == 255 { usize::MAX } else { b % 6 }, rule });
-    let early_stopping =
-        [EarlyStopping::AtOnce, EarlyStopping::WhenUnlikely, EarlyStopping::WhenImpossible][c / 16 % 3];
+    let sampler = |method| -> Strategy {
+        Sampler::new(method).with_temperature(float(c)).with_seed(u64::from(input.seed)).into()
+    };
+    let beams = |rule| -> Strategy {
+        BeamSearch::new(if b == 255 { usize::MAX } else { b % 6 }).with_rule(rule).into()
+    };
+    let early_stopping = EarlyStopping::ALL[c / 16 % 3];
     let k = [0, 1, 2, 3, 5, 50, 1 << 20, usize::MAX][b % 8];
-    GenerationConfig {
-        max_length: is(0).then_some(lengths % 20),
-        max_new_tokens: match lengths {
-            255 => Some(usize::MAX),
-            _ => (!is(0) || is(1)).then_some(lengths % 9),
-        },
-        min_length: if is(2) { lengths / 9 } else { 0 },
-        min_new_tokens: is(3).then_some(lengths / 16),
-        strategy: match strategy % 10 {
-            0 => sampler(Choice::Greedy),
-            1 => sampler(Choice::Random),
-            2 => sampler(Choice::TopK { k }),
-            3 => sampler(Choice::TopP { p: float(a), k: (b > 127).then_some(k) }),
-            4 => sampler(Choice::Filtered { top_k: (b > 127).then_some(k), top_p: float(a) }),
-            5 | 6 => beams(BeamRule::HuggingFace { length_penalty: float(a), early_stopping }),
-            7 => beams(BeamRule::KerasHub { temperature: float(c) }),
-            _ => Strategy::Contrastive(Contrastive {
-                k: b % 8,
-                alpha: float(a).min(1.0),
-                temperature: float(c),
-            }),
-        },
-        num_return_sequences: match (strategy % 10, a / 16) {
-            (0 | 8.., _) => 1,
-            (5..=7, n) => 1 + n % (b % 6).max(1),
-            (_, n) => 1 + n % 3,
-        },
-        repetition_penalty: float(penalty),
-        no_repeat_ngram_size: [0, 0, 1, 2, 3, usize::MAX][penalty / 16 % 6],
-        forced_bos_token_id: is(4).then(&mut token),
-        forced_eos_token_id: is(5).then(&mut token),
-        suppress_tokens: (0..if is(6) { ids % 64 } else { 0 }).map(|_| token()).collect(),
-        begin_suppress_tokens: (0..ids % 3).map(|_| token()).collect(),
-        eos_token_ids: (0..if is(7) { ids / 3 % 8 } else { 0 }).map(|_| token()).collect(),
-        pad_token_id: None,
-        bos_token_id: None,
-        decoder_start_token_id: (input.generation[0] < 250).then_some(0),
-    }
+    let mut config = GenerationConfig::default();
+    config.max_length = is(0).then_some(lengths % 20);
+    config.max_new_tokens = match lengths {
+        255 => Some(usize::MAX),
+        _ => (!is(0) || is(1)).then_some(lengths % 9),
+    };
+    config.min_length = if is(2) { lengths / 9 } else { 0 };
+    config.min_new_tokens = is(3).then_some(lengths / 16);
+    config.strategy = match strategy % 10 {
+        0 => sampler(SamplingMethod::Greedy),
+        1 => sampler(SamplingMethod::Random),
+        2 => sampler(SamplingMethod::TopK { k }),
+        3 => sampler(SamplingMethod::TopP { p: float(a), k: (b > 127).then_some(k) }),
+        4 => sampler(SamplingMethod::Filtered { top_k: (b > 127).then_some(k), top_p: float(a) }),
+        5 | 6 => beams(BeamRule::HuggingFace { length_penalty: float(a), early_stopping }),
+        7 => beams(BeamRule::KerasHub { temperature: float(c) }),
+        _ => ContrastiveSearch::new(b % 8, float(a).min(1.0)).with_temperature(float(c)).into(),
+    };
+    config.num_return_sequences = match (strategy % 10, a / 16) {
+        (0 | 8.., _) => 1,
+        (5..=7, n) => 1 + n % (b % 6).max(1),
+        (_, n) => 1 + n % 3,
+    };
+    config.repetition_penalty = float(penalty);
+    config.no_repeat_ngram_size = [0, 0, 1, 2, 3, usize::MAX][penalty / 16 % 6];
+    config.forced_bos_token_id = is(4).then(&mut token);
+    config.forced_eos_token_id = is(5).then(&mut token);
+    config.suppress_tokens = (0..if is(6) { ids % 64 } else { 0 }).map(|_| token()).collect();
+    config.begin_suppress_tokens = (0..ids % 3).map(|_| token()).collect();
+    config.eos_token_ids = (0..if is(7) { ids / 3 % 8 } else { 0 }).map(|_| token()).collect();
+    config.decoder_start_token_id = (input.generation[0] < 250).then_some(0);
+    config
 }
 
 const FLOATS: [f32; 16] = [

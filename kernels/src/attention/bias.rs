@@ -1,4 +1,4 @@
-//! What is added to scores, by key or by distance.
+//! Position biases, which are added to scores: by key (ALiBi) or by distance (T5).
 
 use core::ops::Range;
 
@@ -8,20 +8,30 @@ use crate::isa::{LANES, Simd};
 use crate::mem;
 use crate::view::MatRef;
 
-/// What is added to the scores before they are scaled.
+/// How ALiBi's bias is rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum AlibiRounding {
+    /// Not at all: f32 throughout, as in KerasHub.
+    #[default]
+    None,
+    /// The number of the key and the product are rounded to bf16, as in transformers.
+    Bf16,
+}
+
+/// Added to the scores before they are scaled.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Bias<'a> {
     /// Nothing.
     #[default]
     None,
-    /// The head's slope times the number of the key in its sequence (ALiBi, Press et al., arXiv:2108.12409).
+    /// ALiBi: the head's slope times the number of the key in its sequence (Press et al., arXiv:2108.12409).
     Linear {
-        /// One for each head.
+        /// SingleQuery for each head.
         slopes: &'a [f32],
-        /// Whether the number of the key and the product are rounded to bf16, as transformers does.
-        round: bool,
+        /// How the bias is rounded.
+        rounding: AlibiRounding,
     },
-    /// A value for each head and distance, `table[head][zero + query position - key position]` (T5, Raffel et al.,
+    /// T5: a value for each head and distance, `table[head][zero + query position - key position]` (Raffel et al.,
     /// arXiv:1910.10683).
     Distance {
         /// `[heads, distances]`
@@ -36,7 +46,7 @@ pub enum Bias<'a> {
 }
 
 impl Bias<'_> {
-    /// Whether it is one for `heads` heads of `rows` queries and `keys` keys.
+    /// Checks the bias for `heads` heads, `rows` queries and `keys` keys.
     pub(super) fn validate(self, name: &'static str, [heads, rows, keys]: [usize; 3]) -> Result<()> {
         match self {
             Bias::None => Ok(()),
@@ -62,11 +72,11 @@ impl Bias<'_> {
     }
 }
 
-/// The part of a [`Bias`] for one head of one sequence.
+/// A [`Bias`] for one head of one sequence.
 #[derive(Clone, Copy)]
 pub(super) enum HeadBias<'a> {
     None,
-    Linear { slope: f32, round: bool },
+    Linear { slope: f32, rounding: AlibiRounding },
     Distance { table: &'a [f32], zero: usize, queries: &'a [u32], keys: &'a [u32] },
 }
 
@@ -79,7 +89,7 @@ impl<'a> HeadBias<'a> {
     ) -> HeadBias<'a> {
         match bias {
             Bias::None => HeadBias::None,
-            Bias::Linear { slopes, round } => HeadBias::Linear { slope: slopes[head], round },
+            Bias::Linear { slopes, rounding } => HeadBias::Linear { slope: slopes[head], rounding },
             Bias::Distance { table, zero, queries: of_queries, keys: of_keys } => HeadBias::Distance {
                 table: table.row(head),
                 zero,
@@ -89,12 +99,12 @@ impl<'a> HeadBias<'a> {
         }
     }
 
-    /// What is added to the score of the only query with `key`.
-    pub(super) fn one(self, key: usize) -> f32 {
+    /// The bias of a single query's score with `key`.
+    pub(super) fn single_query(self, key: usize) -> f32 {
         match self {
             HeadBias::None => 0.0,
-            HeadBias::Linear { slope, round: false } => slope * key as f32,
-            HeadBias::Linear { slope, round: true } => {
+            HeadBias::Linear { slope, rounding: AlibiRounding::None } => slope * key as f32,
+            HeadBias::Linear { slope, rounding: AlibiRounding::Bf16 } => {
                 let rounded = |x: f32| bf16::from_f32(x).to_f32();
                 rounded(slope * rounded(key as f32))
             }
@@ -104,13 +114,13 @@ impl<'a> HeadBias<'a> {
         }
     }
 
-    /// What is added to the scores of 16 queries from `query` on with `key`.
+    /// The biases of the scores of 16 queries from `query` on with `key`.
     #[inline(always)]
     pub(super) fn lanes<S: Simd>(self, s: S, query: usize, key: usize) -> S::F32 {
         match self {
             HeadBias::None => s.splat(0.0),
-            HeadBias::Linear { slope, round } => {
-                if !round {
+            HeadBias::Linear { slope, rounding } => {
+                if rounding == AlibiRounding::None {
                     return s.splat(slope * key as f32);
                 }
                 let key = s.round_to_bf16(s.splat(key as f32));
@@ -120,7 +130,7 @@ impl<'a> HeadBias<'a> {
                 let queries = &queries[query..queries.len().min(query + LANES)];
                 let column = |position: u32| zero + position as usize - keys[key] as usize;
                 let (first, last) = (queries[0], queries[queries.len() - 1]);
-                // Positions ascend, so these are in a row. Lanes past the last query may be anything.
+                // Positions ascend, so these are consecutive. Lanes past the last query are ignored.
                 if (last - first) as usize + 1 == queries.len() {
                     return mem::load(s, table, column(first));
                 }

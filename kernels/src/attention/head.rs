@@ -1,24 +1,20 @@
-//! One head of one sequence: products, softmax and mixture of a few queries after the other.
+//! One head of one sequence: scores, softmax and weighted sum, for a block of queries at a time.
 
-use super::KEYS;
-#[cfg(target_arch = "x86_64")]
-use super::amx::OnTiles;
+use super::KV_BLOCK;
 use super::bias::HeadBias;
-use super::one::{One, Room};
-use super::products::{Keys, Lengths, Products, Queries, Values, Weights};
-use super::softmax::{Scores, Softmax};
+use super::online_softmax::{OnlineSoftmax, ScoreTerms};
+use super::products::{AttentionProducts, AttentionWeights, Keys, Queries, ScratchLens, Values};
+use super::single_query::{HeadScratch, SingleQuery};
 use crate::ctx::Precision;
-use crate::gemm::epilogue::{Orientation, StoreTurned, Sums};
+use crate::gemm::RegisterTile;
+use crate::gemm::epilogue::{Orientation, StoreTransposed, Sums};
+use crate::gemm::kpack::F32Pack;
 use crate::gemm::pack::Operand;
-use crate::gemm::tile::Tile;
-use crate::gemm::word::Single;
 use crate::isa::{Kernel, LANES, Simd};
-#[cfg(target_arch = "x86_64")]
-use crate::isa::{KernelAt, avx512::Avx512, avx512_bf16::Bf16Pairs};
 use crate::view::{AnyMatMut, AnyMatRef};
 
-/// One sequence's part of one head.
-pub(super) struct Head<'a> {
+/// One head of one sequence.
+pub(crate) struct Head<'a> {
     /// `[queries, head_dim]`
     pub(super) q: AnyMatRef<'a>,
     /// `[keys, head_dim]`
@@ -27,22 +23,22 @@ pub(super) struct Head<'a> {
     pub(super) v: AnyMatRef<'a>,
     pub(super) scale: f32,
     pub(super) bias: HeadBias<'a>,
-    /// Keys before that of the first query, if later ones are hidden.
-    pub(super) before: Option<usize>,
+    /// With a causal mask, the number of keys before the key of the first query.
+    pub(super) causal_offset: Option<usize>,
     /// Whether operands are rounded to bf16.
     pub(super) precision: Precision,
     /// `[queries, head_dim]`
     pub(super) out: AnyMatMut<'a>,
 }
 
-/// The computation of a head with some way to multiply.
-pub(super) struct Run<'a, P> {
-    pub(super) products: P,
-    pub(super) head: Head<'a>,
-    pub(super) scratch: &'a mut [f32],
+/// The computation of a head with some implementation of the two products.
+pub(crate) struct RunHead<'a, P> {
+    pub(crate) products: P,
+    pub(crate) head: Head<'a>,
+    pub(crate) scratch: &'a mut [f32],
 }
 
-impl Kernel for Run<'_, Tile<Single>> {
+impl Kernel for RunHead<'_, RegisterTile<F32Pack>> {
     type Output = ();
 
     #[inline(always)]
@@ -51,115 +47,96 @@ impl Kernel for Run<'_, Tile<Single>> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-impl KernelAt<Avx512> for Run<'_, Tile<Bf16Pairs>> {
-    type Output = ();
-
+impl<P> RunHead<'_, P> {
     #[inline(always)]
-    fn run_at(self, s: Avx512) {
-        self.run_with(s);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl KernelAt<Avx512> for Run<'_, OnTiles> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run_at(self, s: Avx512) {
-        self.run_with(s);
-    }
-}
-
-impl<P> Run<'_, P> {
-    #[inline(always)]
-    fn run_with<S: Simd>(self, s: S)
+    pub(crate) fn run_with<S: Simd>(self, s: S)
     where
-        P: Products<S>,
+        P: AttentionProducts<S>,
     {
-        let Run { products, head: Head { q, k, v, scale, bias, before, precision, mut out }, scratch } = self;
-        let (width, lengths) = (q.cols(), P::lengths(q.cols()));
-        let (packed, scratch) = scratch.split_at_mut(lengths.packed);
+        let RunHead { products, head, scratch } = self;
+        let Head { q, k, v, scale, bias, causal_offset, precision, mut out } = head;
+        let (head_dim, lens) = (q.cols(), P::scratch_lens(q.cols()));
+        let (packed, scratch) = scratch.split_at_mut(lens.packed);
         let (state, scratch) = scratch.split_at_mut(2 * P::QUERIES);
-        let (scores, scratch) = scratch.split_at_mut(lengths.scores);
-        let (mixed, scratch) = scratch.split_at_mut(lengths.mixed);
-        let (stage, values) = scratch.split_at_mut(lengths.stage);
-        let queries_of = Operand::of(q, true, precision);
-        let keys_of = Operand::of(k, true, precision);
+        let (scores, scratch) = scratch.split_at_mut(lens.scores);
+        let (sums, scratch) = scratch.split_at_mut(lens.sums);
+        let (staging, values) = scratch.split_at_mut(lens.staging);
+        let q_operand = Operand::of(q, true, precision);
+        let k_operand = Operand::of(k, true, precision);
         let round = precision == Precision::Bf16;
-        // Of a lone query that later keys are hidden from, none are there.
-        if q.rows() == 1 && P::takes_one(width) && before.is_none_or(|before| before + 1 == k.rows()) {
+        // A single causal query is given no later keys, so no mask is needed.
+        let sees_all_keys = causal_offset.is_none_or(|offset| offset + 1 == k.rows());
+        if q.rows() == 1 && P::supports_single_query(head_dim) && sees_all_keys {
             let v = Operand::of(v, false, precision);
-            let one = One { q: queries_of, k: keys_of, v, scale, bias, round, out: &mut out };
-            one.run(s, &products, Room { packed, scores, mixed, stage, values });
+            let query = SingleQuery { q: q_operand, k: k_operand, v, scale, bias, round, out: &mut out };
+            query.run(s, &products, HeadScratch { packed, scores, sums, staging, values });
             return;
         }
         for start in (0..q.rows()).step_by(P::QUERIES) {
             let queries = start..q.rows().min(start + P::QUERIES);
             let stride = P::stride(queries.len());
-            products.pack(s, queries_of, queries.clone(), packed);
-            let before = before.map(|before| before + start);
-            let visible = before.map_or(k.rows(), |before| before + queries.len());
-            let scores_as = Scores { scale, bias, query: start, before };
-            let mut softmax = Softmax { word: products.word(), round, stride, state: &mut *state };
+            products.pack_queries(s, q_operand, queries.clone(), packed);
+            let causal_offset = causal_offset.map(|offset| offset + start);
+            let visible = causal_offset.map_or(k.rows(), |offset| offset + queries.len());
+            let terms = ScoreTerms { scale, bias, query: start, causal_offset };
+            let mut softmax = OnlineSoftmax { kpack: products.kpack(), round, stride, state: &mut *state };
             softmax.start();
-            for keys in (0..visible).step_by(KEYS) {
-                let first = keys == 0;
-                let keys = keys..visible.min(keys + KEYS);
-                let of_keys = Keys { k: keys_of, keys: keys.clone(), stage: &mut *stage };
-                products.score(
+            for keys in (0..visible).step_by(KV_BLOCK) {
+                let is_first = keys == 0;
+                let keys = keys..visible.min(keys + KV_BLOCK);
+                products.scores(
                     s,
                     Queries { packed: &mut *packed, count: queries.len(), stride },
-                    of_keys,
+                    Keys { k: k_operand, keys: keys.clone(), staging: &mut *staging },
                     scores,
                 );
-                let sums = &mut mixed[..width * stride];
+                let so_far = &mut sums[..head_dim * stride];
                 match stride / LANES {
                     3 if P::QUERIES >= 3 * LANES => {
-                        softmax.weigh::<S, 3>(s, scores_as, scores, keys.clone(), sums)
+                        softmax.update::<S, 3>(s, terms, scores, keys.clone(), so_far);
                     }
                     2 if P::QUERIES >= 2 * LANES => {
-                        softmax.weigh::<S, 2>(s, scores_as, scores, keys.clone(), sums)
+                        softmax.update::<S, 2>(s, terms, scores, keys.clone(), so_far);
                     }
-                    _ => softmax.weigh::<S, 1>(s, scores_as, scores, keys.clone(), sums),
+                    _ => softmax.update::<S, 1>(s, terms, scores, keys.clone(), so_far),
                 }
-                let v = Operand::of(v.block(keys, 0..width), false, precision);
-                let weights = Weights { words: &mut *scores, queries: queries.len(), stride };
-                products.mix(s, weights, Values { v, room: &mut *values, first }, mixed);
+                let v = Operand::of(v.block(keys, 0..head_dim), false, precision);
+                let weights = AttentionWeights { packs: &mut *scores, queries: queries.len(), stride };
+                products.weighted_sum(s, weights, Values { v, buffer: &mut *values, is_first }, sums);
             }
-            softmax.finish(s, &mut mixed[..width * stride]);
-            let block = mixed.len();
+            softmax.divide(s, &mut sums[..head_dim * stride]);
+            let part_len = sums.len();
             let sums = Sums {
-                orientation: Orientation::Turned,
+                orientation: Orientation::Transposed,
                 m: queries.clone(),
-                n: 0..width,
+                n: 0..head_dim,
                 stride,
-                data: &mut *mixed,
-                block,
+                data: &mut *sums,
+                part_len,
             };
-            // SAFETY: these rows are used by nobody else while this block of them is.
-            let out = unsafe { out.block(queries, 0..width) };
-            s.call(StoreTurned { sums: &sums, out });
+            // SAFETY: nobody else uses these rows while this block of them lives.
+            let out = unsafe { out.block(queries, 0..head_dim) };
+            s.call(StoreTransposed { sums: &sums, out });
         }
     }
 }
 
-/// Elements of scratch for one head of this width.
-pub(super) fn room_len<S: Simd, P: Products<S>>(width: usize) -> usize {
-    let Lengths { packed, scores, mixed, stage, values } = P::lengths(width);
-    packed + 2 * P::QUERIES + scores + mixed + stage + values
+/// Elements of scratch for one head of width `head_dim`.
+pub(crate) fn head_scratch_len<S: Simd, P: AttentionProducts<S>>(head_dim: usize) -> usize {
+    let ScratchLens { packed, scores, sums, staging, values } = P::scratch_lens(head_dim);
+    packed + 2 * P::QUERIES + scores + sums + staging + values
 }
 
-/// [`room_len`] of a level's register tile.
-pub(super) struct RoomLen {
-    pub(super) width: usize,
+/// Returns [`head_scratch_len`] for the register tile of the level that runs it.
+pub(super) struct HeadScratchLen {
+    pub(super) head_dim: usize,
 }
 
-impl Kernel for RoomLen {
+impl Kernel for HeadScratchLen {
     type Output = usize;
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> usize {
-        room_len::<S, Tile<Single>>(self.width)
+        head_scratch_len::<S, RegisterTile<F32Pack>>(self.head_dim)
     }
 }

@@ -1,101 +1,104 @@
-//! From sums to the output: bias, activation, gating product, residual, one rounding, and the turn of a
-//! transposed tile.
+//! The epilogue: from sums to the output. Bias, activation, gating product, residual, one rounding, and the transposition
+//! of sums whose rows are columns of the output.
 
 use core::ops::Range;
 
 use super::{Part, Product};
 use crate::activation::Activation;
 use crate::elem::Elem;
-use crate::elem::private::Storage;
+use crate::elem::private::Stored;
 use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
 use crate::view::{AnyMatMut, AnySlice, MatMut, MatRef, any};
 
-/// Whether the rows of a block of sums are rows of the output, or its columns.
+/// What a row of sums is in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Orientation {
-    /// A row of sums is a row of the output.
-    Straight,
-    /// A row of sums is a column of the output.
-    Turned,
+    /// A row.
+    RowMajor,
+    /// A column.
+    Transposed,
 }
 
 /// Sums of a block of the output, before the epilogue.
 pub(crate) struct Sums<'a> {
     pub(crate) orientation: Orientation,
-    /// Rows and columns of the output; columns are counted within the part.
+    /// Rows of the output.
     pub(crate) m: Range<usize>,
+    /// Columns of the output, counted within the part.
     pub(crate) n: Range<usize>,
-    /// Elements between rows of sums: a multiple of 16.
+    /// Elements from row to row of the sums: a multiple of 16.
     pub(crate) stride: usize,
-    /// A block of sums for each part that is multiplied into the result, one after the other.
+    /// For each part that is multiplied into the result, a block of sums.
     pub(crate) data: &'a mut [f32],
-    /// Elements between those blocks.
-    pub(crate) block: usize,
+    /// Elements from one part's block to the next.
+    pub(crate) part_len: usize,
 }
 
-/// Finishes `sums` of the parts `group`, whose first column in the output is `column`, and stores them.
+/// Runs the epilogue on the sums of `parts`, which are fused into one result whose first column in the output is `column`,
+/// and stores it.
 ///
 /// # Safety
 /// No other thread may use these elements of the output.
 #[inline(always)]
-pub(super) unsafe fn finish<S: Simd>(
+pub(crate) unsafe fn epilogue<S: Simd>(
     s: S,
     product: &Product<'_>,
-    group: &[Part<'_>],
+    parts: &[Part<'_>],
     column: usize,
     sums: Sums<'_>,
 ) {
-    s.call(&mut Finish { product, group, column, sums });
+    s.call(&mut Epilogue { product, parts, column, sums });
 }
 
-/// See [`finish`].
-struct Finish<'a, 'b> {
+/// See [`epilogue`].
+struct Epilogue<'a, 'b> {
     product: &'a Product<'b>,
-    group: &'a [Part<'b>],
+    parts: &'a [Part<'b>],
     column: usize,
     sums: Sums<'a>,
 }
 
-/// By reference, as a copy would read with wide loads what was just written with narrow stores: it would wait until
-/// those have left the core, which is after all that comes before them, the tile unit's products included.
-impl Kernel for &mut Finish<'_, '_> {
+/// By reference: copying the struct would read with wide loads what narrow stores have just written. Such a load cannot be
+/// forwarded and waits until the stores have left the core, behind everything before them, AMX products included.
+impl Kernel for &mut Epilogue<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Finish { product, group, column, sums } = self;
+        let Epilogue { product, parts, column, sums } = self;
         any!(AnyMatMut, &product.out, out => {
             let (rows, columns) = (sums.m.clone(), *column + sums.n.start..*column + sums.n.end);
-            let residual = product.residual.and_then(Storage::typed);
+            let residual = product.residual.and_then(Stored::typed);
             let residual = residual.map(|residual: MatRef<'_, _>| residual.block(rows.clone(), columns.clone()));
-            // SAFETY: the contract of `finish`, which alone makes these.
+            // SAFETY: the contract of `epilogue`, which alone makes these.
             let mut out = unsafe { out.block(rows, columns) };
             match sums.orientation {
-                Orientation::Straight => store(s, sums, group, residual, &mut out),
-                Orientation::Turned => store_turned(s, sums, group, residual, &mut out),
+                Orientation::RowMajor => store_row_major(s, sums, parts, residual, &mut out),
+                Orientation::Transposed => store_transposed(s, sums, parts, residual, &mut out),
             }
         });
     }
 }
 
-/// The bias, if any, of a lone sum without an activation, which is finished as it is stored.
-fn plain<'a>(group: &[Part<'a>]) -> Option<Option<AnySlice<'a>>> {
-    match group {
+/// The bias (if any) of a single part without activation, which can be added while the sums are stored; `None` for all
+/// else.
+fn bias_only<'a>(parts: &[Part<'a>]) -> Option<Option<AnySlice<'a>>> {
+    match parts {
         [] => Some(None),
         [Part { activation: Activation::Identity, bias, .. }] => Some(*bias),
         _ => None,
     }
 }
 
-/// Applies bias and activation of part `p` to its sums in place, whose rows are rows of the output, and multiplies them
-/// into the first part's.
+/// Applies bias and activation of part `p` to its row-major sums in place, and multiplies them into those of the first
+/// part.
 #[inline(always)]
 fn activate<S: Simd>(s: S, part: &Part<'_>, p: usize, sums: &mut Sums<'_>) {
     let lanes = sums.n.len().next_multiple_of(LANES);
     for i in 0..sums.m.len() {
-        let (first, own) = sums.data.split_at_mut(p * sums.block);
-        let row = &mut own[i * sums.stride..][..lanes];
+        let (first, this) = sums.data.split_at_mut(p * sums.part_len);
+        let row = &mut this[i * sums.stride..][..lanes];
         if let Some(bias) = part.bias {
             for at in (0..lanes).step_by(LANES) {
                 let y = s.add(mem::load(s, row, at), mem::load_any(s, bias, sums.n.start + at));
@@ -113,25 +116,25 @@ fn activate<S: Simd>(s: S, part: &Part<'_>, p: usize, sums: &mut Sums<'_>) {
     }
 }
 
-/// `y` with the 16 columns from `at` on of a row's residual.
+/// `y` plus the 16 columns from `at` on of a row's residual, if there is one.
 #[inline(always)]
-fn added<S: Simd, C: Elem>(s: S, y: S::F32, residual: Option<&[C]>, at: usize) -> S::F32 {
+fn add_residual<S: Simd, C: Elem>(s: S, y: S::F32, residual: Option<&[C]>, at: usize) -> S::F32 {
     if let Some(residual) = residual { s.add(y, mem::load(s, residual, at)) } else { y }
 }
 
-/// Stores sums of some parts whose rows are rows of the output.
+/// Stores the results of row-major sums.
 #[inline(always)]
-fn store<S: Simd, C: Elem>(
+fn store_row_major<S: Simd, C: Elem>(
     s: S,
     sums: &mut Sums<'_>,
-    group: &[Part<'_>],
+    parts: &[Part<'_>],
     residual: Option<MatRef<'_, C>>,
     out: &mut MatMut<'_, C>,
 ) {
-    let bias = match plain(group) {
+    let bias = match bias_only(parts) {
         Some(bias) => bias,
         None => {
-            for (p, part) in group.iter().enumerate() {
+            for (p, part) in parts.iter().enumerate() {
                 activate(s, part, p, sums);
             }
             None
@@ -145,32 +148,32 @@ fn store<S: Simd, C: Elem>(
             let y = mem::load(s, row, at);
             let y =
                 if let Some(bias) = bias { s.add(y, mem::load_any(s, bias, sums.n.start + at)) } else { y };
-            mem::store(s, to, at, added(s, y, residual, at));
+            mem::store(s, to, at, add_residual(s, y, residual, at));
         }
     }
 }
 
-/// Stores sums whose rows are columns of the output.
-pub(crate) struct StoreTurned<'a> {
+/// Stores transposed sums as they are.
+pub(crate) struct StoreTransposed<'a> {
     pub(crate) sums: &'a Sums<'a>,
     pub(crate) out: AnyMatMut<'a>,
 }
 
-impl Kernel for StoreTurned<'_> {
+impl Kernel for StoreTransposed<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         any!(AnyMatMut, &mut self.out, out => {
-            store_turned(s, self.sums, &[], None, out);
+            store_transposed(s, self.sums, &[], None, out);
         });
     }
 }
 
-/// The block of the output's rows from `i` and columns from `at` on, of part `p` of the sums, which lie turned, with its
-/// bias.
+/// Loads and transposes 16 x 16 transposed sums of part `p`, and adds its bias: rows from `i` on and columns from `at` on of
+/// the block of the output.
 #[inline(always)]
-fn turned<S: Simd>(
+fn load_transposed_block<S: Simd>(
     s: S,
     sums: &Sums<'_>,
     (p, bias): (usize, Option<AnySlice<'_>>),
@@ -178,9 +181,9 @@ fn turned<S: Simd>(
 ) -> [S::F32; LANES] {
     // The block's rows lie `stride` apart; the last of them ends where this slice does.
     let end = (at + LANES - 1) * sums.stride + i + LANES;
-    let from = &sums.data[p * sums.block..][at * sums.stride + i..end];
-    // SAFETY: 16 elements from each multiple of the stride are in `from`.
-    let mut block = unsafe { s.load_turned(from.as_ptr().cast(), sums.stride * size_of::<f32>()) };
+    let from = &sums.data[p * sums.part_len..][at * sums.stride + i..end];
+    // SAFETY: `from` has 16 elements from each of 16 multiples of the stride on.
+    let mut block = unsafe { s.load_transposed(from.as_ptr().cast(), sums.stride * size_of::<f32>()) };
     if let Some(bias) = bias {
         let bias = mem::load_any(s, bias, sums.n.start + at);
         for y in &mut block {
@@ -190,13 +193,18 @@ fn turned<S: Simd>(
     block
 }
 
-/// The same of the product of all parts, activated.
+/// [`load_transposed_block`] of all parts, each activated, multiplied element by element.
 #[inline(always)]
-fn product_turned<S: Simd>(s: S, sums: &Sums<'_>, group: &[Part<'_>], at: (usize, usize)) -> [S::F32; LANES] {
+fn load_activated_product<S: Simd>(
+    s: S,
+    sums: &Sums<'_>,
+    parts: &[Part<'_>],
+    at: (usize, usize),
+) -> [S::F32; LANES] {
     let mut block = [s.splat(1.0); LANES];
-    for (p, part) in group.iter().enumerate() {
+    for (p, part) in parts.iter().enumerate() {
         let mut values = [0.0; LANES * LANES];
-        for (lane, y) in turned(s, sums, (p, part.bias), at).into_iter().enumerate() {
+        for (lane, y) in load_transposed_block(s, sums, (p, part.bias), at).into_iter().enumerate() {
             mem::store(s, &mut values, lane * LANES, y);
         }
         part.activation.apply(s, &mut values);
@@ -207,22 +215,22 @@ fn product_turned<S: Simd>(s: S, sums: &Sums<'_>, group: &[Part<'_>], at: (usize
     block
 }
 
-/// Stores sums of some parts whose rows are columns of the output, 16 x 16 at a time.
+/// Stores the results of transposed sums, 16 x 16 at a time.
 #[inline(always)]
-fn store_turned<S: Simd, C: Elem>(
+fn store_transposed<S: Simd, C: Elem>(
     s: S,
     sums: &Sums<'_>,
-    group: &[Part<'_>],
+    parts: &[Part<'_>],
     residual: Option<MatRef<'_, C>>,
     out: &mut MatMut<'_, C>,
 ) {
     let (rows, cols) = (out.rows(), out.cols());
-    let plain = plain(group);
+    let bias_only = bias_only(parts);
     for i in (0..rows).step_by(LANES) {
         for at in (0..cols).step_by(LANES) {
-            let mut block = match plain {
-                Some(bias) => turned(s, sums, (0, bias), (i, at)),
-                None => product_turned(s, sums, group, (i, at)),
+            let mut block = match bias_only {
+                Some(bias) => load_transposed_block(s, sums, (0, bias), (i, at)),
+                None => load_activated_product(s, sums, parts, (i, at)),
             };
             if rows - i >= LANES && cols - at >= LANES {
                 if let Some(residual) = residual {
@@ -244,7 +252,7 @@ fn store_turned<S: Simd, C: Elem>(
             } else {
                 for (lane, y) in block.into_iter().enumerate().take(rows - i) {
                     let residual = residual.map(|residual| residual.row(i + lane));
-                    mem::store(s, out.row_mut(i + lane), at, added(s, y, residual, at));
+                    mem::store(s, out.row_mut(i + lane), at, add_residual(s, y, residual, at));
                 }
             }
         }

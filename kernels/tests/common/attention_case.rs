@@ -6,7 +6,10 @@
 
 use core::ops::Range;
 
-use rachis_kernels::{Attention, Bias, Ctx, Heads, MatMut, Precision, Scratch, Span, attention, bf16};
+use rachis_kernels::{
+    AlibiRounding, Attention, AttentionMask, Bias, Ctx, Heads, MatMut, Precision, Scratch, Span, attention,
+    bf16,
+};
 use rachis_testkit::tolerance::Bound;
 use rachis_testkit::{Grid, Kind, Rng, Storage};
 
@@ -21,7 +24,7 @@ pub struct Case<T, K = T> {
     pub kv_heads: usize,
     pub scale: f32,
     pub bias: Added,
-    pub causal: bool,
+    pub mask: AttentionMask,
     pub spans: Vec<Span>,
     /// The position of every row of q, and of k.
     pub positions: [Vec<u32>; 2],
@@ -31,7 +34,7 @@ pub struct Case<T, K = T> {
 #[derive(Debug, Clone)]
 pub enum Added {
     Nothing,
-    Linear { slopes: Vec<f32>, round: bool },
+    Linear { slopes: Vec<f32>, rounding: AlibiRounding },
     Distance { table: Grid<f32>, zero: usize },
 }
 
@@ -53,32 +56,21 @@ impl<T: Element, K: Element> Case<T, K> {
         let (k, v) = (grid(3), grid(1));
         let positions: Vec<u32> = lengths.iter().flat_map(|len| 0..*len as u32).collect();
         let scale = 1.0 / (width as f32).sqrt();
-        let (bias, causal, spans) = (Added::Nothing, false, spans(lengths));
-        Case {
-            q,
-            k,
-            v,
-            heads,
-            kv_heads,
-            scale,
-            bias,
-            causal,
-            spans,
-            positions: [positions.clone(), positions],
-        }
+        let (bias, mask, spans) = (Added::Nothing, AttentionMask::None, spans(lengths));
+        Case { q, k, v, heads, kv_heads, scale, bias, mask, spans, positions: [positions.clone(), positions] }
     }
 
     /// The call.
     pub fn op<'a>(&'a self, out: MatMut<'a, T>) -> Attention<'a, T> {
         let bias = match &self.bias {
             Added::Nothing => Bias::None,
-            Added::Linear { slopes, round } => Bias::Linear { slopes, round: *round },
+            Added::Linear { slopes, rounding } => Bias::Linear { slopes, rounding: *rounding },
             Added::Distance { table, zero } => {
                 let [queries, keys] = &self.positions;
                 Bias::Distance { table: view(table), zero: *zero, queries, keys }
             }
         };
-        let Case { q, k, v, heads, kv_heads, scale, causal, spans, .. } = self;
+        let Case { q, k, v, heads, kv_heads, scale, mask, spans, .. } = self;
         Attention {
             q: view(q),
             k: view(k).into(),
@@ -86,7 +78,7 @@ impl<T: Element, K: Element> Case<T, K> {
             heads: Heads::dense(*heads, *kv_heads, q.cols() / heads),
             scale: *scale,
             bias,
-            causal: *causal,
+            mask: *mask,
             spans,
             out,
         }
@@ -105,8 +97,9 @@ impl<T: Element, K: Element> Case<T, K> {
     fn added(&self, span: &Span, head: usize, query: usize, key: usize) -> f64 {
         match &self.bias {
             Added::Nothing => 0.0,
-            Added::Linear { slopes, round } => {
-                let rounded = |x: f32| if *round { bf16::from_f32(x).to_f32() } else { x };
+            Added::Linear { slopes, rounding } => {
+                let rounded =
+                    |x: f32| if *rounding == AlibiRounding::Bf16 { bf16::from_f32(x).to_f32() } else { x };
                 f64::from(rounded(slopes[head] * rounded((key - span.keys.start) as f32)))
             }
             Added::Distance { table, zero } => {
@@ -118,7 +111,7 @@ impl<T: Element, K: Element> Case<T, K> {
 
     /// The keys of a span that a query of it sees.
     fn seen(&self, span: &Span, query: usize) -> Range<usize> {
-        let later = if self.causal { span.queries.end - 1 - query } else { 0 };
+        let later = if self.mask == AttentionMask::Causal { span.queries.end - 1 - query } else { 0 };
         span.keys.start..span.keys.end - later
     }
 
@@ -174,9 +167,9 @@ impl<T: Element, K: Element> Case<T, K> {
             for query in span.queries.clone() {
                 for (column, bound) in self.exact(&operands, rounding, span, query).iter().enumerate() {
                     bound.check(out.at(query, column), || {
-                        let Case { heads, kv_heads, causal, spans, .. } = self;
+                        let Case { heads, kv_heads, mask, spans, .. } = self;
                         let place = format!("{} {:?}", ctx.level(), ctx.precision());
-                        let heads = format!("{heads} heads, {kv_heads} of keys, causal {causal}");
+                        let heads = format!("{heads} heads, {kv_heads} of keys, mask {mask:?}");
                         format!("{place} {heads} {spans:?} query {query} column {column}")
                     });
                 }

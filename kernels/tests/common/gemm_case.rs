@@ -1,9 +1,9 @@
 //! One matrix product, from its description to the comparison with the oracle. The tests and the fuzz target
 //! `gemm_vs_oracle` share it.
 
-use rachis_kernels::gemm::{K_BLOCK, Order};
+use rachis_kernels::gemm::{K_BLOCK, SummationOrder};
 use rachis_kernels::{
-    Combine, Ctx, Gemm, Layout, PLANS, Part, Plan, Precision, Scratch, Weights, bf16, gemm, gemm_with,
+    Combine, Ctx, Gemm, GemmPlan, Layout, PLANS, Part, Precision, Scratch, Weights, bf16, gemm, gemm_with,
 };
 use rachis_testkit::shapes::GemmShape;
 use rachis_testkit::{Grid, Kind, Rng, Storage, data, oracle, tolerance};
@@ -80,11 +80,11 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
     /// The result by the plan that a context picks.
     pub fn run(&self, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
         let ctx = ctx.with_precision(self.case.precision);
-        self.run_with(Plan::pick(&ctx, self.case.layout, self.case.shape.m), &ctx, scratch)
+        self.run_with(GemmPlan::pick(&ctx, self.case.layout, self.case.shape.m), &ctx, scratch)
     }
 
     /// The result of a plan, which has written nothing but its elements.
-    pub fn run_with(&self, plan: &Plan, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
+    pub fn run_with(&self, plan: &GemmPlan, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
         let ctx = ctx.with_precision(self.case.precision);
         let mut out = self.unwritten();
         let residual = self.residual.as_ref().map(view);
@@ -145,14 +145,14 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
 
     /// The oracle's operands: widened, and rounded to bf16 where the precision asks for it.
     pub fn oracle(&self) -> oracle::Gemm {
-        self.oracle_of(Order::Ascending)
+        self.oracle_of(SummationOrder::Ascending)
     }
 
     /// The oracle's operands as a plan of this order takes them.
-    fn oracle_of(&self, order: Order) -> oracle::Gemm {
+    fn oracle_of(&self, order: SummationOrder) -> oracle::Gemm {
         let GemmShape { m, n, k } = self.case.shape;
         let operand = |values: Vec<f64>| -> Vec<f64> {
-            let flushes = order != Order::Ascending;
+            let flushes = order != SummationOrder::Ascending;
             let taken =
                 values.into_iter().map(|x| if flushes && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x });
             match self.case.precision {
@@ -183,18 +183,18 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
     }
 
     #[track_caller]
-    fn check_plan(&self, plan: &Plan, ctx: &Ctx, scratch: &mut Scratch, oracle: &oracle::Gemm) -> f64 {
+    fn check_plan(&self, plan: &GemmPlan, ctx: &Ctx, scratch: &mut Scratch, oracle: &oracle::Gemm) -> f64 {
         let GemmShape { m, n, k } = self.case.shape;
         let out = self.run_with(plan, ctx, scratch);
-        let flushed = (plan.order != Order::Ascending).then(|| self.oracle_of(plan.order));
+        let flushed = (plan.order != SummationOrder::Ascending).then(|| self.oracle_of(plan.order));
         let oracle = flushed.as_ref().unwrap_or(oracle);
         let blocks = |block: usize| k.min(block) + k / block + 1;
         let largest = |values: &[f64]| values.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
         let (smallest, roundings) = match plan.order {
-            Order::Ascending => (tolerance::TINY, blocks(K_BLOCK)),
-            Order::Pairs => (2.0 * SMALLEST_NORMAL, blocks(2 * K_BLOCK)),
-            Order::Tiles => (2.0 * SMALLEST_NORMAL, blocks(K_BLOCK)),
-            Order::TilesOfParts => {
+            SummationOrder::Ascending => (tolerance::TINY, blocks(K_BLOCK)),
+            SummationOrder::Pairs => (2.0 * SMALLEST_NORMAL, blocks(2 * K_BLOCK)),
+            SummationOrder::Tiles => (2.0 * SMALLEST_NORMAL, blocks(K_BLOCK)),
+            SummationOrder::SplitTiles => {
                 let smallest = SMALLEST_NORMAL * (largest(&oracle.a) + largest(&oracle.w) + 1.0);
                 (smallest, 6 * k.div_ceil(32) + 24)
             }

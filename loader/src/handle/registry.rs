@@ -1,11 +1,11 @@
-//! The presets that KerasHub 0.32 knows by name, of the five families (BERT, OPT, BART, Falcon, T5).
+//! The presets that KerasHub 0.32 knows by name, of five families: BERT, OPT, BART, Falcon and T5.
 //!
-//! Each stands for one version of one model on Kaggle: `bert_tiny_en_uncased` for
+//! Each name stands for one version of one Kaggle model: `bert_tiny_en_uncased` stands for
 //! `kaggle://keras/bert/keras/bert_tiny_en_uncased/3`.
 
-use super::KaggleModel;
+use super::kaggle_model::KaggleModel;
 
-/// A preset that has a name of its own in KerasHub.
+/// A preset with a name of its own in KerasHub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KerasPreset {
     model: &'static str,
@@ -14,23 +14,23 @@ pub struct KerasPreset {
 }
 
 impl KerasPreset {
-    /// Its name.
+    /// The name in KerasHub.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The model on Kaggle, in the version, that the name stands for.
+    /// The Kaggle model, with its version, that the name stands for.
     pub fn kaggle(&self) -> KaggleModel {
         KaggleModel::keras(self.model, self.name, self.version)
     }
 }
 
-/// All of them.
+/// All presets that have a name in KerasHub.
 pub fn keras_presets() -> &'static [KerasPreset] {
     PRESETS
 }
 
-/// The preset of this name.
+/// The preset with this name.
 pub(super) fn find(name: &str) -> Option<&'static KerasPreset> {
     PRESETS.iter().find(|preset| preset.name == name)
 }

@@ -1,20 +1,21 @@
-//! What the HDF5 reader reads through: the bytes of a region, under bounds.
+//! The byte source of the HDF5 reader: a region, with bounds on what the reader may do.
 //!
-//! The reader (`hdf5-pure`) checks every structure by itself, but bounds neither its work nor its memory by the
-//! length of the file: a node of a tree that is its own child, or a symbol table that gives one name of a
-//! megabyte to ten thousand links, is followed for as long as it goes. It also passes over soft and external
-//! links in silence, and does not say where a group lies. All of these show in what it reads:
+//! The reader (`hdf5-pure`) checks each structure for itself, but does not bound its work or its memory by the length of
+//! the file. It follows a tree node that is its own child, or a symbol table that gives ten thousand links the same name
+//! of a megabyte. It also skips soft and external links without reporting them, and does not report the address of a
+//! group. The guard sees all of this in the reads:
 //!
-//! - every read costs, and the budget is a small multiple of the file's length ([`Guard::budget`]);
-//! - one read is at most [`MAX_READ`] bytes, which bounds what a structure can hold, how deep types can nest
-//!   in a header message, and the memory that counts in a structure can ask for. Only the names of a group's
-//!   links may be longer, and copies of them cost, too;
-//! - types are looked at as they pass by, in the messages of headers, so that the numbers of parts that they claim
-//!   fit in them (`types.rs`); messages that are kept elsewhere than in headers are refused;
-//! - links are looked at as they pass by: in the headers of groups and in symbol tables;
-//! - the first read of a group's listing is its header, which tells two groups from one linked twice.
+//! - Every read has a cost, and the budget is a small multiple of the file's length ([`Guard::budget`]).
+//! - One read is at most [`MAX_READ`] bytes. This bounds the size of a structure, the nesting of types in a header
+//!   message, and the memory that a count in a structure can make the reader allocate. Only the block of a group's link
+//!   names may be longer, and copies of it have a cost, too.
+//! - Types in header messages are inspected as they are read, so that the number of members that they claim fits into
+//!   the message (`types.rs`). Messages that are stored outside of headers are refused.
+//! - Links are inspected as they are read, in the headers of groups and in symbol tables.
+//! - The first read of a group's listing is the group's header. Its address distinguishes two groups from one group that
+//!   is linked twice.
 //!
-//! Weights are not read through it.
+//! Weights are not read through the guard.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,24 +24,24 @@ use hdf5_pure::{FormatError, Source};
 use super::types;
 use crate::map::Region;
 
-/// The longest structure in bytes: the step in which the reader takes heaps. Groups as Keras writes them stay
-/// below 600 bytes.
+/// The longest structure, in bytes: the size of the blocks in which the reader reads heaps. Groups that Keras writes have
+/// fewer than 600 bytes.
 const MAX_READ: usize = 4096;
 
-/// The longest names of the links of one group, in all.
+/// The largest total length of the link names of one group, in bytes.
 const MAX_NAMES: u64 = 1 << 20;
 
-/// What a read costs at least, in bytes.
-const LEAST_COST: u64 = 64;
+/// The lowest cost of a read, in bytes.
+const MIN_COST: u64 = 64;
 
-/// The most that reading the structures of one file may cost, in bytes. A tensor takes four to nine
-/// thousand, most of it when every one has an attribute to look up.
+/// The largest budget for reading the structures of one file, in bytes. A tensor costs four to nine thousand, the most
+/// when every tensor has an attribute to look up.
 const MAX_BUDGET: u64 = 64 << 20;
 
 const OUTSIDE: Refusal = Refusal::Structure("a structure that does not lie in the file");
 const TOO_LONG: Refusal = Refusal::Structure("a structure of more than 4096 bytes");
 
-/// A region as a source of the reader. Clones share their state.
+/// A region as the reader's source. Clones share one state.
 #[derive(Clone)]
 pub(super) struct Guard {
     region: Arc<Region>,
@@ -50,24 +51,25 @@ pub(super) struct Guard {
 /// Why a read was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// A link that leads elsewhere than to an object of this file.
+    /// A link that does not lead to an object of this file.
     Link(&'static str),
-    /// A structure that the reader must not see, or too much of them.
+    /// A structure that the reader must not see, or too many structures.
     Structure(&'static str),
 }
 
 struct State {
+    /// The remaining budget, in bytes.
     budget: u64,
     refusal: Option<Refusal>,
-    /// Where the first read since [`Guard::start_listing`] began.
+    /// The address of the first read since [`Guard::start_listing`].
     first: Option<u64>,
-    /// How many links the group has that was listed since then, unless they are messages of its header.
+    /// The number of links of the listed group. `None` when its links are messages of its header.
     links: Option<u64>,
-    /// Where the names of the group read last lie, and their length.
+    /// The address and the length of the most recent group's block of link names.
     names: Option<(u64, u64)>,
-    /// The longest of these names.
+    /// The length of the longest of these names.
     longest_name: u64,
-    /// Whether the messages of the header read last are numbered.
+    /// Whether the messages of the most recent header are numbered.
     numbered: bool,
 }
 
@@ -86,29 +88,29 @@ impl Guard {
         Guard { region: Arc::clone(region), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Before a group is listed.
+    /// Prepares for listing a group.
     pub(super) fn start_listing(&self) {
         let mut state = self.lock();
         (state.first, state.links) = (None, None);
     }
 
-    /// Where the header lies of the group listed since [`Guard::start_listing`].
+    /// The address of the header of the group listed since [`Guard::start_listing`].
     pub(super) fn header(&self) -> Option<u64> {
         self.lock().first
     }
 
-    /// How many links that group has according to its symbol table or its index, if it has one.
+    /// The number of links of that group, according to its symbol table or its index; `None` when it has neither.
     pub(super) fn links(&self) -> Option<u64> {
         self.lock().links
     }
 
-    /// Why the reader failed, if that was this guard's doing.
+    /// The refusal that made the reader fail; `None` when the reader failed by itself.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.lock().refusal.clone()
     }
 
-    /// All structures are read up to six times: groups list their members twice, and headers of members are
-    /// read to tell groups from datasets. Small presets consist of structures for the most part.
+    /// The budget for a file of `len` bytes. Every structure is read up to six times: a group's members are listed twice,
+    /// and headers of members are read to distinguish groups from datasets. Small presets consist mostly of structures.
     fn budget(len: u64) -> u64 {
         len.saturating_mul(8).saturating_add(64 << 10).min(MAX_BUDGET)
     }
@@ -143,13 +145,14 @@ impl Source for Guard {
 }
 
 impl State {
+    /// Copies bytes of the file, after paying for them and inspecting them.
     fn read(&mut self, file: &[u8], offset: u64, buffer: &mut [u8]) -> Result<(), Refusal> {
         let len = buffer.len() as u64;
         let are_names = self.names.take_if(|(at, _)| *at == offset).is_some_and(|(_, names)| names == len);
         if buffer.len() > MAX_READ && !are_names {
             return Err(TOO_LONG);
         }
-        self.pay(len.max(LEAST_COST))?;
+        self.pay(len.max(MIN_COST))?;
         let bytes = usize::try_from(offset).ok().and_then(|at| file.get(at..)?.get(..buffer.len()));
         let bytes = bytes.ok_or(OUTSIDE)?;
         buffer.copy_from_slice(bytes);
@@ -161,12 +164,12 @@ impl State {
         self.inspect(bytes)
     }
 
-    /// Looks at a structure by its signature. Addresses and lengths are of eight bytes, as the module above has
-    /// checked. A structure cut short is the reader's to refuse.
+    /// Inspects a structure by its signature. Addresses and lengths have eight bytes; the parent module has checked this.
+    /// The reader refuses a truncated structure by itself.
     fn inspect(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let Some((signature, body)) = bytes.split_first_chunk::<4>() else { return Ok(()) };
         match signature {
-            // Version, reserved, length of the names, a list of free space, address of the names.
+            // Fields: version, reserved, length of the names, offset of the free list, address of the names.
             b"HEAP" => {
                 let names = number(body, 20, 8).zip(number(body, 4, 8));
                 if names.is_some_and(|(_, len)| len > MAX_NAMES) {
@@ -177,9 +180,9 @@ impl State {
             b"SNOD" => {
                 let entries = body.get(4..).unwrap_or_default().chunks_exact(40);
                 self.pay((entries.len() as u64).saturating_mul(self.longest_name))?;
-                // A group has any number of nodes.
+                // A group can have several nodes.
                 self.links = Some(self.links.unwrap_or(0).saturating_add(entries.len() as u64));
-                // The name, the object, and what is cached of it: 2 for a soft link.
+                // Fields of an entry: name, object, cache type (2 for a soft link).
                 if entries.clone().any(|entry| number(entry, 16, 4) == Some(2)) {
                     return Err(Refusal::Link("a soft link"));
                 }
@@ -193,12 +196,12 @@ impl State {
                 check_messages(body.get(start..).unwrap_or_default(), self.numbered)?;
             }
             b"OCHK" => check_messages(body, self.numbered)?,
-            // Version, type, length of nodes, length of records, depth, when to split and merge, root, records
-            // in the root, records in all.
+            // Fields: version, type, length of nodes, length of records, depth, split and merge percentages, root,
+            // records in the root, records in total.
             b"BTHD" => {
-                // A record of no length would let a node have any number of them. Real ones have eleven bytes.
+                // With records of length 0, a node could have any number of them. Real records have eleven bytes.
                 if number(body, 6, 2).is_some_and(|len| len < 8) {
-                    return Err(Refusal::Structure("a tree with records of no length"));
+                    return Err(Refusal::Structure("a tree with records of length 0"));
                 }
                 match number(body, 1, 1) {
                     Some(5) => self.links = number(body, 22, 8),
@@ -207,38 +210,38 @@ impl State {
                 }
             }
             b"SMTB" | b"SMLI" => return Err(Refusal::Structure("messages outside of a header")),
-            // Version, length of references, length of the description of filters.
+            // Fields: version, length of references, length of the filter description.
             b"FRHP" if number(body, 3, 2) != Some(0) => {
                 return Err(Refusal::Structure("a compressed heap"));
             }
-            // An older header has no signature, but a start of its own, which is read by itself: the version, how many
-            // messages there are, how often it is referred to, and their length. The reader makes room for them
-            // before it reads them.
+            // An older header has no signature. Its prefix of 16 bytes is read by itself: version, number of messages,
+            // reference count, length of the messages. The reader allocates memory of that length before it reads them.
             [1, ..] if bytes.len() == 16 && number(body, 4, 4).is_some_and(|len| len > MAX_READ as u64) => {
                 return Err(TOO_LONG);
             }
-            // Nor have its messages. None begin with a signature: it would say that the first of them is longer than
-            // any read.
+            // The messages of an older header have no signature either. They cannot be mistaken for a structure above: as
+            // a message, each of those signatures declares a length greater than `MAX_READ`.
             _ => check_older_messages(bytes)?,
         }
         Ok(())
     }
 
-    /// Remembers the first refusal, which is the cause of what follows.
+    /// Stores the first refusal, which is the cause of later ones.
     fn refuse(&mut self, refusal: Refusal) -> FormatError {
         self.refusal.get_or_insert(refusal);
         FormatError::Source("refused".to_owned())
     }
 
+    /// Subtracts a cost from the budget.
     fn pay(&mut self, cost: u64) -> Result<(), Refusal> {
         let left = self.budget.checked_sub(cost);
-        self.budget =
-            left.ok_or(Refusal::Structure("structures that take more reading than the file has bytes"))?;
+        self.budget = left
+            .ok_or(Refusal::Structure("structures that take more reading than the file's length allows"))?;
         Ok(())
     }
 }
 
-/// Checks the messages of a header: that every Link message is a hard link, and the types.
+/// Checks the messages of a header: every Link message is a hard link, and the types have room for their members.
 fn check_messages(mut messages: &[u8], numbered: bool) -> Result<(), Refusal> {
     const LINK: u8 = 6;
     const HAS_KIND: u8 = 8;
@@ -274,20 +277,20 @@ fn check_older_messages(mut messages: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Checks that the type of a dataset or an attribute has room for its parts.
+/// Checks that the type in a Datatype or Attribute message has room for its members.
 fn check_types(kind: u16, flags: u8, body: &[u8]) -> Result<(), Refusal> {
     const DATATYPE: u16 = 3;
     const ATTRIBUTE: u16 = 12;
     const SHARED: u8 = 2;
     let message = match kind {
-        // What is shared is in another header.
+        // A shared type is stored in another header.
         DATATYPE if flags & SHARED == 0 => Some(body),
         ATTRIBUTE => types::of_attribute(body),
         _ => None,
     };
     match message {
         Some(message) if !types::has_room(message) => {
-            Err(Refusal::Structure("a type of more parts than there is room for"))
+            Err(Refusal::Structure("a type with more members than there is room for"))
         }
         _ => Ok(()),
     }

@@ -1,55 +1,61 @@
-//! Whether the type of a dataset or an attribute has room for the parts that it counts.
+//! Checks that the type of a dataset or an attribute has room for the members that it claims.
 //!
-//! The reader makes room for as many members as a compound or an enumeration says that it has, 65535 at most, before
-//! it looks for the first. A compound in a compound in a compound says so again, within ten bytes: 4 KiB of these
-//! asked for gigabytes. Every member that is there takes bytes of its own, though, so that their number is bounded by
-//! the length of the message. Here the parts are counted in the order in which the reader meets them (IV.A.2.d of the
-//! format's specification). What cannot be read is the reader's to refuse.
+//! The reader allocates memory for as many members as a compound or an enumeration claims, at most 65535, before it reads
+//! the first member. Nested compounds make such a claim every ten bytes, so that 4 KiB of them made the reader allocate
+//! gigabytes. Every real member takes bytes of its own, so the length of the message bounds the number of members. This
+//! module counts members in the order in which the reader parses them (IV.A.2.d of the format's specification). The
+//! reader refuses malformed types by itself.
 
-/// The shortest member of a compound: an empty name, its end, an offset of one byte, and a type.
-const LEAST_MEMBER: usize = 10;
+/// The shortest member of a compound, in bytes: the terminator of an empty name, an offset of one byte, and a type of
+/// eight bytes.
+const MIN_MEMBER: usize = 10;
 
-/// Whether all compounds and enumerations of a Datatype message together have no more members than fit in it.
+/// Whether all compounds and enumerations of a Datatype message together claim no more members than fit into it.
 pub(super) fn has_room(message: &[u8]) -> bool {
-    let mut types = Types { members: message.len() / LEAST_MEMBER, too_many: false };
+    let mut types = Types { members: message.len() / MIN_MEMBER, too_many: false };
     types.skip(message);
     !types.too_many
 }
 
-/// The type in an Attribute message, if it is not elsewhere.
+/// The type in an Attribute message; `None` when it is shared, and so stored in another header.
 pub(super) fn of_attribute(message: &[u8]) -> Option<&[u8]> {
     let [version, flags, n0, n1, t0, t1, _, _, rest @ ..] = message else { return None };
     let (name, length) = (u16::from_le_bytes([*n0, *n1]).into(), u16::from_le_bytes([*t0, *t1]).into());
     let (name, shared) = match version {
         1 => (usize::next_multiple_of(name, 8), false),
         2 => (name, flags & 1 == 1),
-        // One more byte says how names are encoded.
+        // One further byte holds the encoding of names.
         _ => (name + 1, flags & 1 == 1),
     };
     let of_type = rest.get(name..)?;
     (!shared).then(|| of_type.get(..length).unwrap_or(of_type))
 }
 
+/// A parser of nested types that counts members.
 struct Types {
-    /// How many members of compounds may follow.
+    /// The number of compound members that may still follow.
     members: usize,
     too_many: bool,
 }
 
 impl Types {
-    /// What follows the type at the start of `data`; `None` when it cannot be read, or has too many parts.
+    /// Returns the bytes after the type at the start of `data`; `None` when it is malformed, or claims too many members.
     fn skip<'a>(&mut self, data: &'a [u8]) -> Option<&'a [u8]> {
         let [head, b0, b1, _, s0, s1, s2, s3, rest @ ..] = data else { return None };
         let (class, version) = (head & 15, head >> 4);
         let count = usize::from(u16::from_le_bytes([*b0, *b1]));
         match class {
-            // Integers, bit fields; floats; times; strings and references; opaque bytes with a tag.
+            // Integers and bit fields.
             0 | 4 => rest.get(4..),
+            // Floats.
             1 => rest.get(12..),
+            // Times.
             2 => rest.get(2..),
+            // Strings and references.
             3 | 7 => Some(rest),
+            // Opaque bytes with a tag.
             5 => rest.get(usize::from(*b0).next_multiple_of(8)..),
-            // Compounds, and complex numbers as such.
+            // Compounds, and complex numbers, which have the same form.
             6 | 11 => {
                 let offset = match u32::from_le_bytes([*s0, *s1, *s2, *s3]) {
                     0..=0xff => 1,
@@ -67,7 +73,7 @@ impl Types {
                     self.skip(rest.get(before..)?)
                 })
             }
-            // Enumerations: the type of the values, all names, all values.
+            // Enumerations: the base type, all names, all values.
             8 => {
                 let [base, _, _, _, s0, s1, s2, s3, ..] = rest else { return None };
                 if base & 15 != 0 {
@@ -86,7 +92,7 @@ impl Types {
             }
             // Values of variable length.
             9 => self.skip(rest),
-            // Arrays, whose older form has a permutation, too.
+            // Arrays. The older version also has a permutation of the dimensions.
             10 => {
                 let dims = usize::from(*rest.first()?);
                 let before = if version < 3 { 4 + dims * 8 } else { 1 + dims * 4 };
@@ -96,6 +102,7 @@ impl Types {
         }
     }
 
+    /// Stores that there are too many members.
     fn refuse<T>(&mut self) -> Option<T> {
         self.too_many = true;
         None
@@ -108,14 +115,14 @@ mod tests {
 
     const U8: [u8; 12] = [0x10, 0, 0, 0, 1, 0, 0, 0, 0, 0, 8, 0];
 
-    /// A type's first eight bytes.
+    /// The first eight bytes of a type.
     fn head(class: u8, version: u8, count: u16, size: u8) -> Vec<u8> {
         let [low, high] = count.to_le_bytes();
         vec![version << 4 | class, low, high, 0, size, 0, 0, 0]
     }
 
     #[test]
-    fn whole_types_have_room() {
+    fn complete_types_have_room_for_their_members() {
         let member = |version| match version {
             1 => [&b"x\0\0\0\0\0\0\0"[..], &[0; 32], &U8].concat(),
             2 => [&b"x\0\0\0\0\0\0\0"[..], &[0; 4], &U8].concat(),
@@ -134,7 +141,7 @@ mod tests {
                     let mut types = Types { members: 3, too_many: false };
                     assert_eq!(types.skip(whole), Some(&[][..]), "version {version}: {whole:?}");
                     assert!(has_room(whole));
-                    // Whatever is cut off, it is not for this to refuse.
+                    // A truncated type is left to the reader.
                     (0..whole.len()).for_each(|len| {
                         let mut types = Types { members: 3, too_many: false };
                         assert_eq!(types.skip(&whole[..len]), None);
@@ -145,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn claims_have_none() {
+    fn claimed_members_without_room_are_refused() {
         let names = [0; 20];
         for (class, count, inner) in
             [(6, 9, &names[..]), (11, 400, &names), (8, 65535, &U8), (8, 1, &head(9, 3, 0, 1))]
         {
             let message = [&head(class, 3, count, 1), inner].concat();
             assert!(!has_room(&message), "{message:?}");
-            // Behind a whole member of a compound, and in an array.
+            // As the second member of a compound, and as the element of an array.
             let compound = [&head(6, 3, 2, 2)[..], b"x\0\0", &U8, b"y\0\0", &message].concat();
             assert!(!has_room(&compound));
             assert!(!has_room(&[&head(10, 3, 0, 2)[..], &[1, 2, 0, 0, 0], &message].concat()));
@@ -160,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn attributes() {
+    fn types_of_attributes_are_found() {
         let of = |version, flags, padded: &[u8]| -> Vec<u8> {
             [&[version, flags, 3, 0, 12, 0, 8, 0], padded, &U8, &[0; 12]].concat()
         };
         assert_eq!(of_attribute(&of(1, 0, b"ab\0\0\0\0\0\0")), Some(&U8[..]));
         assert_eq!(of_attribute(&of(2, 0, b"ab\0")), Some(&U8[..]));
         assert_eq!(of_attribute(&of(3, 0, b"\0ab\0")), Some(&U8[..]));
-        assert_eq!(of_attribute(&of(3, 1, b"\0ab\0")), None, "in another header");
+        assert_eq!(of_attribute(&of(3, 1, b"\0ab\0")), None, "the type is in another header");
         assert_eq!(of_attribute(&[1, 0, 3]), None);
     }
 }

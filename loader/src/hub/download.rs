@@ -1,4 +1,4 @@
-//! One snapshot, from the hub into the cache.
+//! Downloads one snapshot from the hub into the cache.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,16 +9,17 @@ use std::path::{Path, PathBuf};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::{AGENT, Hub, Progress};
+use super::settings::{Hub, Progress};
+use crate::caches::repo_dir;
 use crate::config::Config;
 use crate::dir::{is_plain, read_limited};
 use crate::error::{Error, Result, clip, io};
-use crate::files::{CONFIG, Weights, is_pickle};
-use crate::handle::{HubRepo, is_commit};
+use crate::files::{CONFIG, WeightFileNames, is_pickle};
+use crate::handle::{HubRepo, is_commit_hash};
 use crate::json::MAX_JSON;
 use crate::shards::{MAX_INDEX, MAX_SHARDS};
 
-/// A repository, on its way.
+/// The download of one repository.
 pub(super) struct Download<'a> {
     hub: &'a Hub,
     repo: &'a HubRepo,
@@ -27,11 +28,14 @@ pub(super) struct Download<'a> {
     dir: PathBuf,
 }
 
-/// What is asked for as long as no file is: for messages.
-const DESCRIPTION: &str = "the repository";
+/// Stands for a file name in messages about the repository itself.
+const REPOSITORY: &str = "the repository";
 
-/// The small files that are read beside the weights, where there are any.
-const SMALL: [&str; 15] = [
+/// The name and version of this program, sent with every request.
+const USER_AGENT: (&str, &str) = ("rachis", env!("CARGO_PKG_VERSION"));
+
+/// The small files that are read beside the weights. All are optional.
+const SMALL_FILES: [&str; 15] = [
     "1_Pooling/config.json",
     "added_tokens.json",
     "generation_config.json",
@@ -49,66 +53,67 @@ const SMALL: [&str; 15] = [
     "vocab.txt",
 ];
 
-/// And these: vocabularies of Keras presets.
+/// The directory of further small files: the vocabularies of Keras presets.
 const ASSETS: &str = "assets/";
 
 impl<'a> Download<'a> {
     pub(super) fn new(hub: &'a Hub, repo: &'a HubRepo, cache: &Path) -> Result<Download<'a>> {
-        // Links between snapshots and blobs are made from their paths, which must both be absolute.
+        // hf-hub computes links between snapshots and blobs from their paths, which must both be absolute.
         let cache = std::path::absolute(cache).map_err(io(cache))?;
         let builder = ApiBuilder::from_cache(Cache::new(cache.clone()))
             .with_endpoint(hub.endpoint.clone())
             .with_token(hub.token.clone())
             .with_progress(hub.progress == Progress::Terminal)
-            .with_user_agent(AGENT.0, AGENT.1);
-        let api = builder.build().map_err(|e| wrong(hub, repo, DESCRIPTION, &e))?;
-        Ok(Download { hub, repo, api, dir: repo.dir(&cache) })
+            .with_user_agent(USER_AGENT.0, USER_AGENT.1);
+        let api = builder.build().map_err(|e| wrong(hub, repo, REPOSITORY, &e))?;
+        Ok(Download { hub, repo, api, dir: repo_dir(&cache, repo) })
     }
 
-    /// Brings all files, and then lets the revision's ref point to them.
+    /// Downloads all files, then writes the revision's ref.
     pub(super) fn run(&self) -> Result<()> {
-        let info = self.call(DESCRIPTION, || self.api.repo(self.at(self.repo.revision())).info())?;
+        let info = self.call(REPOSITORY, || self.api.repo(self.at(self.repo.revision())).info())?;
         let commit = info.sha;
-        if !is_commit(&commit) {
-            return Err(self.unexpected(DESCRIPTION, "the hash of a commit", format!("{commit:?}")));
+        if !is_commit_hash(&commit) {
+            return Err(self.unexpected(REPOSITORY, "the hash of a commit", format!("{commit:?}")));
         }
         let names = info.siblings.into_iter().map(|file| file.rfilename).collect();
-        let brought = self
-            .files(&Pinned { download: self, repo: self.api.repo(self.at(&commit)), commit: &commit }, names);
-        // hf-hub leaves a ref of the commit to itself, which huggingface_hub does not know.
-        let own = self.dir.join("refs").join(&commit);
-        match fs::remove_file(&own) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(&own)(e)),
-            _ => brought?,
+        let pinned = Pinned { download: self, repo: self.api.repo(self.at(&commit)), commit: &commit };
+        let result = self.files(&pinned, names);
+        // hf-hub leaves a ref that is named by the commit and points to it. huggingface_hub has no such refs.
+        let own_ref = self.dir.join("refs").join(&commit);
+        match fs::remove_file(&own_ref) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(&own_ref)(e)),
+            _ => result?,
         }
         if self.repo.revision() == commit { Ok(()) } else { self.publish(&commit) }
     }
 
+    /// Downloads the files that this crate reads. `names` lists all files of the repository.
     fn files(&self, pinned: &Pinned, names: BTreeSet<String>) -> Result<()> {
         if !names.contains(CONFIG) {
             return Err(self.not_on_hub(CONFIG));
         }
-        let config = read_limited(&pinned.bring(CONFIG, Some(MAX_JSON))?, MAX_JSON)?;
-        let kind = Weights::of(Config::parse(CONFIG, &config)?.source());
-        let mut wanted: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_small(name)).collect();
+        let config = read_limited(&pinned.fetch(CONFIG, Some(MAX_JSON))?, MAX_JSON)?;
+        let kind = WeightFileNames::of(Config::parse(CONFIG, &config)?.source());
+        let mut needed: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_small(name)).collect();
 
         let shards;
         if names.contains(kind.single) {
-            wanted.push(kind.single);
+            needed.push(kind.single);
         } else if names.contains(kind.index) {
-            let text = read_limited(&pinned.bring(kind.index, Some(MAX_INDEX))?, MAX_INDEX)?;
+            let text = read_limited(&pinned.fetch(kind.index, Some(MAX_INDEX))?, MAX_INDEX)?;
             shards = kind.shards(&text)?;
             self.check_shards(kind.index, &shards)?;
-            wanted.extend(shards.iter().map(String::as_str));
+            needed.extend(shards.iter().map(String::as_str));
         } else if let Some(pickle) = names.iter().find(|name| is_pickle(name)) {
             return Err(self.pickle(pickle));
         } else {
             return Err(self.not_on_hub(&format!("{} or {}", kind.single, kind.index)));
         }
-        wanted.into_iter().try_for_each(|file| pinned.bring(file, None).map(drop))
+        needed.into_iter().try_for_each(|file| pinned.fetch(file, None).map(drop))
     }
 
-    /// All names before any file: they come from a file and become addresses and paths.
+    /// Checks the names of all shards before any shard is downloaded. They come from a file, and become URLs and paths.
     fn check_shards(&self, index: &str, shards: &BTreeSet<String>) -> Result<()> {
         if shards.len() > MAX_SHARDS {
             return Err(Error::TooManyShards {
@@ -117,14 +122,14 @@ impl<'a> Download<'a> {
                 found: shards.len(),
             });
         }
-        if let Some(name) = shards.iter().find(|name| !is_plain(name) || !is_address(name)) {
+        if let Some(name) = shards.iter().find(|name| !is_plain(name) || !is_url_safe(name)) {
             let (dir, expected) = (PathBuf::from(self.repo.to_string()), "a plain file name");
             return Err(Error::OutsideDirectory { dir, name: clip(name), expected });
         }
         shards.iter().find(|name| is_pickle(name)).map_or(Ok(()), |pickle| Err(self.pickle(pickle)))
     }
 
-    /// Writes the ref of the revision, at once or not at all.
+    /// Writes the ref of the revision atomically: under another name, then renamed.
     fn publish(&self, commit: &str) -> Result<()> {
         let path = self.dir.join("refs").join(self.repo.revision());
         if let Some(parent) = path.parent() {
@@ -135,17 +140,16 @@ impl<'a> Download<'a> {
         fs::write(&new, commit).and_then(|()| fs::rename(&new, &path)).map_err(io(&path))
     }
 
+    /// The repository at a revision, for hf-hub.
     fn at(&self, revision: &str) -> Repo {
         Repo::with_revision(self.repo.id().to_owned(), RepoType::Model, revision.to_owned())
     }
 
-    /// Calls hf-hub, which has assertions about what a hub answers.
+    /// Calls hf-hub, and turns a panic into an error: hf-hub asserts properties of the hub's answers.
     fn call<T>(&self, file: &str, f: impl FnOnce() -> std::result::Result<T, ApiError>) -> Result<T> {
         match catch_unwind(AssertUnwindSafe(f)) {
             Ok(answer) => answer.map_err(|e| wrong(self.hub, self.repo, file, &e)),
-            Err(_) => {
-                Err(self.unexpected(file, "an answer of a hub", "one that hf-hub panics on".to_owned()))
-            }
+            Err(_) => Err(self.unexpected(file, "a valid answer", "one that hf-hub panics on".to_owned())),
         }
     }
 
@@ -164,7 +168,7 @@ impl<'a> Download<'a> {
     }
 }
 
-/// The repository at one commit, so that all files belong together.
+/// The repository at one commit: all files come from the same one, even if the branch moves.
 struct Pinned<'a> {
     download: &'a Download<'a>,
     repo: ApiRepo,
@@ -172,17 +176,18 @@ struct Pinned<'a> {
 }
 
 impl Pinned<'_> {
-    /// The path of a file in the snapshot, brought if it is not there.
-    fn bring(&self, file: &str, limit: Option<u64>) -> Result<PathBuf> {
+    /// The path of a file in the snapshot, after downloading it if it is missing. A file longer than `limit` bytes is
+    /// refused before it is downloaded.
+    fn fetch(&self, file: &str, limit: Option<u64>) -> Result<PathBuf> {
         let Pinned { download, repo, commit } = self;
         let pointer = download.dir.join("snapshots").join(commit).join(file);
         if pointer.is_file() {
             return Ok(pointer);
         }
-        let about = download.call(file, || download.api.metadata(&repo.url(file)))?;
-        let (etag, size) = (about.etag(), about.size() as u64);
-        if about.commit_hash() != *commit {
-            let found = format!("{:?}", about.commit_hash());
+        let metadata = download.call(file, || download.api.metadata(&repo.url(file)))?;
+        let (etag, size) = (metadata.etag(), metadata.size() as u64);
+        if metadata.commit_hash() != *commit {
+            let found = format!("{:?}", metadata.commit_hash());
             return Err(download.unexpected(file, format!("a file of commit {commit}"), found));
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
@@ -193,20 +198,20 @@ impl Pinned<'_> {
             return Err(Error::FileTooLarge { path: PathBuf::from(file), limit, found: size });
         }
 
-        remove_if(&pointer, |_| true)?; // a link to a blob that is gone
+        remove_if(&pointer, |_| true)?; // a link to a deleted blob
         let blob = download.dir.join("blobs").join(etag);
         let part = blob.with_extension("part");
-        remove_if(&part, |len| len >= size)?; // there would be nothing to ask for
-        let mut had = len(&part)?.unwrap_or(0);
-        // Again, as long as a connection that breaks has brought something; or another process has, which holds the
-        // lock and may be done with the blob by now.
+        remove_if(&part, |len| len >= size)?; // resuming it would request an empty range
+        let mut previous = len(&part)?.unwrap_or(0);
+        // A broken connection is retried as long as the partial file grows, be it through this process or through
+        // another one, which holds the lock and may have completed the blob by now.
         while !(len(&blob)? == Some(size) && link(&blob, &pointer)?) {
-            let brought = download.call(file, || repo.download(file));
-            let has = len(&part)?.unwrap_or(0);
-            match brought {
-                Err(Error::Download { .. }) if has > had => had = has,
-                brought => {
-                    brought?;
+            let result = download.call(file, || repo.download(file));
+            let current = len(&part)?.unwrap_or(0);
+            match result {
+                Err(Error::Download { .. }) if current > previous => previous = current,
+                result => {
+                    result?;
                     break;
                 }
             }
@@ -216,14 +221,14 @@ impl Pinned<'_> {
             found => {
                 remove_if(&pointer, |_| true)?;
                 remove_if(&blob, |_| true)?;
-                let found = found.map_or("none".to_owned(), |found| format!("{found}"));
+                let found = found.map_or("no file".to_owned(), |found| format!("{found} bytes"));
                 Err(download.unexpected(file, format!("{size} bytes"), found))
             }
         }
     }
 }
 
-/// The error for what hf-hub says.
+/// Turns an error of hf-hub into one of this crate.
 fn wrong(hub: &Hub, repo: &HubRepo, file: &str, error: &ApiError) -> Error {
     let (name, endpoint, file) = (repo.to_string(), hub.endpoint.clone(), clip(file));
     let status = match error {
@@ -245,19 +250,19 @@ fn wrong(hub: &Hub, repo: &HubRepo, file: &str, error: &ApiError) -> Error {
     }
 }
 
-/// Whether a file of the repository is one of the small ones that are read.
+/// Whether a file of the repository is one of the small files that are read.
 fn is_small(name: &str) -> bool {
     let asset =
-        name.starts_with(ASSETS) && name.len() <= 255 && name.split('/').all(is_plain) && is_address(name);
-    SMALL.contains(&name) || (asset && !is_pickle(name))
+        name.starts_with(ASSETS) && name.len() <= 255 && name.split('/').all(is_plain) && is_url_safe(name);
+    SMALL_FILES.contains(&name) || (asset && !is_pickle(name))
 }
 
-/// Whether a name is the same in an address.
-fn is_address(name: &str) -> bool {
+/// Whether a name needs no escaping in a URL.
+fn is_url_safe(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | '=' | '~' | '/'))
 }
 
-/// The length of what is at a path, with symlinks followed.
+/// The length of the file at a path, with symlinks followed; `None` when it does not exist.
 fn len(path: &Path) -> Result<Option<u64>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata.len())),
@@ -266,7 +271,7 @@ fn len(path: &Path) -> Result<Option<u64>> {
     }
 }
 
-/// Removes what is at a path, a symlink itself, if its length asks for it.
+/// Removes the file at a path, or the symlink itself, if its length fulfils the condition.
 fn remove_if(path: &Path, condition: impl FnOnce(u64) -> bool) -> Result<()> {
     match path.symlink_metadata() {
         Ok(metadata) if condition(metadata.len()) => fs::remove_file(path).map_err(io(path)),
@@ -276,7 +281,7 @@ fn remove_if(path: &Path, condition: impl FnOnce(u64) -> bool) -> Result<()> {
     }
 }
 
-/// Links a file of a snapshot to a blob that another snapshot brought; says whether this system has symlinks.
+/// Links a file of a snapshot to a blob that is already in the cache; returns whether this system has symlinks.
 fn link(blob: &Path, pointer: &Path) -> Result<bool> {
     #[cfg(unix)]
     if let (Some(repo), Some(dir)) = (blob.parent().and_then(Path::parent), pointer.parent()) {

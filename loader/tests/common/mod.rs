@@ -1,6 +1,6 @@
-//! What the tests share: a counting allocator, and preset directories.
+//! Helpers of the tests: a counting allocator, and preset directories.
 
-#![allow(dead_code, reason = "every test binary uses a part")]
+#![allow(dead_code, reason = "every test binary uses some of them")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 pub const CONFIG: &str = r#"{"model_type": "bert"}"#;
 pub const KERAS: &str = r#"{"registered_name": "keras_hub>BertBackbone", "config": {"num_layers": 2}}"#;
 
-/// The specimens of `specimens/make.py`.
+/// The directory of specimens of one kind, written by `specimens/make.py`.
 pub fn specimens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specimens").join(name)
 }
 
-/// The fixtures written by transformers and KerasHub.
+/// A fixture, written by transformers or KerasHub.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/fixtures")).join(name)
 }
@@ -47,18 +47,18 @@ pub fn one_tensor(name: &str, values: &[f32]) -> Vec<u8> {
     (header.len() as u64).to_le_bytes().into_iter().chain(header.into_bytes()).chain(data).collect()
 }
 
-/// The system's allocator, counting per thread, so that tests do not disturb one another.
+/// The system's allocator with counters for each thread, so that tests do not disturb one another.
 pub struct Counting;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Count {
-    /// Bytes asked for, in all.
+    /// The total size of all allocations, in bytes.
     pub total: usize,
-    /// The most bytes in use at once.
+    /// The largest number of bytes in use at once.
     pub peak: usize,
 }
 
-/// What `f` allocates on this thread.
+/// Runs `f`, and counts what it allocates on this thread.
 pub fn count<T>(f: impl FnOnce() -> T) -> (T, Count) {
     let start = LIVE.get();
     TOTAL.set(0);
@@ -75,7 +75,7 @@ thread_local! {
 }
 
 fn record(allocated: usize, freed: usize) {
-    // Not counted while the thread ends.
+    // While a thread ends, its counters no longer exist, and nothing is counted.
     let _ = LIVE.try_with(|live| {
         live.set(live.get() + allocated as isize - freed as isize);
         PEAK.set(PEAK.get().max(live.get()));
@@ -86,12 +86,12 @@ fn record(allocated: usize, freed: usize) {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every method hands its arguments to the system's allocator as they are and returns what it returns;
-// the counters are thread-local cells without destructors, which neither allocate nor unwind.
+// SAFETY: every method passes its arguments to the system's allocator unchanged and returns its result. The counters are
+// thread-local cells without destructors, which neither allocate nor unwind.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         record(layout.size(), 0);
-        // SAFETY: our caller's obligations are those of `System`.
+        // SAFETY: `System` has the same contract as this method, and our caller fulfils it.
         unsafe { System.alloc(layout) }
     }
 

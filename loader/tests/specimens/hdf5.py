@@ -1,4 +1,4 @@
-"""A writer of HDF5 files that may be wrong in any place: what Keras writes, and what it would never.
+"""Writes HDF5 files that may be wrong in any place: structures that Keras writes, and structures that it never writes.
 
     file = File()
     file.save(file.group({"a": file.dataset([2], bytes(8))}))
@@ -20,7 +20,7 @@ U8 = struct.pack("<BBBBIHH", 0x10, 0, 0, 0, 1, 0, 8)
 OPAQUE16 = struct.pack("<BBBBI", 0x15, 0, 0, 0, 2)
 
 
-# IV.A.2.d again, of types that are not read.
+# IV.A.2.d: types that are not supported.
 VAX = struct.pack("<BBBBIHHBBBBI", 0x11, 0x61, 31, 0, 4, 0, 32, 23, 8, 0, 23, 127)
 TIME = struct.pack("<BBBBIH", 0x12, 0, 0, 0, 4, 32)
 BIT_FIELD = struct.pack("<BBBBIHH", 0x14, 0, 0, 0, 4, 0, 32)
@@ -28,7 +28,7 @@ REFERENCE = struct.pack("<BBBBI", 0x17, 0, 0, 0, 8)
 
 
 def compound(kind):
-    """Of one member."""
+    """A compound type with one member."""
     size = struct.unpack_from("<I", kind, 4)[0]
     return struct.pack("<BHBI", 0x36, 1, 0, size) + b"x\0\0" + kind
 
@@ -44,7 +44,7 @@ def array(kind, dim):
 
 
 def committed(address):
-    """IV.B: a message that is in another header."""
+    """IV.B: a shared message, which is stored in another header."""
     return struct.pack("<BBQ", 3, 2, address)
 
 
@@ -79,7 +79,7 @@ class File:
         return len(self.bytes) - len(content)
 
     def header(self, *messages):
-        """IV.A.1.a, with pairs of a type and a body, or triples with flags."""
+        """An object header, IV.A.1.a. Messages are pairs of a type and a body, or triples with flags."""
         body = b""
         for kind, message, *flags in messages:
             message += bytes(-len(message) % 8)
@@ -92,7 +92,7 @@ class File:
         return self.header((1, dataspace(shape)), (3, kind), (8, layout), *more)
 
     def names(self, names):
-        """A local heap, III.D, and where each name is in it."""
+        """A local heap, III.D, and the offset of each name in it."""
         segment, places = bytearray(8), []
         for name in names:
             places.append(len(segment))
@@ -102,14 +102,14 @@ class File:
         return self.put(b"HEAP" + struct.pack("<B3xQQQ", 0, len(segment), 1, address)), places
 
     def symbols(self, entries):
-        """A node of symbols, III.C, of pairs or triples: place of the name, object, what is cached."""
+        """A symbol table node, III.C. Entries are pairs or triples: offset of the name, object, cache type."""
         node = b"SNOD" + struct.pack("<BxH", 1, len(entries))
         for place, address, *cached in entries:
             node += struct.pack("<QQI4x16x", place, address, *(cached or [0]))
         return self.put(node)
 
     def tree(self, children, level=0):
-        """III.A.1. The keys are not what they should be."""
+        """A B-tree node, III.A.1. Its keys are all 0, which is wrong."""
         node = b"TREE" + struct.pack("<BBHQQ", 0, level, len(children), UNDEFINED, UNDEFINED)
         for child in children:
             node += struct.pack("<QQ", 0, child)
@@ -119,7 +119,7 @@ class File:
         return self.header((17, struct.pack("<QQ", tree, heap)))
 
     def group(self, links):
-        """A group as Keras writes it, of a dictionary or of pairs. An object may be (address, cached)."""
+        """A group as Keras writes it, from a dictionary or from pairs. An object may be (address, cache type)."""
         links = list(links.items() if isinstance(links, dict) else links)
         heap, places = self.names([n if isinstance(n, bytes) else n.encode() for n, _ in links])
         entry = lambda place, to: (place, *to) if isinstance(to, tuple) else (place, to)
@@ -127,7 +127,7 @@ class File:
         return self.group_of(self.tree([node]), heap)
 
     def new_group(self, *messages):
-        """IV.A.1.b: a group that holds its links as messages."""
+        """IV.A.1.b: a group whose links are messages of its header."""
         body = b"".join(struct.pack("<BHB", kind, len(message), 0) + message for kind, message in messages)
         header = b"OHDR" + struct.pack("<BBH", 2, 1, len(body)) + body
         return self.put(header + struct.pack("<I", lookup3(header)))
@@ -154,7 +154,7 @@ class File:
         return self.new_group((2, struct.pack("<BBQQ", 0, 0, heap, tree)))
 
     def save(self, root, **fields):
-        """II.A. The whole file, whose superblock may be changed by name."""
+        """The whole file, II.A. Arguments replace fields of the superblock."""
         f = {"base": 0, "end": len(self.bytes), "sizes": 8, "root": root} | fields
         if self.version == 0:
             block = b"\x89HDF\r\n\x1a\n" + struct.pack("<BBBxBBBxHHI", 0, 0, 0, 0, f["sizes"], f["sizes"], 4, 16, 0)
@@ -169,7 +169,7 @@ class File:
 
 
 def hard(name, address):
-    """Messages of links, IV.A.2.g."""
+    """A Link message, IV.A.2.g."""
     return struct.pack("<BBB", 1, 0, len(name)) + name.encode() + struct.pack("<Q", address)
 
 
@@ -200,5 +200,5 @@ def lookup3(data):
         # Likewise final(): c, a, b in turn.
         c = ((c ^ b) - rot(b, k)) & mask
         a, b, c = b, c, a
-    # After seven steps, what the original calls c is here b.
+    # After seven steps, the original's c is called b here.
     return b

@@ -4,14 +4,15 @@
     python3 make.py
 
 safetensors/       weight files that must be refused
-safetensors_good/  unusual weight files that must work
+safetensors_good/  unusual weight files that must be accepted
 config/            config.json files that must be refused
 index/             directories with a model.safetensors.index.json that must be refused
-hdf5/              weight files of Keras that must be refused, written by hdf5.py
-hdf5_good/         unusual ones that must work
+hdf5/              Keras weight files that must be refused, written by hdf5.py
+hdf5_good/         unusual Keras weight files that must be accepted
 keras_index/       directories with a model.weights.json that must be refused
 
-What each must lead to is in ../specimens.rs. Only the standard library is needed; the outputs are in git.
+../specimens.rs lists the expected error of each specimen. The script needs only the standard library; its outputs are
+in git.
 """
 
 import json
@@ -63,14 +64,14 @@ def make_safetensors():
     raw("cut_in_length", whole[:4])
     raw("cut_after_length", whole[:8])
     raw("cut_in_header", whole[:20])
-    # Lengths that the file does not have.
+    # Header lengths beyond the end of the file.
     raw("header_longer_than_file", struct.pack("<Q", 1000) + whole[8:])
     raw("header_length_at_limit", struct.pack("<Q", 100_000_000) + whole[8:])
     raw("header_length_over_limit", struct.pack("<Q", 100_000_001) + whole[8:])
     raw("header_length_2_63", struct.pack("<Q", 2**63) + whole[8:])
     raw("header_length_2_64", struct.pack("<Q", 2**64 - 1) + whole[8:])
 
-    # Files of another kind under this name; neither is looked into.
+    # Files of another format with this name. Neither is parsed.
     raw("pickle", b"\x80\x02cos\nsystem\n(S'exit'\ntR.")
     raw("zip", b"PK\x03\x04\x14\0\0\0\0\0" + bytes(16) + b"archive/data.pkl")
 
@@ -105,7 +106,7 @@ def make_safetensors():
     bad("offsets_three", '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}}', bytes(4))
     bad("offsets_negative", {"a": entry(-4, 0, [1])}, bytes(4))
 
-    # Names that occur twice, of which a careless reader sees the last only.
+    # Names that occur twice. A careless reader keeps only the last one.
     bad("name_twice", '{"a":%s,"a":%s}' % (text(0, 4, [1]), text(4, 8, [1])), bytes(8))
     bad("name_twice_same_place", '{"a":%s,"a":%s}' % (text(0, 4, [1]), text(0, 4, [1])), bytes(4))
     bad("name_twice_escaped", r'{"a":%s,"\u0061":%s}' % (text(0, 4, [1]), text(4, 8, [1])), bytes(8))
@@ -121,7 +122,7 @@ def make_safetensors():
     bad("trailing_byte", {"a": entry(0, 4, [1])}, bytes(5))
     bad("trailing_without_tensors", {}, b"PK\x05\x06" + bytes(18))
 
-    # Sizes that overflow, or that the data does not have.
+    # Sizes that overflow, or that do not match the data.
     bad("shape_overflow", {"a": entry(0, 4, [2**32, 2**32])}, bytes(4))
     bad("shape_overflow_in_bits", {"a": entry(0, 4, [2**59])}, bytes(4))
     bad("shape_overflow_beside_0", {"a": entry(0, 0, [0, 2**40, 2**40])})
@@ -144,11 +145,11 @@ def make_good():
     good("metadata", {"__metadata__": {"format": "pt"}, "a": entry(0, 8, [2])}, values)
     good("out_of_order", {"a": entry(4, 8, [1]), "b": entry(0, 4, [1])}, values)
     good("space_after_header", '{"a":' + text(0, 8, [2]) + "}" + " " * 100, values)
-    # The header's length is odd, and with it the address of all data.
+    # The header's length is odd, and so the address of all data is odd.
     misaligned = {"a": entry(0, 8, [2]), "b": entry(8, 12, [2], "BF16"), "c": entry(12, 15, [3], "U8")}
     header = json.dumps(misaligned, separators=(",", ":"))
     good("misaligned", header + " " * (1 - len(header) % 2), values + b"\x80\x3f\x00\x40" + b"xyz")
-    # One tensor of every dtype, 8 elements each; what is not a float is in the file but not converted.
+    # One tensor of every dtype, with 8 elements each.
     bits = {1: "F4", 2: "F6_E2M3 F6_E3M2", 3: "BOOL U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ"}
     sizes = [(4, bits[1]), (6, bits[2]), (8, bits[3]), (16, "I16 U16 F16 BF16"), (32, "I32 U32 F32")]
     header, at = {}, 0
@@ -200,7 +201,7 @@ def make_index():
     index("tensor_twice", '{"weight_map": {"a": "one.safetensors", "a": "two.safetensors"}}', one=one, two=one)
     index("deep_then_more", '{"weight_map": {}, "metadata": ' + "[" * 5000 + "]" * 5000 + "}{")
 
-    # Names that lead elsewhere. The file that the first two would reach exists.
+    # Names that lead out of the directory. The file that the first two would reach exists.
     index("name_parent", {"a": "../tensor_missing/one.safetensors"})
     index("name_through_itself", {"a": "../name_through_itself/one.safetensors"}, one=one)
     index("name_absolute", {"a": "/etc/passwd"})
@@ -238,7 +239,7 @@ def make_hdf5():
     whole = file.save(file.group({"a": file.dataset([2], eight)}))
     raw = lambda name, content: write(f"hdf5/{name}.h5", content)
 
-    # Not HDF5, not all of it, or not the kind that Keras writes.
+    # Files that are not HDF5, are truncated, or have a superblock that Keras does not write.
     raw("empty", b"")
     raw("not_hdf5", b"\x80\x02cos\nsystem\n" + bytes(1000))
     raw("cut_in_superblock", whole[:40])
@@ -277,10 +278,10 @@ def make_hdf5():
     save("link_to_type_old", lambda file: file.group({"a": file.header((3, hdf5.F32))}))
     save("link_to_type", lambda file: file.dense_group([hdf5.hard("a", file.header((3, hdf5.F32)))]), version=2)
 
-    # Cycles, and what is there twice.
+    # Cycles, and objects that are linked twice.
     def cycle(file):
         group = file.group({"a": 0, "b": 0})
-        # Both links lead to the group itself: the objects of the two entries are written over.
+        # Both links lead to the group itself: the addresses in the two entries are overwritten.
         node = file.bytes.index(b"SNOD")
         for entry in (0, 1):
             struct.pack_into("<Q", file.bytes, node + 8 + 40 * entry + 8, group)
@@ -289,7 +290,7 @@ def make_hdf5():
     save("cycle", cycle)
 
     def cycle_to_ancestor(file):
-        """/a/b is /a: one address in a file that Keras could have written."""
+        """/a/b is /a: one address is changed in a file that Keras could have written."""
         inner = file.group({"b": 0})
         struct.pack_into("<Q", file.bytes, file.bytes.index(b"SNOD") + 16, inner)
         return file.group({"a": inner})
@@ -302,7 +303,7 @@ def make_hdf5():
     save("cycle_newer", cycle_newer, version=2)
 
     def cycle_dense(file):
-        # The group's header is behind its heap and its index, which have the same size whatever they lead to.
+        # The group's header follows its heap and its index, whose size does not depend on the addresses in them.
         root = hdf5.File(2).dense_group([hdf5.hard("a", 0)])
         return file.dense_group([hdf5.hard("a", root)])
 
@@ -328,7 +329,7 @@ def make_hdf5():
     save("overlap", overlap)
 
     def overlap_misaligned(file):
-        """Each would be copied."""
+        """Misaligned datasets that share bytes: each of them would be copied."""
         at = file.put(bytes(20001)) + 1
         layout = hdf5.contiguous(at, 20000)
         return file.group({f"{i:02}": file.dataset([5000], b"", layout=layout) for i in range(60)})
@@ -354,7 +355,7 @@ def make_hdf5():
 
     save("deep", deep)
 
-    # Small files that take long, or much memory, when what they say is followed.
+    # Small files that take much time or memory in a reader without bounds.
     def tree_of_itself(file):
         heap, _ = file.names([b"a"])
         tree = file.tree([0] * 64, level=1)
@@ -390,7 +391,7 @@ def make_hdf5():
     save("continued_by_itself", continued_by_itself)
     nested = (struct.pack("<BBBBI", 0x19, 0, 0, 0, 16)) * 500
     one("types_nested", [2], eight, kind=nested + hdf5.F32)
-    # 300 compounds in one another, each of 65535 members, of which one is there.
+    # 300 nested compounds. Each claims 65535 members and has one.
     inner = struct.pack("<BHBI", 0x36, 65535, 0, 8) + b"\0\0"
     one("compounds_nested", [1], eight, kind=inner * 300 + hdf5.F32)
     of_bf16 = (12, struct.pack("<BxHHH", 1, 2, 3008, 8) + b"x" + bytes(7) + inner * 300 + bytes(8) + hdf5.dataspace([]))
@@ -415,7 +416,7 @@ def make_hdf5():
 
     save("records_of_no_length", records_of_no_length, version=2)
 
-    # Sizes that the file does not have.
+    # Sizes beyond the end of the file.
     one("shape_bomb", [2**40], eight)
     one("shape_overflow", [2**33, 2**33], eight)
     one("shape_overflow_beside_0", [0, 2**40, 2**40], b"")
@@ -437,7 +438,7 @@ def make_hdf5():
     one("compressed", [2], b"", layout=chunks, more=[deflate])
     one("layout_unknown", [2], b"", layout=struct.pack("<BBQQ", 9, 1, 96, 8))
 
-    # Types that are not read.
+    # Element types that are not supported.
     change = lambda kind, at, value: kind[:at] + bytes([value]) + kind[at + 1 :]
     one("big_endian", [2], eight, kind=change(hdf5.F32, 1, 0x21))
     one("big_endian_integers", [1], eight, kind=change(hdf5.I64, 1, 9))

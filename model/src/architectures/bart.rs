@@ -17,6 +17,7 @@
 
 mod config;
 
+use rachis_kernels::AttentionMask;
 use rachis_loader::Preset;
 
 pub use config::BartConfig;
@@ -123,7 +124,7 @@ impl Architecture for BartConfig {
             activation: config.activation,
             norm: NORM,
             placement: NormPlacement::Post,
-            causal: false,
+            mask: AttentionMask::None,
         };
         let stack = |names: &Names, count: usize, block: BlockConfig| -> Result<Stack> {
             let layers = LayerRange { name: names.layer, first: 0, count };
@@ -152,7 +153,7 @@ impl Architecture for BartConfig {
         let block = BlockConfig {
             attention: AttentionConfig::standard(hidden, config.decoder_num_heads, true),
             intermediate: config.decoder_intermediate_dim,
-            causal: true,
+            mask: AttentionMask::Causal,
             ..block
         };
         let decoder = stack(source.pick(&DECODER, &KERAS_DECODER), config.decoder_num_layers, block)?;

@@ -14,7 +14,7 @@
 mod config;
 mod heads;
 
-use rachis_kernels::{Activation, Ctx, MatMut, MatRef};
+use rachis_kernels::{Activation, AttentionMask, Ctx, MatMut, MatRef};
 use rachis_loader::Preset;
 
 pub use config::BertConfig;
@@ -164,7 +164,7 @@ impl Architecture for BertConfig {
             activation: config.activation,
             norm,
             placement: NormPlacement::Post,
-            causal: false,
+            mask: AttentionMask::None,
         };
         let layers = LayerRange { name: names.layer, first: 0, count: config.num_layers };
         let stack = Stack {

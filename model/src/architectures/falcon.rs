@@ -20,9 +20,11 @@
 
 mod config;
 
+use rachis_kernels::AttentionMask;
 use rachis_loader::Preset;
 
-pub use config::{AlibiRounding, FalconConfig, FalconPositions};
+pub use config::{FalconConfig, FalconPositions};
+pub use rachis_kernels::AlibiRounding;
 
 use crate::architectures::causal::CausalNetwork;
 use crate::backbone::BackboneOf;
@@ -104,7 +106,7 @@ impl Architecture for FalconConfig {
             activation: config.activation,
             norm: NormConfig { kind: NormKind::Layer, epsilon: config.block_norm_epsilon },
             placement: if config.parallel { NormPlacement::Parallel } else { NormPlacement::Pre },
-            causal: true,
+            mask: AttentionMask::Causal,
         };
         let names = match (config.parallel, config.separate_norms) {
             (true, true) => &TWO_NORMS,

@@ -16,6 +16,7 @@
 
 mod config;
 
+use rachis_kernels::AttentionMask;
 use rachis_loader::Preset;
 
 pub use config::{OptConfig, OptPositions};
@@ -125,7 +126,7 @@ impl Architecture for OptConfig {
             activation: config.activation,
             norm,
             placement: if config.norm_first { NormPlacement::Pre } else { NormPlacement::Post },
-            causal: true,
+            mask: AttentionMask::Causal,
         };
         let final_norm = || Norm::load(&root.at(names.norm), hidden, norm);
         let layers = LayerRange { name: names.layer, first: 0, count: config.num_layers };

@@ -19,6 +19,7 @@
 
 mod config;
 
+use rachis_kernels::AttentionMask;
 use rachis_loader::Preset;
 
 pub use config::T5Config;
@@ -197,7 +198,10 @@ impl Architecture for T5Config {
                 activation: config.activation,
                 norm,
                 placement: NormPlacement::Pre,
-                causal: direction == Direction::Before,
+                mask: match direction {
+                    Direction::Both => AttentionMask::None,
+                    Direction::Before => AttentionMask::Causal,
+                },
             };
             let buckets = Buckets { count: config.num_buckets, max_distance: config.max_distance, direction };
             let block_names = match config.use_gated_activation {

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 
 use rachis_kernels::Dtype;
+#[cfg(feature = "hub")]
+use rachis_loader::hub::Hub;
 use rachis_loader::{Access, Preset};
 
 use crate::error::Result;
@@ -51,7 +53,7 @@ pub enum Download {
     #[default]
     Never,
     /// Yes, for an `hf://` preset, from the hub of the environment
-    /// ([`Hub::from_env`](rachis_loader::hub::Hub::from_env)).
+    /// ([`Hub::from_env`]).
     IfMissing,
 }
 
@@ -88,7 +90,12 @@ impl PresetOptions {
     pub fn open(self, name: impl AsRef<OsStr>) -> Result<Preset> {
         #[cfg(feature = "hub")]
         if self.download == Download::IfMissing {
-            fetch(name.as_ref())?;
+            let hub = Hub::from_env()?;
+            return Ok(match self.weights {
+                PresetWeights::Mapped => Preset::fetch(name, Access::Map, &hub)?,
+                PresetWeights::Read => Preset::fetch(name, Access::Read, &hub)?,
+                PresetWeights::Random { .. } => Preset::fetch_config(name, &hub)?,
+            });
         }
         Ok(match self.weights {
             PresetWeights::Mapped => Preset::named(name, Access::Map)?,
@@ -96,16 +103,4 @@ impl PresetOptions {
             PresetWeights::Random { .. } => Preset::named_config(name)?,
         })
     }
-}
-
-/// Downloads the files of an `hf://` preset that its cache lacks. Other names are left to the loader.
-#[cfg(feature = "hub")]
-fn fetch(name: &OsStr) -> Result<()> {
-    use rachis_loader::hub::Hub;
-    use rachis_loader::{Caches, Handle};
-
-    if let Handle::HuggingFace(repo) = Handle::parse(name)? {
-        Hub::from_env()?.fetch(&repo, &Caches::from_env())?;
-    }
-    Ok(())
 }

@@ -1,228 +1,246 @@
-//! Beam search: the most likely sequences, several at a time.
+//! Beam search: the hypotheses of highest score, several at a time.
 //!
-//! Two rules ([`BeamRule`]). transformers': of all continuations of all running sequences the best are looked at in
-//! order. One that ends, by an end token or at the maximum length, leaves the search; if it is among the best
-//! `num_beams`, it enters a pool of as many, with its score divided by a power of the number of new tokens. The best
-//! that do not end run on. KerasHub's: the best continuations run on whether they have ended or not, until all have.
+//! The score of a running hypothesis is the sum of the log-probabilities of its new tokens. There are two rules
+//! ([`BeamRule`]).
 //!
-//! Sums are f32, added in the order of the tokens. Continuations of equal score are ordered by beam, then by token,
-//! and none is ever taken that has a score of minus infinity or NaN: there may be fewer running sequences than beams,
-//! as there are at the start, where the prompt is the only one. The libraries start with copies of it that have a
-//! score of -1e9 instead; where there are fewer sequences than beams, their results have copies and ours are fewer.
+//! transformers': the best continuations of all running hypotheses, at least twice `num_beams` of them, are visited
+//! in order of score. A continuation that ends, by an end token or at the maximum length, leaves the running beams;
+//! if it is among the best `num_beams`, it becomes one of at most `num_beams` finished hypotheses, with the score
+//! `sum / (number of new tokens)^length_penalty`. The best `num_beams` continuations that do not end are the next
+//! running beams.
+//!
+//! KerasHub's: the best `num_beams` continuations are the next running beams whether they have ended or not, until
+//! all of them have.
+//!
+//! # Numerics
+//! Sums are f32, added in the order of the tokens. Continuations of equal score are ordered by beam, then by token. A
+//! continuation of score minus infinity or NaN is never taken, so there may be fewer running hypotheses than beams: at
+//! the start the prompt is the only one. The libraries start with `num_beams` copies of the prompt instead, all but one
+//! of which have the score -1e9; where there are fewer hypotheses than beams, their results contain copies and ours are
+//! fewer.
 
-use super::processors::Processors;
-use super::scores::{Best, log_softmax};
+use super::processors::LogitsProcessors;
+use super::scores::{TopKSelector, log_softmax};
 use super::strategy::{BeamRule, BeamSearch, EarlyStopping};
 
-/// The search of one prompt.
+/// The state of the beam search of one prompt.
 #[derive(Debug)]
-pub(crate) struct Beams {
+pub(crate) struct BeamState {
     search: BeamSearch,
-    prompt: usize,
+    prompt_len: usize,
     max_length: usize,
-    eos: Vec<u32>,
+    eos_token_ids: Vec<u32>,
+    /// The running hypotheses, best first.
     running: Vec<Beam>,
-    /// The running beam that each one continues.
+    /// For each running beam the index of the beam of the previous step that it continues.
     parents: Vec<usize>,
-    /// What has ended, best first.
-    pool: Vec<Hypothesis>,
-    best: Best,
-    /// Beams of the step before, for their memory.
+    /// The finished hypotheses, best first.
+    finished: Vec<Hypothesis>,
+    selector: TopKSelector,
+    /// Beams of the previous step, whose allocations the next step reuses.
     spare: Vec<Beam>,
     done: bool,
 }
 
-/// A sequence that a search has found.
+/// A hypothesis that a search returns.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Hypothesis {
-    /// Its tokens, the prompt's first. KerasHub's run on after an end token.
+    /// Its tokens, the prompt's first. Under KerasHub's rule tokens may follow the end token.
     pub(crate) ids: Vec<u32>,
-    /// What sequences are compared by.
+    /// The score that hypotheses are ordered by.
     pub(crate) score: f32,
     /// Whether there is an end token after the prompt.
-    pub(crate) finished: bool,
+    pub(crate) has_eos: bool,
 }
 
+/// A running hypothesis.
 #[derive(Debug, Default)]
 struct Beam {
     ids: Vec<u32>,
+    /// Sum of the log-probabilities of the new tokens.
     score: f32,
     /// Whether there is an end token after the prompt.
-    ended: bool,
+    has_eos: bool,
 }
 
-impl Beams {
-    /// The search for what follows `prompt`, up to `max_length` tokens in all.
-    pub(crate) fn new(search: &BeamSearch, prompt: &[u32], max_length: usize, eos: &[u32]) -> Beams {
-        let start = Beam { ids: prompt.to_vec(), score: 0.0, ended: false };
-        Beams {
+impl BeamState {
+    /// The search for continuations of `prompt`, up to `max_length` tokens including the prompt.
+    pub(crate) fn new(search: &BeamSearch, prompt: &[u32], max_length: usize, eos: &[u32]) -> BeamState {
+        let start = Beam { ids: prompt.to_vec(), score: 0.0, has_eos: false };
+        BeamState {
             search: *search,
-            prompt: prompt.len(),
+            prompt_len: prompt.len(),
             max_length,
-            eos: eos.to_vec(),
+            eos_token_ids: eos.to_vec(),
             running: vec![start],
             parents: vec![0],
-            pool: Vec::new(),
-            best: Best::default(),
+            finished: Vec::new(),
+            selector: TopKSelector::default(),
             spare: Vec::new(),
             done: search.num_beams == 0 || prompt.len() >= max_length,
         }
     }
 
-    /// Number of running sequences: at least 1.
+    /// Number of running beams: at least 1.
     #[cfg(test)]
     pub(crate) fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// Running sequence `i`, empty when there is none.
+    /// The tokens of running beam `i`; empty when there is no such beam.
     pub(crate) fn sequence(&self, i: usize) -> &[u32] {
         self.running.get(i).map_or(&[], |beam| &beam.ids)
     }
 
-    /// For each running sequence which one before the last step it continues.
+    /// For each running beam the index of the beam of the previous step that it continues.
     pub(crate) fn parents(&self) -> &[usize] {
         &self.parents
     }
 
-    /// Extends the running sequences by a token. `logits` has a row for each and becomes its processed
-    /// log-probabilities. Whether the search is over: then there are no [`Beams::parents`].
-    pub(crate) fn advance(&mut self, logits: &mut [f32], processors: &mut Processors<'_>) -> bool {
+    /// Extends the running beams by one token and returns whether the search is over, in which case
+    /// [`BeamState::parents`] is meaningless. `logits` is `[running beams, vocabulary]` and is overwritten by the
+    /// processed log-probabilities.
+    pub(crate) fn advance(&mut self, logits: &mut [f32], processors: &mut LogitsProcessors<'_>) -> bool {
         let vocabulary = logits.len() / self.running.len().max(1);
         if self.done || vocabulary == 0 {
             self.done = true;
             return true;
         }
-        self.best.reset(self.candidates());
+        self.selector.reset(self.num_candidates());
         for (i, (beam, row)) in self.running.iter().zip(logits.chunks_exact_mut(vocabulary)).enumerate() {
             if let BeamRule::KerasHub { temperature } = self.search.rule {
                 row.iter_mut().for_each(|x| *x /= temperature);
             }
             log_softmax(row);
             processors.apply(&beam.ids, row);
-            row.iter().zip(i * vocabulary..).for_each(|(x, index)| self.best.offer(beam.score + x, index));
+            row.iter()
+                .zip(i * vocabulary..)
+                .for_each(|(x, index)| self.selector.offer(beam.score + x, index));
         }
         self.done = match self.search.rule {
             BeamRule::HuggingFace { length_penalty, early_stopping } => {
-                self.step_pooled(vocabulary, length_penalty, early_stopping)
+                self.step_hugging_face(vocabulary, length_penalty, early_stopping)
             }
-            BeamRule::KerasHub { .. } => self.step_together(vocabulary),
+            BeamRule::KerasHub { .. } => self.step_keras_hub(vocabulary),
         };
         self.done
     }
 
-    /// What was found, best first: at most as many as there are beams, at least one. When nothing has ended, since
-    /// the search was left early or no score was finite, these are the running sequences.
-    pub(crate) fn finish(self) -> Vec<Hypothesis> {
+    /// The hypotheses found, best first: at least one, at most `num_beams`. When none has finished, because the caller
+    /// stopped early or no score was finite, the running ones.
+    pub(crate) fn finalize(self) -> Vec<Hypothesis> {
         let running = self.running.into_iter();
-        let mut found = self.pool;
+        let mut found = self.finished;
         if found.is_empty() {
-            found.extend(running.map(|Beam { ids, score, ended }| Hypothesis {
-                ids,
-                score,
-                finished: ended,
-            }));
+            found.extend(running.map(|Beam { ids, score, has_eos }| Hypothesis { ids, score, has_eos }));
             found.sort_by(|a, b| b.score.total_cmp(&a.score));
         }
         found
     }
 
-    /// How many continuations are looked at: enough that as many as there are beams do not end.
-    fn candidates(&self) -> usize {
+    /// Number of continuations to select: so many that at least `num_beams` of them do not end, since each beam has one
+    /// continuation per end token that does.
+    fn num_candidates(&self) -> usize {
         let per_beam = match self.search.rule {
-            BeamRule::HuggingFace { .. } => (1 + self.eos.len()).max(2),
+            BeamRule::HuggingFace { .. } => (1 + self.eos_token_ids.len()).max(2),
             BeamRule::KerasHub { .. } => 1,
         };
         per_beam.saturating_mul(self.search.num_beams)
     }
 
-    fn step_pooled(&mut self, vocabulary: usize, length_penalty: f32, early: EarlyStopping) -> bool {
-        let most = self.search.num_beams;
+    /// One step of transformers' rule; returns whether the search is over.
+    fn step_hugging_face(&mut self, vocabulary: usize, length_penalty: f32, early: EarlyStopping) -> bool {
+        let num_beams = self.search.num_beams;
         let length = self.sequence(0).len() + 1;
-        // The same rounding as transformers': the power in f64, the quotient in f32.
-        let normalised =
-            |score: f32, length: usize| score / (length as f64).powf(f64::from(length_penalty)) as f32;
-        let new = length - self.prompt;
-        let mut next = Next::new(&mut self.spare, &mut self.parents);
-        for (rank, (score, index)) in self.best.sorted().iter().enumerate() {
+        // The rounding of transformers: the power in f64, the quotient in f32.
+        let penalised = |score: f32, new_tokens: usize| {
+            score / (new_tokens as f64).powf(f64::from(length_penalty)) as f32
+        };
+        let new_tokens = length - self.prompt_len;
+        let mut next = NextBeams::new(&mut self.spare, &mut self.parents);
+        for (rank, (score, index)) in self.selector.sorted().iter().enumerate() {
             let (parent, token) = (index / vocabulary, (index % vocabulary) as u32);
             let Some(beam) = self.running.get(parent) else { continue };
-            let ends = self.eos.contains(&token);
-            if !ends && length < self.max_length {
-                if next.len < most {
+            let is_eos = self.eos_token_ids.contains(&token);
+            if !is_eos && length < self.max_length {
+                if next.len < num_beams {
                     next.push(parent, beam, token, *score, false);
                 }
-            } else if rank < most {
+            } else if rank < num_beams {
                 let ids = beam.ids.iter().copied().chain([token]).collect();
-                let found = Hypothesis { ids, score: normalised(*score, new), finished: ends };
-                // After those of the same score; NaN, of a quotient of zeros, last.
-                let at = self.pool.partition_point(|old| old.score >= found.score || found.score.is_nan());
-                self.pool.insert(at, found);
-                self.pool.truncate(most);
+                let found = Hypothesis { ids, score: penalised(*score, new_tokens), has_eos: is_eos };
+                // Behind finished hypotheses of equal score; NaN, from 0 / 0, goes last.
+                let at =
+                    self.finished.partition_point(|old| old.score >= found.score || found.score.is_nan());
+                self.finished.insert(at, found);
+                self.finished.truncate(num_beams);
             }
         }
-        let Some(best) = next.finish() else { return true };
+        let Some(best_running_score) = next.commit() else { return true };
         std::mem::swap(&mut self.running, &mut self.spare);
-        let full = self.pool.len() >= most;
-        if full && early == EarlyStopping::AtOnce {
+        let full = self.finished.len() >= num_beams;
+        if full && early == EarlyStopping::True {
             return true;
         }
-        let hoped = match early {
-            EarlyStopping::WhenImpossible if length_penalty > 0.0 => self.max_length - self.prompt,
-            _ => new,
+        let hypothetical_tokens = match early {
+            EarlyStopping::Never if length_penalty > 0.0 => self.max_length - self.prompt_len,
+            _ => new_tokens,
         };
-        let worst = self.pool.last().map(|found| found.score).filter(|_| full).unwrap_or(EMPTY);
-        // Not the same as `<=`: NaN ends the search.
-        !matches!(normalised(best, hoped).partial_cmp(&worst), Some(core::cmp::Ordering::Greater))
+        let attainable = penalised(best_running_score, hypothetical_tokens);
+        let worst_finished = self.finished.last().map(|found| found.score);
+        let worst_finished = worst_finished.filter(|_| full).unwrap_or(UNFILLED_SCORE);
+        // Not the same as `attainable <= worst_finished`: NaN ends the search.
+        !matches!(attainable.partial_cmp(&worst_finished), Some(core::cmp::Ordering::Greater))
     }
 
-    fn step_together(&mut self, vocabulary: usize) -> bool {
-        let mut next = Next::new(&mut self.spare, &mut self.parents);
-        for (score, index) in self.best.sorted() {
+    /// One step of KerasHub's rule; returns whether the search is over.
+    fn step_keras_hub(&mut self, vocabulary: usize) -> bool {
+        let mut next = NextBeams::new(&mut self.spare, &mut self.parents);
+        for (score, index) in self.selector.sorted() {
             let (parent, token) = (index / vocabulary, (index % vocabulary) as u32);
             if let Some(beam) = self.running.get(parent) {
-                next.push(parent, beam, token, *score, self.eos.contains(&token));
+                next.push(parent, beam, token, *score, self.eos_token_ids.contains(&token));
             }
         }
-        if next.finish().is_none() {
+        if next.commit().is_none() {
             return true;
         }
         std::mem::swap(&mut self.running, &mut self.spare);
-        self.running.iter().all(|beam| beam.ended) || self.sequence(0).len() >= self.max_length
+        self.running.iter().all(|beam| beam.has_eos) || self.sequence(0).len() >= self.max_length
     }
 }
 
-/// The score of an empty place in transformers' pool.
-const EMPTY: f32 = -1.0e9;
+/// The score of transformers' finished hypotheses that are not filled yet.
+const UNFILLED_SCORE: f32 = -1.0e9;
 
-/// The running beams of the next step while they are chosen, in the memory of old ones.
-struct Next<'b> {
+/// The running beams of the next step while they are collected, in the allocations of old ones.
+struct NextBeams<'b> {
     beams: &'b mut Vec<Beam>,
     parents: &'b mut Vec<usize>,
     len: usize,
 }
 
-impl<'b> Next<'b> {
-    fn new(beams: &'b mut Vec<Beam>, parents: &'b mut Vec<usize>) -> Next<'b> {
+impl<'b> NextBeams<'b> {
+    fn new(beams: &'b mut Vec<Beam>, parents: &'b mut Vec<usize>) -> NextBeams<'b> {
         parents.clear();
-        Next { beams, parents, len: 0 }
+        NextBeams { beams, parents, len: 0 }
     }
 
-    fn push(&mut self, parent: usize, beam: &Beam, token: u32, score: f32, ends: bool) {
+    fn push(&mut self, parent: usize, beam: &Beam, token: u32, score: f32, is_eos: bool) {
         if self.len == self.beams.len() {
             self.beams.push(Beam::default());
         }
         if let Some(to) = self.beams.get_mut(self.len) {
             to.ids.clone_from(&beam.ids);
             to.ids.push(token);
-            (to.score, to.ended) = (score, beam.ended || ends);
+            (to.score, to.has_eos) = (score, beam.has_eos || is_eos);
             self.parents.push(parent);
             self.len += 1;
         }
     }
 
-    /// Drops the memory that was not needed. The score of the best, if there is any.
-    fn finish(self) -> Option<f32> {
+    /// Drops old beams that were not overwritten, and returns the score of the best new one, if there is any.
+    fn commit(self) -> Option<f32> {
         self.beams.truncate(self.len);
         self.beams.first().map(|beam| beam.score)
     }

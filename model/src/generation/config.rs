@@ -1,50 +1,66 @@
-//! What a caller asks of generation, by transformers' names.
+//! The arguments of generation, by transformers' names.
 
 use rachis_loader::{Config, ConfigSource, Preset};
 
-use super::strategy::{BeamRule, BeamSearch, Choice, EarlyStopping, Sampler, Strategy, positive};
+use super::strategy::{BeamRule, BeamSearch, EarlyStopping, Sampler, Strategy, positive};
 use crate::config::{LARGEST_TABLE, field, within};
 use crate::error::{Error, RequestError, Result};
 
-/// How text is generated. The default is transformers': greedy, 20 new tokens, nothing forbidden or forced.
+/// The arguments of generation: transformers' `GenerationConfig`. The default is transformers' too: greedy search, 20
+/// new tokens, no processors.
 ///
-/// Lengths count the tokens of one sequence: prompt and new ones of a decoder-only model, decoder tokens of an
+/// Lengths count the tokens of one sequence: prompt and new tokens of a decoder-only model, decoder tokens of an
 /// encoder-decoder model. Padding never counts.
+///
+/// Code outside this crate sets fields on a default, or on a preset's configuration:
+///
+/// ```
+/// use rachis::generation::{BeamSearch, GenerationConfig};
+///
+/// let mut config = GenerationConfig::default();
+/// config.max_new_tokens = Some(40);
+/// config.strategy = BeamSearch::new(4).into();
+/// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct GenerationConfig {
-    /// The most tokens of a sequence, prompt included; without it and `max_new_tokens`, 20 new ones.
+    /// `max_length`: the maximum number of tokens of a sequence, prompt included. Without it and `max_new_tokens`, 20
+    /// new tokens.
     pub max_length: Option<usize>,
-    /// The most new tokens; wins over `max_length`.
+    /// `max_new_tokens`: the maximum number of new tokens. It takes precedence over `max_length`.
     pub max_new_tokens: Option<usize>,
-    /// No end token while a sequence is shorter, prompt included.
+    /// `min_length`: end tokens are suppressed while the sequence, prompt included, is shorter.
     pub min_length: usize,
-    /// No end token before so many new tokens; wins over `min_length`.
+    /// `min_new_tokens`: end tokens are suppressed before this number of new tokens. It takes precedence over
+    /// `min_length`.
     pub min_new_tokens: Option<usize>,
-    /// How tokens are chosen.
+    /// The algorithm that chooses tokens: transformers' `do_sample`, `num_beams`, `temperature`, `top_k`, `top_p`,
+    /// `length_penalty` and `early_stopping`, or a sampler of KerasHub.
     pub strategy: Strategy,
-    /// How many sequences of each prompt are returned: at most the number of beams of a beam search, 1 of a greedy
-    /// or contrastive search, and independent ones of a random sampler.
+    /// `num_return_sequences`: number of sequences returned for each prompt. A beam search returns at most
+    /// `num_beams`, a greedy or contrastive search 1, and a random sampler independent sequences.
     pub num_return_sequences: usize,
-    /// The scores of tokens that are there already are divided by this when positive and multiplied by it when
-    /// negative; 1 leaves them.
+    /// `repetition_penalty` (Keskar et al., 2019): the score of each token that the sequence already has is divided
+    /// by it if positive and multiplied by it if negative. 1 changes nothing.
     pub repetition_penalty: f32,
-    /// No sequence of so many tokens occurs twice; 0 allows all.
+    /// `no_repeat_ngram_size`: no n-gram of this size occurs twice in a sequence. 0 allows repetition.
     pub no_repeat_ngram_size: usize,
-    /// The first new token, where the prompt has one token.
+    /// `forced_bos_token_id`: the first new token, if the prompt has one token.
     pub forced_bos_token_id: Option<u32>,
-    /// The last token of a sequence that reaches the maximum length.
+    /// `forced_eos_token_id`: the last token of a sequence that reaches the maximum length.
     pub forced_eos_token_id: Option<u32>,
-    /// Tokens that never occur.
+    /// `suppress_tokens`: tokens that are never generated.
     pub suppress_tokens: Vec<u32>,
-    /// Tokens that do not occur first, or after the forced first one.
+    /// `begin_suppress_tokens`: tokens that are not generated first, or not right after `forced_bos_token_id`.
     pub begin_suppress_tokens: Vec<u32>,
-    /// Tokens that end a sequence.
+    /// `eos_token_id`: the tokens that end a sequence, KerasHub's `stop_token_ids`.
     pub eos_token_ids: Vec<u32>,
-    /// What fills sequences that ended before others.
+    /// `pad_token_id`: the token that fills a batch behind sequences that ended earlier. Results are ragged, so nothing
+    /// here uses it; it is there for code that pads them.
     pub pad_token_id: Option<u32>,
-    /// What a prompt starts with.
+    /// `bos_token_id`: the decoder's prompt of an encoder-decoder model without `decoder_start_token_id`.
     pub bos_token_id: Option<u32>,
-    /// The prompt of a decoder that has an encoder.
+    /// `decoder_start_token_id`: the decoder's prompt of an encoder-decoder model.
     pub decoder_start_token_id: Option<u32>,
 }
 
@@ -72,12 +88,15 @@ impl Default for GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// The defaults of a preset. Of Hugging Face's, what `generation_config.json` says, and where there is no such
-    /// file what `config.json` does; unknown fields, and `task_specific_params`, do not count. Of Keras's, KerasHub's
-    /// own: a top-k sampler and 1024 tokens, without special tokens, which the tokenizer knows.
+    /// The configuration of a preset.
+    ///
+    /// A Hugging Face preset's is in `generation_config.json`, or without this file in `config.json`. Unknown fields
+    /// and `task_specific_params` are ignored. A Keras preset has none, so this is KerasHub's default: top-k sampling
+    /// up to 1024 tokens. It has no special tokens, since only KerasHub's tokenizer knows them.
     ///
     /// # Errors
-    /// A field that is malformed or out of range; `do_sample` with several beams, which is not supported.
+    /// [`Error::Config`] when a field is out of range, or when `do_sample` is set with several beams, which is not
+    /// supported; [`Error::Load`] when the file cannot be read or a field is malformed.
     pub fn from_preset(preset: &Preset) -> Result<GenerationConfig> {
         let parsed = match preset.config().source() {
             ConfigSource::Keras { .. } => GenerationConfig {
@@ -94,7 +113,7 @@ impl GenerationConfig {
         Ok(parsed)
     }
 
-    /// Checks every field; `vocabulary_size` bounds the tokens.
+    /// Checks every field; token ids must be less than `vocabulary_size`.
     ///
     /// # Errors
     /// [`Error::Config`] naming the first field that is out of range.
@@ -103,9 +122,9 @@ impl GenerationConfig {
         length("max_length", self.max_length)?;
         length("max_new_tokens", self.max_new_tokens)?;
         self.strategy.validate()?;
-        within("num_return_sequences", self.num_return_sequences, self.strategy.most_sequences())?;
+        within("num_return_sequences", self.num_return_sequences, self.strategy.max_return_sequences())?;
         positive("repetition_penalty", self.repetition_penalty)?;
-        within("number of end tokens", self.eos_token_ids.len() + 1, MOST_END_TOKENS)?;
+        within("number of end tokens", self.eos_token_ids.len() + 1, MAX_END_TOKENS)?;
         let tokens: [(&'static str, &[u32]); 8] = [
             ("forced_bos_token_id", self.forced_bos_token_id.as_slice()),
             ("forced_eos_token_id", self.forced_eos_token_id.as_slice()),
@@ -124,37 +143,43 @@ impl GenerationConfig {
         Ok(())
     }
 
-    /// The most tokens of a sequence whose prompt has `prompt` tokens, for a model of so many `positions`, `None`
-    /// when it has no limit. The last token needs no position, since nothing follows it.
+    /// The maximum length, prompt included, of a sequence whose prompt has `prompt_len` tokens: `prompt_len +
+    /// max_new_tokens`, else `max_length`, else `prompt_len + 20` cut to the model's `positions`, which is `None` for a
+    /// model without a limit. The last token needs no position, since it is not fed back.
     ///
     /// # Errors
-    /// [`Error::Request`] when there is no room for a new token, or when more is asked for than the model's positions.
-    pub fn length_limit(&self, prompt: usize, positions: Option<usize>) -> Result<usize> {
-        let most = positions.map_or(usize::MAX, |positions| positions.saturating_add(1));
+    /// [`Error::Request`] when the prompt already has this length, or when the length exceeds `positions + 1`.
+    pub fn length_limit(&self, prompt_len: usize, positions: Option<usize>) -> Result<usize> {
+        let largest = positions.map_or(usize::MAX, |positions| positions.saturating_add(1));
         let limit = match (self.max_new_tokens, self.max_length) {
-            (Some(new), _) => prompt.saturating_add(new),
+            (Some(new), _) => prompt_len.saturating_add(new),
             (None, Some(length)) => length,
-            (None, None) => prompt.saturating_add(DEFAULT_NEW_TOKENS).min(positions.unwrap_or(usize::MAX)),
+            (None, None) => {
+                prompt_len.saturating_add(DEFAULT_NEW_TOKENS).min(positions.unwrap_or(usize::MAX))
+            }
         };
-        if limit > most {
-            return Err(RequestError::MaxLength { found: limit, max: most }.into());
+        if limit > largest {
+            return Err(RequestError::MaxLength { found: limit, max: largest }.into());
         }
-        if limit <= prompt {
-            return Err(RequestError::PromptLength { found: prompt, max: limit }.into());
+        if limit <= prompt_len {
+            return Err(RequestError::PromptLength { found: prompt_len, max: limit }.into());
         }
         Ok(limit)
     }
 
-    /// The tokens, prompt included, before which no end token may come.
-    pub(crate) fn shortest(&self, prompt: usize) -> usize {
-        self.min_new_tokens.map_or(self.min_length, |new| prompt.saturating_add(new))
+    /// The minimum length, prompt included, below which end tokens are suppressed.
+    pub(crate) fn min_total_length(&self, prompt_len: usize) -> usize {
+        self.min_new_tokens.map_or(self.min_length, |new| prompt_len.saturating_add(new))
     }
 }
 
+/// transformers' default `max_length`, which counts from the end of the prompt when it is not set explicitly.
 const DEFAULT_NEW_TOKENS: usize = 20;
-const MOST_END_TOKENS: usize = 1 << 10;
 
-/// transformers' fields, of either file.
+/// Upper limit of the number of end tokens, which multiplies the candidates of a beam search.
+const MAX_END_TOKENS: usize = 1 << 10;
+
+/// Parses transformers' fields, of `generation_config.json` or `config.json`.
 fn parse(config: &Config) -> Result<GenerationConfig> {
     let defaults = GenerationConfig::default();
     let forced_eos = ids(config, "forced_eos_token_id")?;
@@ -183,16 +208,14 @@ fn parse(config: &Config) -> Result<GenerationConfig> {
 
 fn strategy(config: &Config) -> Result<Strategy> {
     let num_beams = config.opt_usize("num_beams")?.unwrap_or(1);
-    let sample = config.opt_bool("do_sample")?.unwrap_or(false);
+    let do_sample = config.opt_bool("do_sample")?.unwrap_or(false);
     let temperature = config.opt_f32("temperature")?.unwrap_or(1.0);
     let top_k = Some(config.opt_usize("top_k")?.unwrap_or(50)).filter(|k| *k > 0);
     let top_p = config.opt_f32("top_p")?.unwrap_or(1.0);
     let length_penalty = config.opt_f32("length_penalty")?.unwrap_or(1.0);
     let early_stopping = early_stopping(config)?;
-    match (sample, num_beams) {
-        (true, 0 | 1) => {
-            Ok(Sampler { choice: Choice::Filtered { top_k, top_p }, temperature, seed: 0 }.into())
-        }
+    match (do_sample, num_beams) {
+        (true, 0 | 1) => Ok(Sampler::filtered(top_k, top_p).with_temperature(temperature).into()),
         (true, _) => Err(field("num_beams", num_beams, "1 with do_sample: sampled beams are not supported")),
         (false, 1) => Ok(Sampler::greedy().into()),
         (false, _) => {
@@ -205,12 +228,12 @@ fn strategy(config: &Config) -> Result<Strategy> {
 fn early_stopping(config: &Config) -> Result<EarlyStopping> {
     let Some(value) = config.value("early_stopping") else { return Ok(EarlyStopping::default()) };
     let found = match (value.as_bool(), value.as_str()) {
-        (Some(true), _) => Some(EarlyStopping::AtOnce),
-        (Some(false), _) => Some(EarlyStopping::WhenUnlikely),
-        (_, Some("never")) => Some(EarlyStopping::WhenImpossible),
+        (Some(true), _) => Some(EarlyStopping::True),
+        (Some(false), _) => Some(EarlyStopping::False),
+        (_, Some("never")) => Some(EarlyStopping::Never),
         _ => None,
     };
-    found.ok_or_else(|| field("early_stopping", "something else", "true, false or \"never\""))
+    found.ok_or_else(|| field("early_stopping", value, "true, false or \"never\""))
 }
 
 fn id(config: &Config, name: &'static str) -> Result<Option<u32>> {

@@ -1,11 +1,11 @@
-//! Rows of scores: the best of them, and their logarithms as probabilities.
+//! Operations on a row of scores: argmax, log-softmax, top-k selection.
 //!
-//! Scores are ordered from high to low, equal ones by index, and NaN is below everything. So the result does not
-//! depend on how the selection goes about it.
+//! Scores are ordered from high to low, equal ones by index, and NaN is below everything. This order is total, so
+//! results do not depend on the selection algorithm.
 
 use core::cmp::Ordering;
 
-/// The index of the first maximum; NaN counts only when all are NaN. 0 for an empty row.
+/// The index of the first maximum, ignoring NaN; 0 for a row that is empty or all NaN.
 pub(crate) fn argmax(scores: &[f32]) -> usize {
     let mut best = (f32::NAN, 0);
     for (i, &score) in scores.iter().enumerate() {
@@ -16,8 +16,8 @@ pub(crate) fn argmax(scores: &[f32]) -> usize {
     best.1
 }
 
-/// Logits to log-probabilities, in f32 but for the sum, which is in f64. A row without a finite maximum has no
-/// probabilities and becomes NaN, as does a row with a NaN.
+/// Log-softmax in place: logits become log-probabilities. It computes in f32, but sums the exponentials in f64. A row
+/// without a finite maximum has no probabilities and becomes NaN, as does a row with a NaN.
 pub(crate) fn log_softmax(scores: &mut [f32]) {
     let max = scores.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x));
     let sum: f64 = scores.iter().map(|x| f64::from((x - max).exp())).sum();
@@ -25,55 +25,56 @@ pub(crate) fn log_softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|x| *x = (*x - max) - log_sum);
 }
 
-/// The best `n` of the scores that are offered in the order of their indices, in memory that is reused.
+/// Selects the `k` highest of scores that are offered in the order of their indices, in a buffer that is reused.
 ///
-/// Candidates are collected until there are 2 n of them and then cut down to n, which also raises the bar for the
-/// next ones: linear time for any n, and a compare per score once the bar is high.
+/// Candidates are collected until there are 2 k of them and then pruned to k, which also raises the threshold for the
+/// next ones: linear time for any k, and one comparison per score once the threshold is high.
 #[derive(Debug, Default)]
-pub(crate) struct Best {
-    n: usize,
-    bar: f32,
-    kept: Vec<(f32, usize)>,
+pub(crate) struct TopKSelector {
+    k: usize,
+    threshold: f32,
+    candidates: Vec<(f32, usize)>,
 }
 
-impl Best {
-    /// Forgets everything and keeps `n` from now on.
-    pub(crate) fn reset(&mut self, n: usize) {
-        (self.n, self.bar) = (n, f32::NEG_INFINITY);
-        self.kept.clear();
+impl TopKSelector {
+    /// Drops all candidates and selects `k` scores from now on.
+    pub(crate) fn reset(&mut self, k: usize) {
+        (self.k, self.threshold) = (k, f32::NEG_INFINITY);
+        self.candidates.clear();
     }
 
-    /// Offers a score. Minus infinity and NaN are not candidates.
+    /// Offers a score. Minus infinity and NaN are never selected.
     #[inline]
     pub(crate) fn offer(&mut self, score: f32, index: usize) {
-        // Of equal scores the earlier is kept.
-        if score > self.bar {
-            self.kept.push((score, index));
-            if self.kept.len() >= self.n.saturating_mul(2) {
-                self.cut();
+        // Not `>=`: of equal scores the one of the lower index is selected.
+        if score > self.threshold {
+            self.candidates.push((score, index));
+            if self.candidates.len() >= self.k.saturating_mul(2) {
+                self.prune();
             }
         }
     }
 
-    /// The best, in order.
+    /// The selected scores and their indices, highest score first.
     pub(crate) fn sorted(&mut self) -> &[(f32, usize)] {
-        self.cut();
-        self.kept.sort_unstable_by(order);
-        &self.kept
+        self.prune();
+        self.candidates.sort_unstable_by(order);
+        &self.candidates
     }
 
-    fn cut(&mut self) {
-        if self.kept.len() < self.n {
+    fn prune(&mut self) {
+        if self.candidates.len() < self.k {
             return;
         }
-        if let Some(last) = self.n.checked_sub(1) {
-            let (_, (bar, _), _) = self.kept.select_nth_unstable_by(last, order);
-            self.bar = *bar;
+        if let Some(last) = self.k.checked_sub(1) {
+            let (_, (threshold, _), _) = self.candidates.select_nth_unstable_by(last, order);
+            self.threshold = *threshold;
         }
-        self.kept.truncate(self.n);
+        self.candidates.truncate(self.k);
     }
 }
 
+/// The order of the module's head, for scores that are not NaN.
 fn order(a: &(f32, usize), b: &(f32, usize)) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
@@ -87,7 +88,7 @@ mod tests {
     const INF: f32 = f32::INFINITY;
 
     #[test]
-    fn the_first_maximum() {
+    fn argmax_is_the_first_maximum() {
         assert_eq!(argmax(&[1.0, 3.0, 2.0, 3.0]), 1);
         assert_eq!(argmax(&[f32::NAN, -INF, -5.0, f32::NAN]), 2);
         assert_eq!(argmax(&[f32::NAN, -INF, -INF]), 1);
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn log_probabilities() {
+    fn log_softmax_gives_log_probabilities() {
         let mut row = [1000.0, 1000.0, -INF, 999.0];
         log_softmax(&mut row);
         let sum = 2.0 + (-1.0f64).exp();
@@ -112,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn the_best_are_those_of_a_full_sort() {
+    fn the_selection_equals_a_full_sort() {
         let mut random = Rng::new(7);
-        let mut best = Best::default();
+        let mut selector = TopKSelector::default();
         for len in [0, 1, 2, 5, 64, 300] {
-            // Few values, so that many are equal.
+            // Few distinct values, so that many scores are equal.
             let scores: Vec<f32> = (0..len)
                 .map(|_| match random.below(12) {
                     0 => f32::NAN,
@@ -128,10 +129,10 @@ mod tests {
             let mut all: Vec<(f32, usize)> = scores.iter().copied().zip(0..).collect();
             all.retain(|(score, _)| *score > -INF);
             all.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap());
-            for n in [0, 1, 2, 3, 7, 64, 299, 300, 1000, usize::MAX] {
-                best.reset(n);
-                scores.iter().zip(0..).for_each(|(score, i)| best.offer(*score, i));
-                assert_eq!(best.sorted(), &all[..n.min(all.len())], "{n} of {len}");
+            for k in [0, 1, 2, 3, 7, 64, 299, 300, 1000, usize::MAX] {
+                selector.reset(k);
+                scores.iter().zip(0..).for_each(|(score, i)| selector.offer(*score, i));
+                assert_eq!(selector.sorted(), &all[..k.min(all.len())], "{k} of {len}");
             }
         }
     }

@@ -1,134 +1,159 @@
-//! Which token comes next: the strategies that a caller can choose from, by transformers' and KerasHub's terms.
+//! Generation strategies and their parameters, by transformers' and KerasHub's terms.
+
+use core::fmt;
+use core::str::FromStr;
 
 use crate::config::{LARGEST_TABLE, field, rate, within};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// How sequences are searched for.
+/// The algorithm that chooses tokens: transformers' generation mode, KerasHub's sampler.
+///
+/// [`KerasSampler`](super::KerasSampler) has KerasHub's samplers by name.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Strategy {
-    /// One token after the other, each chosen by itself.
+    /// One token at a time from the distribution of the next token: transformers' greedy search and sampling,
+    /// KerasHub's `GreedySampler`, `RandomSampler`, `TopKSampler` and `TopPSampler`.
     Sample(Sampler),
-    /// The most likely sequence, among several that are kept at every step.
+    /// Beam search: several hypotheses are extended at every step, and the ones of highest score are kept.
     Beam(BeamSearch),
-    /// The most likely of a few tokens that do not repeat what is there.
-    Contrastive(Contrastive),
+    /// Contrastive search: a likely token whose hidden state differs from the states of the context.
+    Contrastive(ContrastiveSearch),
 }
 
-/// How one token is chosen.
+/// How one token is chosen from the logits of a position.
+///
+/// Outside this crate, make one by a constructor such as [`Sampler::top_k`] and set its fields, or chain
+/// [`Sampler::with_temperature`] and [`Sampler::with_seed`].
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Sampler {
-    /// Among which tokens.
-    pub choice: Choice,
-    /// What logits are divided by before they become probabilities; the greedy choice does not depend on it.
+    /// Which tokens are candidates, and whether one of them is drawn.
+    pub method: SamplingMethod,
+    /// `temperature` of transformers and KerasHub: probabilities are `softmax(logits / temperature)`. It does not
+    /// change the greedy choice. The default is 1.
     pub temperature: f32,
-    /// Where the random numbers start. The same seed gives the same tokens; there is no other source of chance.
+    /// The seed of the random numbers, KerasHub's `seed`; the default is 0. The same seed gives the same tokens:
+    /// there is no other source of randomness.
     pub seed: u64,
 }
 
-/// Among which tokens a sampler chooses.
+/// Which tokens are candidates for the next one.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Choice {
-    /// The likeliest one, the first of several.
+#[non_exhaustive]
+pub enum SamplingMethod {
+    /// The token of the highest logit, of equal ones the first: transformers' `do_sample=False` with one beam,
+    /// KerasHub's `GreedySampler`.
     Greedy,
-    /// All.
+    /// A draw among all tokens: KerasHub's `RandomSampler`.
     Random,
-    /// The likeliest ones.
+    /// A draw among the `k` most probable tokens: KerasHub's `TopKSampler`.
     TopK {
-        /// How many.
+        /// Number of candidates, `k`.
         k: usize,
     },
-    /// KerasHub's nucleus: the likeliest one, and those with at most `p` of the probability before them.
+    /// A draw from the nucleus (Holtzman et al., 2020) of KerasHub's `TopPSampler`: tokens from the most to the least
+    /// probable, each kept if the tokens before it have at most `p` of the probability of the *whole* vocabulary.
     TopP {
-        /// The share of the probability of all tokens.
+        /// The cumulative probability, `p`.
         p: f32,
-        /// No more tokens than this.
+        /// Upper limit of the number of candidates, `k`.
         k: Option<usize>,
     },
-    /// transformers' filters: of the `top_k` likeliest tokens the fewest with `top_p` of *their* probability.
+    /// A draw from what transformers' warpers keep, with `do_sample=True`: the `top_k` most probable tokens, then the
+    /// smallest nucleus that has at least `top_p` of the probability of *those* tokens.
     Filtered {
-        /// No more tokens than this.
+        /// `top_k`; `None` is transformers' 0, no limit.
         top_k: Option<usize>,
-        /// The share; 1 keeps all.
+        /// `top_p`; 1 keeps all.
         top_p: f32,
     },
 }
 
-/// A beam search.
+/// The parameters of a beam search.
+///
+/// Outside this crate, make one by [`BeamSearch::new`] or [`BeamSearch::keras`] and set its fields, or chain
+/// [`BeamSearch::with_rule`].
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct BeamSearch {
-    /// How many sequences are kept.
+    /// `num_beams` of transformers and KerasHub: the number of running hypotheses.
     pub num_beams: usize,
-    /// What ends a sequence and the search.
+    /// How hypotheses are scored, and when the search stops.
     pub rule: BeamRule,
 }
 
-/// Whose beam search.
+/// The beam search of one of the two libraries.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum BeamRule {
-    /// transformers': sequences that end leave the search, and the best of them are the result.
+    /// transformers': a hypothesis that ends leaves the running beams and competes for the `num_beams` places among the
+    /// finished hypotheses, by `sum of log-probabilities / (number of new tokens)^length_penalty`.
     HuggingFace {
-        /// The sum of log-probabilities is divided by the number of new tokens to this power.
+        /// `length_penalty`: above 0 it favours longer hypotheses, since scores are negative; below 0 shorter ones.
         length_penalty: f32,
-        /// When to stop looking for better ones.
+        /// `early_stopping`: when the search stops looking for better hypotheses.
         early_stopping: EarlyStopping,
     },
-    /// KerasHub's: sequences are extended until all have ended, and sums of log-probabilities are compared.
+    /// KerasHub's `BeamSampler`: all beams are extended until each of them has an end token; hypotheses are compared by
+    /// the sum of log-probabilities.
     KerasHub {
-        /// What logits are divided by.
+        /// `temperature`: logits are divided by it before the log-softmax.
         temperature: f32,
     },
 }
 
-/// When a search stops that has found as many ended sequences as it has beams.
+/// transformers' `early_stopping`: when a beam search stops that has `num_beams` finished hypotheses.
+///
+/// It is spelled `true`, `false` or `never` ([`FromStr`], [`Display`](fmt::Display)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum EarlyStopping {
-    /// At once: `true`.
-    AtOnce,
-    /// When the best running one, ending now, would not be better than the worst of them: `false`.
+    /// transformers' `early_stopping=True`: at once.
+    True,
+    /// transformers' `early_stopping=False`, its default: when a better hypothesis is unlikely, which is when the best
+    /// running one, scored at its present length, is not better than the worst finished one.
     #[default]
-    WhenUnlikely,
-    /// The same, but with a positive length penalty the running one is taken to last to the maximum: `"never"`.
-    WhenImpossible,
+    False,
+    /// transformers' `early_stopping="never"`: when no running hypothesis can become better than the worst finished
+    /// one. With a positive length penalty the best running one is scored as if it had the maximum length, otherwise
+    /// at its present length.
+    Never,
 }
 
-/// A contrastive search (Su et al., "A Contrastive Framework for Neural Text Generation", 2022).
+/// The parameters of a contrastive search (Su et al., "A Contrastive Framework for Neural Text Generation", 2022),
+/// KerasHub's `ContrastiveSampler`.
+///
+/// The next token is `argmax over v in top-k of (1 - alpha) * p(v) - alpha * max_j cos(h_v, h_j)`, where `p` is the
+/// probability, `h_v` the hidden state of the candidate and `h_j` the hidden states of the context.
+///
+/// Outside this crate, make one by [`ContrastiveSearch::new`] and set its fields, or chain
+/// [`ContrastiveSearch::with_temperature`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Contrastive {
-    /// The number of likeliest tokens that are considered.
+#[non_exhaustive]
+pub struct ContrastiveSearch {
+    /// KerasHub's `k`, transformers' `top_k`: number of candidates.
     pub k: usize,
-    /// The weight of being different, 0 to 1; the rest is the weight of being likely.
+    /// KerasHub's `alpha`, transformers' `penalty_alpha`: weight of the degeneration penalty, 0 to 1. At 0 the search
+    /// is greedy.
     pub alpha: f32,
-    /// What logits are divided by before they become probabilities.
+    /// KerasHub's `temperature`: logits are divided by it before the softmax.
     pub temperature: f32,
 }
 
 impl Strategy {
-    /// KerasHub's sampler of this name, with KerasHub's defaults and seed 0: `greedy`, `random`, `top_k`, `top_p`,
-    /// `beam` or `contrastive`, or the class, such as `TopKSampler`.
-    pub fn from_name(name: &str) -> Option<Strategy> {
-        match name {
-            "greedy" | "GreedySampler" => Some(Sampler::greedy().into()),
-            "random" | "RandomSampler" => Some(Sampler::random().into()),
-            "top_k" | "TopKSampler" => Some(Sampler::top_k(5).into()),
-            "top_p" | "TopPSampler" => Some(Sampler::top_p(0.1).into()),
-            "beam" | "BeamSampler" => Some(Strategy::Beam(BeamSearch::keras(5))),
-            "contrastive" | "ContrastiveSampler" => Some(Strategy::Contrastive(Contrastive::default())),
-            _ => None,
-        }
-    }
-
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the first field that is out of range.
+    /// [`Error::Config`] naming the first field that is out of range.
     pub fn validate(&self) -> Result<()> {
         match *self {
-            Strategy::Sample(Sampler { choice, temperature, .. }) => {
+            Strategy::Sample(Sampler { method, temperature, .. }) => {
                 positive("temperature", temperature)?;
-                match choice {
-                    Choice::Greedy | Choice::Random => Ok(()),
-                    Choice::TopK { k } => within("top_k", k, LARGEST_TABLE),
-                    Choice::TopP { p, k } | Choice::Filtered { top_k: k, top_p: p } => {
+                match method {
+                    SamplingMethod::Greedy | SamplingMethod::Random => Ok(()),
+                    SamplingMethod::TopK { k } => within("top_k", k, LARGEST_TABLE),
+                    SamplingMethod::TopP { p, k } | SamplingMethod::Filtered { top_k: k, top_p: p } => {
                         k.map_or(Ok(()), |k| within("top_k", k, LARGEST_TABLE))?;
                         let fits = p > 0.0 && p <= 1.0;
                         if fits { Ok(()) } else { Err(field("top_p", p, "more than 0, at most 1")) }
@@ -136,7 +161,7 @@ impl Strategy {
                 }
             }
             Strategy::Beam(BeamSearch { num_beams, rule }) => {
-                within("num_beams", num_beams, MOST_SEQUENCES)?;
+                within("num_beams", num_beams, MAX_SEQUENCES)?;
                 match rule {
                     BeamRule::KerasHub { temperature } => positive("temperature", temperature),
                     BeamRule::HuggingFace { length_penalty, .. } if length_penalty.is_finite() => Ok(()),
@@ -145,26 +170,26 @@ impl Strategy {
                     }
                 }
             }
-            Strategy::Contrastive(Contrastive { k, alpha, temperature }) => {
-                within("k", k, MOST_SEQUENCES)?;
+            Strategy::Contrastive(ContrastiveSearch { k, alpha, temperature }) => {
+                within("k", k, MAX_SEQUENCES)?;
                 rate("alpha", alpha)?;
                 positive("temperature", temperature)
             }
         }
     }
 
-    /// The most sequences that the strategy can return for one prompt.
-    pub(crate) fn most_sequences(&self) -> usize {
+    /// The largest `num_return_sequences` that the strategy allows.
+    pub(crate) fn max_return_sequences(&self) -> usize {
         match self {
             Strategy::Beam(search) => search.num_beams,
-            Strategy::Contrastive(_) | Strategy::Sample(Sampler { choice: Choice::Greedy, .. }) => 1,
-            Strategy::Sample(_) => MOST_SEQUENCES,
+            Strategy::Contrastive(_) | Strategy::Sample(Sampler { method: SamplingMethod::Greedy, .. }) => 1,
+            Strategy::Sample(_) => MAX_SEQUENCES,
         }
     }
 }
 
 impl Default for Strategy {
-    /// Greedy, as in transformers.
+    /// Greedy search, transformers' default.
     fn default() -> Self {
         Sampler::greedy().into()
     }
@@ -182,75 +207,124 @@ impl From<BeamSearch> for Strategy {
     }
 }
 
-impl From<Contrastive> for Strategy {
-    fn from(search: Contrastive) -> Self {
+impl From<ContrastiveSearch> for Strategy {
+    fn from(search: ContrastiveSearch) -> Self {
         Strategy::Contrastive(search)
     }
 }
 
 impl Sampler {
-    /// The likeliest token.
+    /// A sampler of this method, with temperature 1 and seed 0.
+    pub fn new(method: SamplingMethod) -> Sampler {
+        Sampler { method, temperature: 1.0, seed: 0 }
+    }
+
+    /// [`SamplingMethod::Greedy`].
     pub fn greedy() -> Sampler {
-        Sampler { choice: Choice::Greedy, temperature: 1.0, seed: 0 }
+        Sampler::new(SamplingMethod::Greedy)
     }
 
-    /// Any token, as likely as the model says.
+    /// [`SamplingMethod::Random`].
     pub fn random() -> Sampler {
-        Sampler { choice: Choice::Random, ..Sampler::greedy() }
+        Sampler::new(SamplingMethod::Random)
     }
 
-    /// One of the `k` likeliest tokens.
+    /// [`SamplingMethod::TopK`].
     pub fn top_k(k: usize) -> Sampler {
-        Sampler { choice: Choice::TopK { k }, ..Sampler::greedy() }
+        Sampler::new(SamplingMethod::TopK { k })
     }
 
-    /// One of KerasHub's nucleus.
+    /// [`SamplingMethod::TopP`], KerasHub's nucleus, without a limit of the number of candidates.
     pub fn top_p(p: f32) -> Sampler {
-        Sampler { choice: Choice::TopP { p, k: None }, ..Sampler::greedy() }
+        Sampler::new(SamplingMethod::TopP { p, k: None })
     }
 
-    /// One of what transformers' filters leave.
+    /// [`SamplingMethod::Filtered`], transformers' warpers.
     pub fn filtered(top_k: Option<usize>, top_p: f32) -> Sampler {
-        Sampler { choice: Choice::Filtered { top_k, top_p }, ..Sampler::greedy() }
+        Sampler::new(SamplingMethod::Filtered { top_k, top_p })
+    }
+
+    /// Sets [`Sampler::temperature`].
+    pub fn with_temperature(self, temperature: f32) -> Sampler {
+        Sampler { temperature, ..self }
+    }
+
+    /// Sets [`Sampler::seed`].
+    pub fn with_seed(self, seed: u64) -> Sampler {
+        Sampler { seed, ..self }
     }
 }
 
 impl BeamSearch {
-    /// transformers', with its defaults: length penalty 1, [`EarlyStopping::WhenUnlikely`].
+    /// transformers' beam search with its defaults: `length_penalty=1.0`, `early_stopping=False`.
     pub fn new(num_beams: usize) -> BeamSearch {
         let early_stopping = EarlyStopping::default();
         BeamSearch { num_beams, rule: BeamRule::HuggingFace { length_penalty: 1.0, early_stopping } }
     }
 
-    /// KerasHub's.
+    /// KerasHub's beam search, with temperature 1.
     pub fn keras(num_beams: usize) -> BeamSearch {
         BeamSearch { num_beams, rule: BeamRule::KerasHub { temperature: 1.0 } }
+    }
+
+    /// Sets [`BeamSearch::rule`].
+    pub fn with_rule(self, rule: BeamRule) -> BeamSearch {
+        BeamSearch { rule, ..self }
     }
 }
 
 impl EarlyStopping {
-    /// The value that transformers calls `name`: `true`, `false` or `never`.
-    pub fn from_name(name: &str) -> Option<EarlyStopping> {
-        match name {
-            "true" => Some(EarlyStopping::AtOnce),
-            "false" => Some(EarlyStopping::WhenUnlikely),
-            "never" => Some(EarlyStopping::WhenImpossible),
-            _ => None,
+    /// All values, in the order of their declaration.
+    pub const ALL: [EarlyStopping; 3] = [EarlyStopping::True, EarlyStopping::False, EarlyStopping::Never];
+
+    /// The spelling of the value: `true`, `false` or `never`.
+    pub fn name(self) -> &'static str {
+        match self {
+            EarlyStopping::True => "true",
+            EarlyStopping::False => "false",
+            EarlyStopping::Never => "never",
         }
     }
 }
 
-impl Default for Contrastive {
-    /// KerasHub's: 5 tokens, weight 0.6.
-    fn default() -> Self {
-        Contrastive { k: 5, alpha: 0.6, temperature: 1.0 }
+impl fmt::Display for EarlyStopping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
-/// The most sequences that are generated from one prompt side by side.
-const MOST_SEQUENCES: usize = 1 << 10;
+impl FromStr for EarlyStopping {
+    type Err = Error;
 
-/// Checks a factor.
+    fn from_str(name: &str) -> Result<EarlyStopping> {
+        let found = EarlyStopping::ALL.into_iter().find(|value| value.name() == name);
+        found.ok_or_else(|| field("early_stopping", name, "true, false or never"))
+    }
+}
+
+impl ContrastiveSearch {
+    /// A search among `k` candidates with the weight `alpha` of the degeneration penalty, and temperature 1.
+    pub fn new(k: usize, alpha: f32) -> ContrastiveSearch {
+        ContrastiveSearch { k, alpha, temperature: 1.0 }
+    }
+
+    /// Sets [`ContrastiveSearch::temperature`].
+    pub fn with_temperature(self, temperature: f32) -> ContrastiveSearch {
+        ContrastiveSearch { temperature, ..self }
+    }
+}
+
+impl Default for ContrastiveSearch {
+    /// KerasHub's defaults: `k=5`, `alpha=0.6`.
+    fn default() -> Self {
+        ContrastiveSearch::new(5, 0.6)
+    }
+}
+
+/// Upper limit of the number of sequences that are generated from one prompt at a time.
+const MAX_SEQUENCES: usize = 1 << 10;
+
+/// Checks that a value is finite and positive.
 pub(crate) fn positive(name: &'static str, value: f32) -> Result<()> {
     let fits = value.is_finite() && value > 0.0;
     if fits { Ok(()) } else { Err(field(name, value, "a finite number, more than 0")) }
@@ -261,31 +335,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_and_defaults_of_keras_hub() {
-        let sample = |name| match Strategy::from_name(name) {
-            Some(Strategy::Sample(Sampler { choice, temperature: 1.0, seed: 0 })) => choice,
-            other => panic!("{name}: {other:?}"),
-        };
-        assert_eq!(sample("GreedySampler"), Choice::Greedy);
-        assert_eq!(sample("RandomSampler"), Choice::Random);
-        assert_eq!(sample("TopKSampler"), Choice::TopK { k: 5 });
-        assert_eq!(sample("top_p"), Choice::TopP { p: 0.1, k: None });
-        assert_eq!(Strategy::from_name("beam"), Some(BeamSearch::keras(5).into()));
-        let contrastive = Contrastive { k: 5, alpha: 0.6, temperature: 1.0 };
-        assert_eq!(Strategy::from_name("contrastive"), Some(contrastive.into()));
-        assert_eq!(Strategy::from_name("speculative"), None);
-    }
-
-    #[test]
     fn fields_out_of_range_are_named() {
         let penalty = |length_penalty| {
-            let early_stopping = EarlyStopping::AtOnce;
+            let early_stopping = EarlyStopping::True;
             BeamSearch { num_beams: 2, rule: BeamRule::HuggingFace { length_penalty, early_stopping } }
         };
         let cases: [(Strategy, &str); 13] = [
-            (Sampler { temperature: 0.0, ..Sampler::random() }.into(), "temperature"),
-            (Sampler { temperature: f32::INFINITY, ..Sampler::greedy() }.into(), "temperature"),
-            (Sampler { temperature: f32::NAN, ..Sampler::greedy() }.into(), "temperature"),
+            (Sampler::random().with_temperature(0.0).into(), "temperature"),
+            (Sampler::greedy().with_temperature(f32::INFINITY).into(), "temperature"),
+            (Sampler::greedy().with_temperature(f32::NAN).into(), "temperature"),
             (Sampler::top_k(0).into(), "top_k"),
             (Sampler::top_p(0.0).into(), "top_p"),
             (Sampler::filtered(None, 1.5).into(), "top_p"),
@@ -294,8 +352,8 @@ mod tests {
             (BeamSearch::new(0).into(), "num_beams"),
             (BeamSearch::new(1 << 40).into(), "num_beams"),
             (penalty(f32::NAN).into(), "length_penalty"),
-            (Contrastive { alpha: 1.1, ..Contrastive::default() }.into(), "alpha"),
-            (Contrastive { k: 0, ..Contrastive::default() }.into(), "k"),
+            (ContrastiveSearch { alpha: 1.1, ..ContrastiveSearch::default() }.into(), "alpha"),
+            (ContrastiveSearch { k: 0, ..ContrastiveSearch::default() }.into(), "k"),
         ];
         for (strategy, name) in cases {
             let message = strategy.validate().unwrap_err().to_string();
@@ -304,5 +362,14 @@ mod tests {
         for strategy in [penalty(-1.0).into(), Sampler::filtered(Some(50), 1.0).into(), Strategy::default()] {
             strategy.validate().unwrap();
         }
+    }
+
+    #[test]
+    fn early_stopping_round_trips_through_its_spelling() {
+        for value in EarlyStopping::ALL {
+            assert_eq!(value.to_string().parse::<EarlyStopping>().unwrap(), value);
+        }
+        let message = "sometimes".parse::<EarlyStopping>().unwrap_err().to_string();
+        assert_eq!(message, "config: early_stopping is sometimes, expected true, false or never");
     }
 }

@@ -4,8 +4,8 @@
 mod config;
 
 use rachis_kernels::{
-    AnyMatMut, AnyMatRef, Attention, Bias, Ctx, Elem, Heads, MatMut, MatRef, RotaryRows, Scratch, Span,
-    attention, attention_scratch_len, copy_rows, rotary_rows,
+    AnyMatMut, AnyMatRef, Attention, AttentionMask, Bias, Ctx, Elem, Heads, MatMut, MatRef, RotaryRows,
+    Scratch, Span, attention, attention_scratch_len, copy_rows, rotary_rows,
 };
 
 pub(crate) use config::{AttentionConfig, AttentionNames};
@@ -35,8 +35,8 @@ enum InputProjection {
 pub(crate) struct SelfAttentionArgs<'a> {
     /// The rows of each sequence, and the rows of its keys: its own rows, or rows of the cache.
     pub(crate) spans: &'a [Span],
-    /// Whether a query attends to no later keys.
-    pub(crate) causal: bool,
+    /// Whether a query attends to later keys.
+    pub(crate) mask: AttentionMask,
     pub(crate) bias: Bias<'a>,
     /// The angles by which queries and keys are rotated.
     pub(crate) rotary: Option<MatRef<'a, f32>>,
@@ -152,7 +152,7 @@ impl MultiHeadAttention {
         args: SelfAttentionArgs<'_>,
         out: MatMut<'_, T>,
     ) -> Result<()> {
-        let SelfAttentionArgs { spans, causal, bias, rotary, cache } = args;
+        let SelfAttentionArgs { spans, mask, bias, rotary, cache } = args;
         let (mut heads, [query, key, value]) = self.heads();
         let width = self.config.qkv_width();
         let shape = [out.rows(), width];
@@ -167,13 +167,13 @@ impl MultiHeadAttention {
                 for (cache, first) in cache.iter_mut().zip([key, value]) {
                     append(ctx, NewHeads { rows: columns(first)?, heads }, spans, cache)?;
                 }
-                heads.key_step = heads.dim;
+                heads.kv_stride = heads.dim;
                 let [k, v] = cache;
                 [k.into_ref()?, v.into_ref()?]
             }
         };
         let (q, scale) = (columns(query)?, self.config.scale);
-        Ok(attention(ctx, scratch, Attention { q, k, v, heads, scale, bias, causal, spans, out })?)
+        Ok(attention(ctx, scratch, Attention { q, k, v, heads, scale, bias, mask, spans, out })?)
     }
 
     /// Rotates queries and keys by the angles of their positions.
@@ -186,7 +186,7 @@ impl MultiHeadAttention {
             }
             // For each key head, its queries and then its key.
             InputProjection::Fused(_) => {
-                let (step, heads) = (self.heads().0.query_step, heads / kv_heads + 1);
+                let (step, heads) = (self.heads().0.query_stride, heads / kv_heads + 1);
                 RotaryRows { x, angles, groups: kv_heads, step, heads }
             }
         };
@@ -238,7 +238,7 @@ impl MultiHeadAttention {
         }
         let [k, v] = kv.into_halves()?;
         let heads = Heads::dense(heads, kv_heads, head_dim);
-        let op = Attention { q, k, v, heads, scale, bias: Bias::None, causal: false, spans, out };
+        let op = Attention { q, k, v, heads, scale, bias: Bias::None, mask: AttentionMask::None, spans, out };
         Ok(attention(ctx, scratch, op)?)
     }
 
@@ -268,14 +268,14 @@ fn append<T: Elem>(
     spans: &[Span],
     cache: &mut CachedKv<'_>,
 ) -> Result<()> {
-    let Heads { groups, dim, key_step, .. } = heads;
+    let Heads { kv_heads, dim, kv_stride, .. } = heads;
     // Heads that lie side by side already are copied as one.
-    let (copies, width) = if key_step == dim { (1, groups * dim) } else { (groups, dim) };
+    let (copies, width) = if kv_stride == dim { (1, kv_heads * dim) } else { (kv_heads, dim) };
     let mut cache = cache.matrix_mut()?;
     for Span { queries, keys } in spans {
         let to = keys.end - queries.len()..keys.end;
         for i in 0..copies {
-            let from = rows.rows_range(queries.clone()).columns(i * key_step, width)?;
+            let from = rows.rows_range(queries.clone()).columns(i * kv_stride, width)?;
             copy_rows(ctx, from.into(), cache.block_mut(to.clone(), i * width..(i + 1) * width)?)?;
         }
     }

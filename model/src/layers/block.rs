@@ -3,7 +3,7 @@
 
 mod config;
 
-use rachis_kernels::{Ctx, Elem, MatMut, MatRef, Precision, Scratch, bf16};
+use rachis_kernels::{Ctx, Dtype, Elem, MatMut, MatRef, Scratch, bf16};
 
 pub(crate) use config::{BlockConfig, BlockNames, NormPlacement};
 
@@ -124,9 +124,9 @@ impl Block {
         cross: Option<CrossAttentionArgs<'_>>,
         buffers: BlockBuffers<'_>,
     ) -> Result<()> {
-        match ctx.precision() {
-            Precision::Strict | Precision::Bf16x6 => self.apply_in::<f32>(ctx, args, cross, buffers),
-            Precision::Bf16 => self.apply_in::<bf16>(ctx, args, cross, buffers),
+        match ctx.precision().operand_dtype() {
+            Dtype::Bfloat16 => self.apply_in::<bf16>(ctx, args, cross, buffers),
+            Dtype::Float32 | Dtype::Float16 => self.apply_in::<f32>(ctx, args, cross, buffers),
         }
     }
 

@@ -56,7 +56,7 @@ impl Norm {
     /// `out = norm(x)`
     pub(crate) fn apply<T: Elem>(&self, ctx: &Ctx, x: MatRef<'_, T>, out: MatMut<'_, T>) -> Result<()> {
         let (gamma, beta) = (self.gamma.as_ref().map(Weight::slice), self.beta.as_ref().map(Weight::slice));
-        let op = NormRows { x, residual: None, gamma, beta, epsilon: self.config.epsilon, out };
+        let op = NormRows { x, gamma, beta, epsilon: self.config.epsilon, out };
         match self.config.kind {
             NormKind::Layer | NormKind::PlainLayer => layer_norm_rows(ctx, op)?,
             NormKind::Rms => rms_norm_rows(ctx, op)?,

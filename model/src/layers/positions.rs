@@ -2,9 +2,8 @@
 
 use core::ops::Range;
 
-use rachis_kernels::{Bias, MatMut, MatRef, bf16, rotary_angles};
+use rachis_kernels::{AlibiRounding, Bias, MatMut, MatRef, bf16, rotary_angles};
 
-use crate::architectures::falcon::AlibiRounding;
 use crate::error::Result;
 use crate::layers::RelativeBias;
 
@@ -67,8 +66,8 @@ impl Positions {
     pub(crate) fn alibi(heads: usize, rounding: AlibiRounding) -> Positions {
         let slopes = alibi_slopes(heads).into_iter();
         let rounded = |slope: f64| match rounding {
-            AlibiRounding::Float32 => slope as f32,
-            AlibiRounding::Bfloat16 => bf16::from_f32(slope as f32).to_f32(),
+            AlibiRounding::None => slope as f32,
+            AlibiRounding::Bf16 => bf16::from_f32(slope as f32).to_f32(),
         };
         Positions::Alibi { slopes: slopes.map(rounded).collect(), rounding }
     }
@@ -90,9 +89,7 @@ impl Positions {
     ) -> Result<PreparedPositions<'a>> {
         let (bias, rotary) = match self {
             Positions::Embedded => (Bias::None, None),
-            Positions::Alibi { slopes, rounding } => {
-                (Bias::Linear { slopes, round: *rounding == AlibiRounding::Bfloat16 }, None)
-            }
+            Positions::Alibi { slopes, rounding } => (Bias::Linear { slopes, rounding: *rounding }, None),
             Positions::Rotary { theta, head_dim } => {
                 let rows = positions.queries.len();
                 let angles = &mut memory[..rows * head_dim];

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use rachis_kernels::{Ctx, MatRef};
+use rachis_kernels::{AttentionMask, Ctx, MatRef};
 
 use crate::error::Result;
 use crate::layers::attention::{CrossAttentionArgs, SelfAttentionArgs};
@@ -83,7 +83,7 @@ impl<'a> StackInput<'a> {
         layer: usize,
         micro_batch: &Range<usize>,
         positions: PreparedPositions<'s>,
-        causal: bool,
+        mask: AttentionMask,
         spans: &'s mut MicroBatchSpans,
     ) -> (SelfAttentionArgs<'s>, Option<CrossAttentionArgs<'s>>) {
         match &self.cache {
@@ -101,7 +101,7 @@ impl<'a> StackInput<'a> {
             }
         });
         let PreparedPositions { bias, rotary } = positions;
-        (SelfAttentionArgs { spans: &spans.own, causal, bias, rotary, cache }, cross)
+        (SelfAttentionArgs { spans: &spans.own, mask, bias, rotary, cache }, cross)
     }
 }
 
@@ -249,7 +249,7 @@ impl Stack {
                 &|input, rows, buffers, spans| {
                     stop.check()?;
                     let positions = prepared.of(rows, input.key_rows());
-                    let (args, cross) = input.attention_args(i, rows, positions, self.config.causal, spans);
+                    let (args, cross) = input.attention_args(i, rows, positions, self.config.mask, spans);
                     block.apply(share_ctx, args, cross, buffers)
                 },
             )?;

@@ -139,7 +139,7 @@ impl KvCache {
         if sequences == 0 {
             return Err(RequestError::NoSequences.into());
         }
-        let dtype = dtype.unwrap_or(kv::dtype_of(precision));
+        let dtype = dtype.unwrap_or(precision.operand_dtype());
         let rows = slot_stride(capacity).checked_mul(sequences);
         let rows = rows.filter(|rows| u32::try_from(*rows).is_ok());
         let len = rows.and_then(|rows| {

@@ -6,7 +6,7 @@
 //! that one. The written rows are gathered a few at a time, so that no weight is in memory twice.
 
 use rachis_kernels::{AnyMatRef, Dtype, MatRef, bf16, f16};
-use rachis_loader::{Dtype as TensorDtype, NewTensor, TensorSink};
+use rachis_loader::{NewTensor, TensorDtype, TensorSink};
 
 use super::Weight;
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Falcon's configuration, with KerasHub's names of fields.
 
-use rachis_kernels::Activation;
+use rachis_kernels::{Activation, AlibiRounding};
 use rachis_loader::{Config, ConfigSource, Preset};
 use serde_json::json;
 
@@ -54,7 +54,7 @@ pub struct FalconConfig {
 pub enum FalconPositions {
     /// ALiBi: the head's slope times the key's position is added to the scores.
     Alibi {
-        /// How slopes and biases are rounded.
+        /// How slopes and biases are rounded: in bf16 in transformers, not at all in KerasHub.
         rounding: AlibiRounding,
     },
     /// RoPE: queries and keys are rotated by angles proportional to their positions.
@@ -62,15 +62,6 @@ pub enum FalconPositions {
         /// The base of the geometric sequence of frequencies.
         theta: f64,
     },
-}
-
-/// How the slopes and biases of ALiBi are rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AlibiRounding {
-    /// To float32, as in KerasHub.
-    Float32,
-    /// To bfloat16, as in transformers.
-    Bfloat16,
 }
 
 impl Default for FalconConfig {
@@ -90,7 +81,7 @@ impl Default for FalconConfig {
             use_bias: true,
             parallel: false,
             separate_norms: false,
-            positions: FalconPositions::Alibi { rounding: AlibiRounding::Float32 },
+            positions: FalconPositions::Alibi { rounding: AlibiRounding::None },
             block_norm_epsilon: 1e-5,
             tie_embedding_weights: true,
         }
@@ -173,8 +164,8 @@ impl FalconConfig {
             positions: if flag("alibi", false)? {
                 FalconPositions::Alibi {
                     rounding: match flag("round_alibi", true)? {
-                        true => AlibiRounding::Bfloat16,
-                        false => AlibiRounding::Float32,
+                        true => AlibiRounding::Bf16,
+                        false => AlibiRounding::None,
                     },
                 }
             } else {
@@ -218,7 +209,7 @@ impl FalconConfig {
             "parallel_attn": self.parallel,
             "multi_query": !all,
             "alibi": matches!(self.positions, FalconPositions::Alibi { .. }),
-            "round_alibi": self.positions != FalconPositions::Alibi { rounding: AlibiRounding::Float32 },
+            "round_alibi": self.positions != FalconPositions::Alibi { rounding: AlibiRounding::None },
             "rope_theta": theta,
             "tie_word_embeddings": self.tie_embedding_weights,
         })))

@@ -1,8 +1,9 @@
-//! Flags, and what several subcommands make of them.
+//! The flags, and what several subcommands derive from them.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use rachis::generation::EarlyStopping;
@@ -12,8 +13,9 @@ use rachis::{Backbone, PresetOptions};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Result;
+use crate::bench::Work;
 
-/// Where `scripts/minilm` puts the default model of `embed`.
+/// The default model of `embed`, where `scripts/minilm` puts it.
 const DEFAULT_MODEL: &str = "models/all-MiniLM-L6-v2";
 
 #[derive(Debug, Parser)]
@@ -30,7 +32,7 @@ pub struct Args {
 }
 
 #[derive(Debug, Subcommand)]
-#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
+#[allow(clippy::large_enum_variant, reason = "one value per process")]
 pub enum Command {
     /// Sentence embeddings of texts
     Embed(EmbedArgs),
@@ -40,37 +42,38 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Latency, cold start and memory of a model
     Bench(BenchArgs),
-    /// What a model directory holds, without reading weights
+    /// The contents of a model directory, without reading weights
     Inspect(InspectArgs),
-    /// All of inspect's checks, and every weight finite
+    /// The checks of inspect, and that every weight is finite
     Verify(InspectArgs),
 }
 
-/// How to run a model.
+/// The flags of every subcommand that runs a model.
 #[derive(Debug, clap::Args)]
 pub struct Common {
     /// Model: a directory, hf://owner/name, kaggle://owner/model/framework/variation, or a KerasHub preset
     #[arg(long, value_name = "DIR|HANDLE")]
     pub model: Option<OsString>,
-    /// Precision of computation; the file's own by default
+    /// Float type of the computation; the preset's own by default
     #[arg(long)]
-    pub dtype: Option<Dtype>,
-    /// How matrices are multiplied; as the dtype says by default
+    pub dtype: Option<DtypeName>,
+    /// Arithmetic of matrix products; follows the dtype by default
     #[arg(long)]
     pub precision: Option<PrecisionName>,
-    /// Threads that share the work
+    /// Number of threads
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
     /// Instruction-set level: scalar, avx2, avx512, avx512bf16, amx or neon; the best by default
     #[arg(long, value_name = "LEVEL")]
     pub isa: Option<String>,
-    /// One JSON object on standard output, nothing else there
+    /// Print one JSON object to standard output, and nothing else
     #[arg(long)]
     pub json: bool,
 }
 
+/// The names of the dtypes.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Dtype {
+pub enum DtypeName {
     Float32,
     Bfloat16,
     Float16,
@@ -79,19 +82,24 @@ pub enum Dtype {
 /// The names of [`Precision`].
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum PrecisionName {
-    /// In float32
+    /// float32 throughout
     Strict,
-    /// Operands rounded to bfloat16
+    /// Operands rounded to bfloat16, sums in float32
     Bf16,
-    /// Float32 as sums of bfloat16 where there is a tile unit (AMX)
+    /// On AMX tiles, each float32 as a sum of three bfloat16; elsewhere as strict
     Bf16x6,
 }
 
+/// The names of the poolings.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum PoolingName {
+    /// The first token's vector
     Cls,
+    /// The mean of the vectors of all tokens
     Mean,
+    /// The last token's vector
     Last,
+    /// The maximum over all tokens of each component
     Max,
 }
 
@@ -99,7 +107,7 @@ pub enum PoolingName {
 pub struct EmbedArgs {
     #[command(flatten)]
     pub common: Common,
-    /// How token vectors become one; the model's own way by default
+    /// How token vectors become one vector; follows the model's files by default
     #[arg(long)]
     pub pooling: Option<PoolingName>,
     /// Texts; a single "-" reads one text a line from standard input
@@ -111,16 +119,16 @@ pub struct EmbedArgs {
 pub struct RunArgs {
     #[command(flatten)]
     pub common: Common,
-    /// Input tensors by KerasHub's names
+    /// The file of the input tensors, by KerasHub's names
     #[arg(long, value_name = "IN.safetensors")]
     pub input: PathBuf,
-    /// Where the outputs go
+    /// The file that the outputs are written to
     #[arg(long, value_name = "OUT.safetensors")]
     pub output: PathBuf,
-    /// Also the logits of the heads that the file has
+    /// Also write the logits of the heads that the model file has
     #[arg(long)]
     pub logits: bool,
-    /// Also every layer's hidden states
+    /// Also write the hidden states of every layer
     #[arg(long)]
     pub layers: bool,
 }
@@ -129,55 +137,55 @@ pub struct RunArgs {
 pub struct GenerateArgs {
     #[command(flatten)]
     pub common: Common,
-    /// Text to continue, or for an encoder to read; may be repeated
+    /// Text to continue, or the encoder's input; may be repeated
     #[arg(long = "prompt", value_name = "TEXT")]
     pub prompts: Vec<String>,
-    /// The same as token ids; may be repeated
+    /// A prompt as token ids; may be repeated
     #[arg(long, value_name = "5,6,7")]
     pub prompt_ids: Vec<String>,
-    /// The most new tokens
+    /// Maximum number of new tokens
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<usize>,
-    /// No end token before so many
+    /// Minimum number of new tokens before an end token
     #[arg(long, value_name = "N")]
     pub min_new_tokens: Option<usize>,
-    /// Beam search with so many beams
+    /// Beam search with this number of beams
     #[arg(long, value_name = "N")]
     pub num_beams: Option<usize>,
-    /// Sample, with logits divided by this
+    /// Sample from softmax(logits / T)
     #[arg(long, value_name = "T")]
     pub temperature: Option<f32>,
-    /// Sample among so many of the likeliest tokens
+    /// Sample from the K most probable tokens
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
-    /// Sample among the likeliest tokens that have this much probability together
+    /// Sample from the nucleus: the smallest set of tokens with at least this probability
     #[arg(long, value_name = "P")]
     pub top_p: Option<f32>,
-    /// Sample, with these random numbers
+    /// Sample with this seed of the random numbers
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
-    /// Divides the scores of tokens that are there already
+    /// Divides the positive scores, and multiplies the negative scores, of tokens that already occur
     #[arg(long, value_name = "X")]
     pub repetition_penalty: Option<f32>,
-    /// No sequence of so many tokens occurs twice
+    /// No n-gram of this size occurs twice
     #[arg(long, value_name = "N")]
     pub no_repeat_ngram_size: Option<usize>,
-    /// The power of the length that divides scores of a beam search
+    /// Beam search: scores are divided by (number of new tokens)^X
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub length_penalty: Option<f32>,
-    /// When a beam search ends: true, false or never
-    #[arg(long, value_name = "WHEN", value_parser = early_stopping)]
+    /// Beam search: when it stops, true, false or never
+    #[arg(long, value_name = "WHEN")]
     pub early_stopping: Option<EarlyStopping>,
-    /// Sequences for each prompt
+    /// Number of sequences returned for each prompt
     #[arg(long, value_name = "N")]
     pub num_return_sequences: Option<usize>,
-    /// The first token, or "none"
-    #[arg(long, value_name = "ID", value_parser = IdOrNone::parse)]
+    /// The first new token, or "none"
+    #[arg(long, value_name = "ID")]
     pub forced_bos_id: Option<IdOrNone>,
     /// The last token of a sequence that reaches the maximum length, or "none"
-    #[arg(long, value_name = "ID", value_parser = IdOrNone::parse)]
+    #[arg(long, value_name = "ID")]
     pub forced_eos_id: Option<IdOrNone>,
-    /// What a decoder behind an encoder begins with
+    /// The first token of the decoder of an encoder-decoder model
     #[arg(long, value_name = "ID")]
     pub decoder_start_id: Option<u32>,
     /// Tokens that end a sequence, or "none"
@@ -185,21 +193,19 @@ pub struct GenerateArgs {
     pub eos_ids: Option<String>,
 }
 
-/// A token that a flag names, or its absence.
+/// The value of a flag that is a token id or `none`.
 #[derive(Debug, Clone, Copy)]
 pub struct IdOrNone(pub Option<u32>);
 
-impl IdOrNone {
-    fn parse(text: &str) -> std::result::Result<IdOrNone, String> {
+impl FromStr for IdOrNone {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<IdOrNone, &'static str> {
         match text {
             "none" => Ok(IdOrNone(None)),
-            id => id.parse().map(|id| IdOrNone(Some(id))).map_err(|_| "expected an id or none".to_owned()),
+            id => id.parse().map(|id| IdOrNone(Some(id))).map_err(|_| "expected a token id or none"),
         }
     }
-}
-
-fn early_stopping(name: &str) -> std::result::Result<EarlyStopping, &'static str> {
-    EarlyStopping::from_name(name).ok_or("expected true, false or never")
 }
 
 #[derive(Debug, clap::Args)]
@@ -208,7 +214,7 @@ pub struct BenchArgs {
     pub common: Common,
     /// What to time: encode:BATCH,SEQ, generate:PROMPT,NEW or seq2seq:SRC,NEW,BEAMS
     #[arg(long, value_name = "WORK")]
-    pub work: String,
+    pub work: Work,
 }
 
 #[derive(Debug, clap::Args)]
@@ -216,12 +222,12 @@ pub struct InspectArgs {
     /// Model: a directory, hf://owner/name, kaggle://owner/model/framework/variation, or a KerasHub preset
     #[arg(long, value_name = "DIR|HANDLE")]
     pub model: OsString,
-    /// One JSON object on standard output, nothing else there
+    /// Print one JSON object to standard output, and nothing else
     #[arg(long)]
     pub json: bool,
 }
 
-/// A failure that is the command line's fault: exit status 2.
+/// A failure because of wrong flags: exit status 2.
 #[derive(Debug)]
 pub struct BadUsage(pub String);
 
@@ -234,13 +240,13 @@ impl fmt::Display for BadUsage {
 impl std::error::Error for BadUsage {}
 
 impl Common {
-    /// The threads asked for; none for one, which runs on the calling thread.
+    /// The thread pool of `--threads`; `None` for 1 thread, which is the calling one.
     pub fn pool(&self) -> Result<Option<ThreadPool>> {
         let build = || ThreadPoolBuilder::new().num_threads(usize::from(self.threads)).build();
         Ok(if self.threads > 1 { Some(build()?) } else { None })
     }
 
-    /// The context of these flags.
+    /// The context of `--isa`, `--precision` and `pool`.
     pub fn ctx<'p>(&self, pool: Option<&'p ThreadPool>) -> Result<Ctx<'p>> {
         let level = match &self.isa {
             Some(name) => name
@@ -258,12 +264,12 @@ impl Common {
         })
     }
 
-    /// The preset of this name, and the model in it under the policy asked for.
+    /// Opens a preset and its model, in the dtype of `--dtype`.
     pub fn open(&self, model: &OsStr) -> Result<(Preset, Backbone)> {
         let dtype = self.dtype.map(|dtype| match dtype {
-            Dtype::Float32 => rachis::Dtype::Float32,
-            Dtype::Bfloat16 => rachis::Dtype::Bfloat16,
-            Dtype::Float16 => rachis::Dtype::Float16,
+            DtypeName::Float32 => rachis::Dtype::Float32,
+            DtypeName::Bfloat16 => rachis::Dtype::Bfloat16,
+            DtypeName::Float16 => rachis::Dtype::Float16,
         });
         let mut options = PresetOptions::new();
         options.dtype = dtype;
@@ -272,24 +278,25 @@ impl Common {
         Ok((preset, model))
     }
 
-    /// The model asked for.
+    /// The name of the model, by `--model`.
     pub fn model(&self) -> Result<&OsStr> {
         Ok(self.model.as_deref().ok_or_else(|| BadUsage("--model is missing".to_owned()))?)
     }
 
-    /// The model asked for, or the one that `scripts/minilm` brings.
+    /// The name of the model, by `--model`, or the model that `scripts/minilm` downloads.
     pub fn model_or_default(&self) -> Result<OsString> {
         if let Some(model) = &self.model {
             return Ok(model.clone());
         }
-        // Cargo says where this package lies when it runs the binary, so the default works from any directory.
+        // Cargo sets this variable to the package's directory when it runs the binary, so the default works in any
+        // working directory.
         let package =
             std::env::var_os("CARGO_MANIFEST_DIR").map(|dir| Path::new(&dir).join("..").join(DEFAULT_MODEL));
         let places = [Some(PathBuf::from(DEFAULT_MODEL)), package];
         places.into_iter().flatten().find(|place| place.is_dir()).map(PathBuf::into_os_string).ok_or_else(
             || {
                 format!(
-                "{DEFAULT_MODEL} is not there: run scripts/minilm to bring it, or name a model with --model"
+                "{DEFAULT_MODEL} does not exist: run scripts/minilm to download it, or name a model with --model"
             )
             .into()
             },

@@ -1,4 +1,4 @@
-//! `embed`: sentence embeddings and how alike they are.
+//! `embed`: sentence embeddings and their cosine similarities.
 
 use std::error::Error;
 use std::io::BufRead;
@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use crate::args::{EmbedArgs, PoolingName};
 use crate::{Result, print, tokenizer};
 
-/// Texts that run in one forward pass.
+/// Number of texts in one forward pass.
 const BATCH: usize = 32;
 
 pub fn embed(args: &EmbedArgs) -> Result<()> {
     let texts = texts(args)?;
     let (preset, Backbone::Bert(model)) = args.common.open(&args.common.model_or_default()?)? else {
-        return Err("embed needs an encoder with a vector for each token, such as BERT".into());
+        return Err("embed needs an encoder-only model such as BERT".into());
     };
     let recipe = Recipe::of(&preset, args.pooling)?;
-    let longest = recipe.longest.unwrap_or(usize::MAX).min(model.config().max_sequence_length);
-    let tokenizer = tokenizer::open(&preset, longest)?;
+    let max_tokens = recipe.max_tokens.unwrap_or(usize::MAX).min(model.config().max_sequence_length);
+    let tokenizer = tokenizer::open(&preset, max_tokens)?;
     let pool = args.common.pool()?;
     let mut session = Session::new(args.common.ctx(pool.as_ref())?);
 
@@ -44,7 +44,7 @@ pub fn embed(args: &EmbedArgs) -> Result<()> {
     report(args, &texts, &embeddings, width)
 }
 
-/// The texts given, or the lines of standard input.
+/// The texts of the command line, or the lines of standard input for `-`.
 fn texts(args: &EmbedArgs) -> Result<Vec<String>> {
     if args.texts.as_slice() != ["-"] {
         return Ok(args.texts.clone());
@@ -56,13 +56,15 @@ fn texts(args: &EmbedArgs) -> Result<Vec<String>> {
 /// How a model turns token vectors into an embedding.
 struct Recipe {
     pooling: Pooling,
+    /// Whether embeddings are scaled to length 1.
     normalize: bool,
-    longest: Option<usize>,
+    /// Maximum number of tokens of a text, [CLS] and [SEP] included.
+    max_tokens: Option<usize>,
 }
 
 impl Recipe {
-    /// What KerasHub makes of its own presets, and sentence-transformers of other directories; a pooling that was
-    /// chosen wins.
+    /// The recipe of KerasHub for its presets, of sentence-transformers for other directories. A pooling chosen by
+    /// flag takes precedence.
     fn of(preset: &Preset, chosen: Option<PoolingName>) -> Result<Recipe> {
         let chosen = chosen.map(|name| match name {
             PoolingName::Cls => Pooling::Cls,
@@ -76,30 +78,32 @@ impl Recipe {
         }
     }
 
-    /// As `modules.json`, the pooling's `config.json` and `sentence_bert_config.json` say, where they are; else the
-    /// mean, normalised.
+    /// Reads `modules.json`, the pooling's `config.json` and `sentence_bert_config.json`. The default without them is
+    /// the mean, normalised.
     fn sentence_transformers(preset: &Preset, chosen: Option<Pooling>) -> Result<Recipe> {
-        let modules = preset.read_json("modules.json")?.map(|modules| own_modules(&modules)).transpose()?;
+        let modules =
+            preset.read_json("modules.json")?.map(|modules| pooling_module(&modules)).transpose()?;
         let named = modules.is_some();
         let (dir, normalize) = modules.unwrap_or(("1_Pooling".to_owned(), true));
         let file = format!("{dir}/config.json");
         let pooling = match chosen {
             Some(chosen) => chosen,
             None => match preset.read_json(&file)? {
-                Some(config) => own_pooling(&file, &config)?,
+                Some(config) => pooling_mode(&file, &config)?,
                 None if named => {
-                    return Err(format!("{file}: is not there, but modules.json names it").into());
+                    return Err(format!("{file}: does not exist, but modules.json names it").into());
                 }
                 None => Pooling::Mean,
             },
         };
         let sentence = preset.read_json("sentence_bert_config.json")?;
-        let longest = length("sentence_bert_config.json", "max_seq_length", &sentence.unwrap_or_default())?;
-        Ok(Recipe { pooling, normalize, longest })
+        let max_tokens =
+            length("sentence_bert_config.json", "max_seq_length", &sentence.unwrap_or_default())?;
+        Ok(Recipe { pooling, normalize, max_tokens })
     }
 
-    /// As the `BertTextEmbedder` in `task.json` and its preprocessor, in there or in `preprocessor.json`, say; else
-    /// KerasHub's defaults, which also hold where these files are of other classes.
+    /// Reads the `BertTextEmbedder` of `task.json` and its preprocessor, which is in the same file or in
+    /// `preprocessor.json`. The default without them, or when they describe other classes, is KerasHub's.
     fn keras(preset: &Preset, chosen: Option<Pooling>) -> Result<Recipe> {
         let task = arguments(preset, "task.json", "BertTextEmbedder")?;
         let (file, preprocessor) = match task["preprocessor"].get("config") {
@@ -124,13 +128,13 @@ impl Recipe {
             Value::Bool(normalize) => *normalize,
             other => return Err(wrong("task.json", "normalize", other, "true or false")),
         };
-        let longest = length(file, "sequence_length", &preprocessor)?.unwrap_or(256);
-        Ok(Recipe { pooling, normalize, longest: Some(longest) })
+        let max_tokens = length(file, "sequence_length", &preprocessor)?.unwrap_or(256);
+        Ok(Recipe { pooling, normalize, max_tokens: Some(max_tokens) })
     }
 }
 
-/// The directory of the pooling that a `modules.json` names, and whether what comes out is normalised.
-fn own_modules(modules: &Value) -> Result<(String, bool)> {
+/// The directory of the pooling module of a `modules.json`, and whether a normalisation follows it.
+fn pooling_module(modules: &Value) -> Result<(String, bool)> {
     let modules = modules.as_array().map(Vec::as_slice).unwrap_or_default();
     let kinds: Vec<&str> = modules
         .iter()
@@ -151,14 +155,15 @@ fn own_modules(modules: &Value) -> Result<(String, bool)> {
     Ok((modules[1]["path"].as_str().unwrap_or_default().to_owned(), normalize))
 }
 
-fn own_pooling(file: &str, config: &Value) -> Result<Pooling> {
-    let on: Vec<&str> = config
+/// The pooling of a sentence-transformers `Pooling` module.
+fn pooling_mode(file: &str, config: &Value) -> Result<Pooling> {
+    let enabled: Vec<&str> = config
         .as_object()
         .map(|modes| {
             modes.iter().filter(|(_, on)| **on == Value::Bool(true)).map(|(name, _)| name.as_str()).collect()
         })
         .unwrap_or_default();
-    let modes: Vec<&str> = on.into_iter().filter(|name| name.starts_with("pooling_mode_")).collect();
+    let modes: Vec<&str> = enabled.into_iter().filter(|name| name.starts_with("pooling_mode_")).collect();
     match modes.as_slice() {
         ["pooling_mode_mean_tokens"] => Ok(Pooling::Mean),
         ["pooling_mode_cls_token"] => Ok(Pooling::Cls),
@@ -171,14 +176,14 @@ fn own_pooling(file: &str, config: &Value) -> Result<Pooling> {
     }
 }
 
-/// The arguments of the Keras layer that a file describes; null, whose fields are all absent, where it is not there
-/// or of another class.
+/// The constructor arguments of the Keras layer that a file describes; null, which has no fields, when there is no such
+/// file or it describes another class.
 fn arguments(preset: &Preset, file: &str, class: &str) -> Result<Value> {
     let layer = preset.read_json(file)?.filter(|layer| layer["class_name"] == class);
     Ok(layer.and_then(|layer| layer.get("config").cloned()).unwrap_or_default())
 }
 
-/// The most tokens of a text, which [CLS] and [SEP] are among.
+/// A maximum number of tokens of a text, [CLS] and [SEP] included.
 fn length(file: &str, name: &str, config: &Value) -> Result<Option<usize>> {
     match &config[name] {
         Value::Null => Ok(None),

@@ -1,10 +1,10 @@
-//! `generate`: text, or token ids, from prompts.
+//! `generate`: text or token ids from prompts.
 
 use core::ops::ControlFlow;
 
 use rachis::generation::{
-    BeamRule, BeamSearch, Choice, Generated, GenerationConfig, GenerationInputs, Progress, Sampler, Strategy,
-    generate,
+    BeamRule, BeamSearch, Generated, GenerationConfig, GenerationInputs, Progress, Sampler, SamplingMethod,
+    Strategy, generate,
 };
 use rachis::loader::Preset;
 use rachis::{Decoder, Session, Tokens};
@@ -16,12 +16,12 @@ use crate::{Result, print};
 
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let (preset, backbone) = args.common.open(args.common.model()?)?;
-    let model = backbone
-        .decoder()
-        .ok_or_else(|| BadUsage(format!("generate needs a model that writes, found {}", backbone.name())))?;
+    let model = backbone.decoder().ok_or_else(|| {
+        BadUsage(format!("generate needs a model with a decoder, found {}", backbone.name()))
+    })?;
     let tokenizer = match (tokenizer::open(&preset, model.max_positions()), args.prompts.is_empty()) {
         (Ok(tokenizer), _) => Some(tokenizer),
-        // Ids need none; the texts of the answer are missing then.
+        // Prompts of ids need no tokenizer; the output has no texts then.
         (Err(_), true) => None,
         (Err(error), false) => return Err(error),
     };
@@ -69,7 +69,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-/// The prompts' tokens, texts first.
+/// The token ids of the prompts, those of texts first.
 fn prompts(args: &GenerateArgs, tokenizer: Option<&Tokenizer>) -> Result<Vec<Vec<u32>>> {
     let mut prompts = Vec::new();
     for text in &args.prompts {
@@ -91,7 +91,7 @@ fn sequences(
     tokenizer: Option<&Tokenizer>,
 ) -> Result<Vec<Value>> {
     let sequence = |found: &Generated| -> Result<Value> {
-        // A decoder's prompt is not the caller's.
+        // The decoder's prompt is part of the output, as in transformers; a text prompt is not.
         let ids = if model.has_encoder() { &found.ids[..] } else { found.new_ids() };
         Ok(json!({ "ids": ids, "text": text(found.new_ids(), tokenizer)?, "score": found.score }))
     };
@@ -106,7 +106,7 @@ fn list(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// `5,6,7`
+/// Parses ids such as `5,6,7`.
 fn parse_ids(flag: &str, text: &str) -> Result<Vec<u32>> {
     let id = |id: &str| {
         id.trim().parse().map_err(|_| BadUsage(format!("{flag} is {text}, expected ids such as 5,6,7")))
@@ -114,11 +114,11 @@ fn parse_ids(flag: &str, text: &str) -> Result<Vec<u32>> {
     Ok(text.split(',').map(id).collect::<Result<_, _>>()?)
 }
 
-/// Tokens written to standard output as they come: as text, or as ids where there is no tokenizer.
+/// Writes tokens to standard output as they are generated: as text, or as ids when there is no tokenizer.
 struct Stream<'t> {
     tokenizer: Option<&'t Tokenizer>,
     ids: Vec<u32>,
-    /// The text of the tokens so far that has been written.
+    /// The text that has been written.
     written: String,
 }
 
@@ -132,7 +132,7 @@ impl<'t> Stream<'t> {
         match text(&self.ids, self.tokenizer)? {
             None if self.ids.len() == 1 => print(token),
             None => print(format_args!(",{token}")),
-            // A character may take several tokens; until it is whole, its text ends in a replacement character.
+            // A character may need several tokens; while it is incomplete, the text ends in a replacement character.
             Some(text) if text.ends_with('\u{fffd}') => Ok(()),
             Some(text) => {
                 print(text.strip_prefix(&self.written).unwrap_or_default())?;
@@ -144,59 +144,58 @@ impl<'t> Stream<'t> {
 }
 
 impl GenerateArgs {
-    /// The preset's defaults, its tokenizer's among them, with what the flags say.
+    /// The configuration of the preset and its tokenizer, overridden by the flags.
     fn config(&self, preset: &Preset, prompting: &Prompting) -> Result<GenerationConfig> {
-        let defaults = GenerationConfig::from_preset(preset)?;
-        let eos_token_ids = match self.eos_ids.as_deref() {
-            None if defaults.eos_token_ids.is_empty() => prompting.end.into_iter().collect(),
-            None => defaults.eos_token_ids.clone(),
+        let mut config = GenerationConfig::from_preset(preset)?;
+        config.eos_token_ids = match self.eos_ids.as_deref() {
+            None if config.eos_token_ids.is_empty() => prompting.end.into_iter().collect(),
+            None => config.eos_token_ids,
             Some("none") => Vec::new(),
             Some(ids) => parse_ids("--eos-ids", ids)?,
         };
-        Ok(GenerationConfig {
-            max_new_tokens: self.max_new_tokens.or(defaults.max_new_tokens),
-            min_new_tokens: self.min_new_tokens.or(defaults.min_new_tokens),
-            strategy: self.strategy(defaults.strategy)?,
-            num_return_sequences: self.num_return_sequences.unwrap_or(defaults.num_return_sequences),
-            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
-            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(defaults.no_repeat_ngram_size),
-            forced_bos_token_id: self.forced_bos_id.map_or(defaults.forced_bos_token_id, |id| id.0),
-            forced_eos_token_id: self.forced_eos_id.map_or(defaults.forced_eos_token_id, |id| id.0),
-            decoder_start_token_id: self.decoder_start_id.or(defaults.decoder_start_token_id),
-            eos_token_ids,
-            ..defaults
-        })
+        config.max_new_tokens = self.max_new_tokens.or(config.max_new_tokens);
+        config.min_new_tokens = self.min_new_tokens.or(config.min_new_tokens);
+        config.strategy = self.strategy(config.strategy)?;
+        config.num_return_sequences = self.num_return_sequences.unwrap_or(config.num_return_sequences);
+        config.repetition_penalty = self.repetition_penalty.unwrap_or(config.repetition_penalty);
+        config.no_repeat_ngram_size = self.no_repeat_ngram_size.unwrap_or(config.no_repeat_ngram_size);
+        config.forced_bos_token_id = self.forced_bos_id.map_or(config.forced_bos_token_id, |id| id.0);
+        config.forced_eos_token_id = self.forced_eos_id.map_or(config.forced_eos_token_id, |id| id.0);
+        config.decoder_start_token_id = self.decoder_start_id.or(config.decoder_start_token_id);
+        Ok(config)
     }
 
-    /// Flags of sampling make it a sampler's, beams a beam search; without either it is the preset's own.
+    /// Sampling, when a flag of sampling is given; beam search, when `--num-beams` is; else the preset's strategy,
+    /// `default`.
     fn strategy(&self, default: Strategy) -> Result<Strategy> {
-        let samples =
+        let sampling =
             self.temperature.is_some() || self.top_k.is_some() || self.top_p.is_some() || self.seed.is_some();
         let beams = match (self.num_beams, default) {
             (Some(beams), _) => beams,
-            (None, Strategy::Beam(search)) if !samples => search.num_beams,
+            (None, Strategy::Beam(search)) if !sampling => search.num_beams,
             (None, _) => 1,
         };
-        match (samples, beams) {
+        match (sampling, beams) {
             (true, 1) => {
                 let sampler = match default {
-                    Strategy::Sample(sampler) if sampler.choice != Choice::Greedy => sampler,
+                    Strategy::Sample(sampler) if sampler.method != SamplingMethod::Greedy => sampler,
                     _ => Sampler::filtered(None, 1.0),
                 };
-                let choice = match sampler.choice {
-                    Choice::Filtered { top_k, top_p } => {
-                        Choice::Filtered { top_k: self.top_k.or(top_k), top_p: self.top_p.unwrap_or(top_p) }
+                let method = match sampler.method {
+                    SamplingMethod::Filtered { top_k, top_p } => {
+                        SamplingMethod::Filtered { top_k: self.top_k.or(top_k), top_p: self.top_p.unwrap_or(top_p) }
                     }
                     _ if self.top_k.is_some() || self.top_p.is_some() => {
-                        Choice::Filtered { top_k: self.top_k, top_p: self.top_p.unwrap_or(1.0) }
+                        SamplingMethod::Filtered { top_k: self.top_k, top_p: self.top_p.unwrap_or(1.0) }
                     }
                     other => other,
                 };
                 let temperature = self.temperature.unwrap_or(sampler.temperature);
-                Ok(Sampler { choice, temperature, seed: self.seed.unwrap_or(sampler.seed) }.into())
+                let seed = self.seed.unwrap_or(sampler.seed);
+                Ok(Sampler::new(method).with_temperature(temperature).with_seed(seed).into())
             }
             (true, _) => Err(BadUsage(
-                "--num-beams cannot be sampled: leave out --temperature, --top-k, --top-p and --seed"
+                "--num-beams cannot be combined with sampling: leave out --temperature, --top-k, --top-p and --seed"
                     .to_owned(),
             )
             .into()),
@@ -216,7 +215,7 @@ impl GenerateArgs {
                     },
                     other => other,
                 };
-                Ok(BeamSearch { num_beams, rule }.into())
+                Ok(BeamSearch::new(num_beams).with_rule(rule).into())
             }
         }
     }

@@ -1,23 +1,32 @@
-//! `inspect` and `verify`: what a model directory holds, and whether its weights are numbers.
+//! `inspect` and `verify`: the contents of a model directory, and whether its weights are finite.
 
 use rachis::Backbone;
-use rachis::loader::{Access, Data, Dtype, Preset, Tensor};
+use rachis::loader::{Access, Data, Preset, Tensor, TensorDtype};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
 use crate::{Result, print, visible};
 
 pub fn inspect(args: &InspectArgs) -> Result<()> {
-    report(args, false)
+    report(args, Check::Metadata)
 }
 
 pub fn verify(args: &InspectArgs) -> Result<()> {
-    report(args, true)
+    report(args, Check::Values)
 }
 
-fn report(args: &InspectArgs, verify: bool) -> Result<()> {
+/// What is checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// The configuration, and the names and shapes of the weights.
+    Metadata,
+    /// The values of the weights, too.
+    Values,
+}
+
+fn report(args: &InspectArgs, check: Check) -> Result<()> {
     let preset = Preset::named(&args.model, Access::Map)?;
-    // Building the model checks the configuration and every weight's name and shape; it reads no weights.
+    // Loading checks the configuration, and the name and shape of every weight; it reads no values.
     let model = Backbone::load(&preset)?;
     let parameters: usize =
         preset.tensors().iter().map(|tensor| tensor.shape().iter().product::<usize>()).sum();
@@ -30,8 +39,11 @@ fn report(args: &InspectArgs, verify: bool) -> Result<()> {
         "bytes_copied": preset.bytes_copied(),
         "tensors": preset.tensors().iter().map(describe).collect::<Vec<_>>(),
     });
-    let bad = if verify { preset.tensors().iter().filter_map(not_finite).collect() } else { Vec::new() };
-    if verify {
+    let bad = match check {
+        Check::Values => preset.tensors().iter().filter_map(not_finite).collect(),
+        Check::Metadata => Vec::new(),
+    };
+    if check == Check::Values {
         summary["not_finite"] = bad.clone().into();
     }
     let printed = if args.json { print(format_args!("{summary}\n")) } else { table(&summary) };
@@ -53,34 +65,32 @@ fn describe(tensor: &Tensor) -> Value {
     })
 }
 
-/// The tensor's name and the count of its values that are NaN or infinite, if there are any.
+/// The tensor's name and its number of values that are NaN or infinite, if there are any.
 fn not_finite(tensor: &Tensor) -> Option<Value> {
     let count = match tensor.data() {
         Data::F32(data) => data.iter().filter(|x| !x.is_finite()).count(),
         Data::Bf16(data) => data.iter().filter(|x| !x.is_finite()).count(),
         Data::F16(data) => data.iter().filter(|x| !x.is_finite()).count(),
-        Data::Other(Dtype::F64, data) => {
+        Data::Other(TensorDtype::F64, data) => {
             data.as_chunks().0.iter().filter(|x| !f64::from_le_bytes(**x).is_finite()).count()
         }
-        Data::Other(Dtype::Named { name: "C64", .. }, data) => {
+        Data::Other(TensorDtype::C64, data) => {
             data.as_chunks().0.iter().filter(|x| !f32::from_le_bytes(**x).is_finite()).count()
         }
-        Data::Other(Dtype::Named { name, .. }, data) => {
-            data.iter().filter(|byte| is_special_byte(name, **byte)).count()
-        }
-        // Integers.
+        // Integers are finite.
+        Data::Other(dtype, data) => data.iter().filter(|byte| is_not_finite_byte(dtype, **byte)).count(),
         _ => 0,
     };
     (count > 0).then(|| json!({ "name": tensor.name(), "count": count }))
 }
 
-/// Whether a byte is NaN or infinite, as a float of 8 bits. Shorter floats are always finite.
-fn is_special_byte(dtype: &str, byte: u8) -> bool {
+/// Whether a byte is NaN or infinite as an 8-bit float. Floats of fewer bits are always finite.
+fn is_not_finite_byte(dtype: TensorDtype, byte: u8) -> bool {
     match dtype {
-        "F8_E5M2" => byte & 0x7c == 0x7c,
-        "F8_E4M3" => byte & 0x7f == 0x7f,
-        "F8_E5M2FNUZ" | "F8_E4M3FNUZ" => byte == 0x80,
-        "F8_E8M0" => byte == 0xff,
+        TensorDtype::F8E5M2 => byte & 0x7c == 0x7c,
+        TensorDtype::F8E4M3 => byte & 0x7f == 0x7f,
+        TensorDtype::F8E5M2Fnuz | TensorDtype::F8E4M3Fnuz => byte == 0x80,
+        TensorDtype::F8E8M0 => byte == 0xff,
         _ => false,
     }
 }
@@ -101,7 +111,7 @@ fn table(summary: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A value without the quotes of JSON strings, on one line.
+/// A JSON value on one line, a string without its quotes.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), visible)
 }

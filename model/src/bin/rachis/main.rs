@@ -1,4 +1,5 @@
 //! The command line `rachis`. Flags, names and JSON keys are a contract; see the README.
+#![forbid(unsafe_code)]
 
 mod args;
 mod bench;
@@ -17,28 +18,28 @@ use clap::Parser;
 
 use args::{Args, Command};
 
-/// Any failure, printed as one line.
+/// A result whose error is printed as one line.
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
     let outcome = match Args::try_parse() {
         Ok(args) => run(args.command),
         Err(error) if error.use_stderr() => {
-            // clap explains in paragraphs; the first says what is wrong.
+            // clap's message has several paragraphs; the first says what is wrong.
             let text = error.to_string();
             let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-            complain(&first.join(" "));
+            print_error(&first.join(" "));
             return ExitCode::from(2);
         }
         Err(help) => help.print().map_err(|error| OutputError(error).into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has had enough.
+        // The reader of the pipe has closed it, as `head` does.
         Err(error) if error.downcast_ref().is_some_and(OutputError::is_closed) => ExitCode::SUCCESS,
         Err(error) => {
             let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            complain(&format!("error: {}", visible(&line)));
+            print_error(&format!("error: {}", visible(&line)));
             ExitCode::from(if error.is::<args::BadUsage>() { 2 } else { 1 })
         }
     }
@@ -55,13 +56,15 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-/// Writes to standard output, at once. All output goes through here, as `println!` panics when it cannot be written.
+/// Writes to standard output and flushes it. All output goes through here, since `println!` panics when it cannot
+/// write.
 fn print(text: impl Display) -> Result<()> {
     let mut out = io::stdout().lock();
     Ok(write!(out, "{text}").and_then(|()| out.flush()).map_err(OutputError)?)
 }
 
-/// A text out of a file for a line on a terminal: what would control it, or turn the order of letters, is escaped.
+/// A text from a file, safe to print on one line of a terminal: control characters and marks of text direction are
+/// escaped.
 fn visible(text: &str) -> String {
     let mut visible = String::with_capacity(text.len());
     for c in text.chars() {
@@ -76,8 +79,8 @@ fn visible(text: &str) -> String {
     visible
 }
 
-/// Writes a line to standard error; there is nobody to tell when that fails.
-fn complain(line: &str) {
+/// Writes a line to standard error. A failure is ignored, since there is no other place to report it.
+fn print_error(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -86,7 +89,7 @@ fn complain(line: &str) {
 struct OutputError(io::Error);
 
 impl OutputError {
-    /// Whether it is a pipe that nobody reads any more.
+    /// Whether standard output is a pipe that has been closed by its reader.
     fn is_closed(&self) -> bool {
         self.0.kind() == ErrorKind::BrokenPipe
     }

@@ -1,4 +1,4 @@
-//! `run`: one forward pass on tensors from a file.
+//! `run`: one forward pass on the tensors of a file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         }
         Backbone::Bart(model) => seq2seq(args, model, &mut session, &inputs, BartBackbone::forward_observed)?,
         Backbone::T5(model) => seq2seq(args, model, &mut session, &inputs, T5Backbone::forward_observed)?,
-        other => return Err(format!("run does not know {}", other.name()).into()),
+        other => return Err(format!("run does not support {}", other.name()).into()),
     };
     save(&args.output, &outputs)?;
     if args.common.json {
@@ -94,7 +94,7 @@ fn bert(
     Ok(outputs)
 }
 
-/// A decoder alone, whose observed forward pass is `forward`.
+/// Runs a decoder-only model, whose observed forward pass is `forward`.
 fn causal<M: Decoder>(
     args: &RunArgs,
     model: &M,
@@ -120,7 +120,7 @@ fn causal<M: Decoder>(
     Ok(outputs)
 }
 
-/// An encoder and a decoder, whose observed forward pass is `forward`.
+/// Runs an encoder-decoder model, whose observed forward pass is `forward`.
 fn seq2seq<M: Decoder>(
     args: &RunArgs,
     model: &M,
@@ -158,15 +158,16 @@ fn seq2seq<M: Decoder>(
     Ok(outputs)
 }
 
-/// `token_ids` and `padding_mask`.
+/// `token_ids` and `padding_mask` of one tower.
 struct Batch {
+    /// `(batch, seq)`
     shape: (usize, usize),
     ids: Vec<u32>,
     mask: Option<Vec<u8>>,
 }
 
 impl Batch {
-    /// Those whose names begin with `prefix`.
+    /// Reads the inputs `{prefix}token_ids` and `{prefix}padding_mask`.
     fn read(inputs: &Inputs<'_>, prefix: &str) -> Result<Batch> {
         let [ids_name, mask_name] = ["token_ids", "padding_mask"].map(|name| format!("{prefix}{name}"));
         let ids = inputs.required(&ids_name)?;
@@ -182,12 +183,12 @@ impl Batch {
         }
     }
 
-    /// A vector for every position, zero where there is padding.
+    /// The vectors of all positions, `[batch, seq, hidden]`; padding is zero.
     fn padded(&self, output: SequenceOutput<'_>) -> Result<Output> {
         padded(self.shape, output)
     }
 
-    /// The logits of a decoder's output.
+    /// The logits of a decoder's output, `[batch, seq, vocabulary]`; padding is zero.
     fn decoder_logits(
         &self,
         model: &impl Decoder,
@@ -197,7 +198,7 @@ impl Batch {
         self.logits(sequence, model.vocabulary_size(), |rows, logits| model.logits(session, rows, logits))
     }
 
-    /// The logits of every position, zero where there is padding.
+    /// The logits that `compute` makes of all positions, `[batch, seq, vocabulary]`; padding is zero.
     fn logits(
         &self,
         (shape, sequence): &Output,
@@ -217,6 +218,7 @@ impl Batch {
     }
 }
 
+/// The vectors of all positions, `[batch, seq, hidden]`; padding is zero.
 fn padded((batch, seq): (usize, usize), output: SequenceOutput<'_>) -> Result<Output> {
     let width = output.hidden_dim();
     let mut values = vec![0.0; batch * seq * width];
@@ -224,22 +226,22 @@ fn padded((batch, seq): (usize, usize), output: SequenceOutput<'_>) -> Result<Ou
     Ok((vec![batch, seq, width], values))
 }
 
-/// What an observer has seen, if it was asked for: every layer's states, or why there are none.
+/// Collects the hidden states of every layer for `--layers`, or the first error.
 struct Layers {
-    asked: bool,
-    seen: Mutex<Result<Outputs>>,
+    enabled: bool,
+    outputs: Mutex<Result<Outputs>>,
 }
 
 impl Layers {
     fn new(args: &RunArgs) -> Layers {
-        Layers { asked: args.layers, seen: Mutex::new(Ok(Outputs::new())) }
+        Layers { enabled: args.layers, outputs: Mutex::new(Ok(Outputs::new())) }
     }
 
     fn put(&self, prefix: &str, layer: usize, shape: (usize, usize), states: SequenceOutput<'_>) {
-        if !self.asked {
+        if !self.enabled {
             return;
         }
-        let mut outputs = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *outputs, padded(shape, states)) {
             (Ok(outputs), Ok(states)) => {
                 outputs.insert(format!("{prefix}hidden_states.{layer}"), states);
@@ -250,7 +252,7 @@ impl Layers {
     }
 
     fn finish(self) -> Result<Outputs> {
-        self.seen.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.outputs.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -272,7 +274,7 @@ impl<'a> Inputs<'a> {
         Ok(Inputs { tensors })
     }
 
-    /// Refuses inputs that the model does not have: a misspelt mask must not be ignored.
+    /// Returns an error for an input that the model does not have: a misspelt mask must not be ignored.
     fn only(&self, known: &[&str]) -> Result<()> {
         match self.tensors.names().into_iter().find(|name| !known.contains(name)) {
             Some(name) => {
@@ -313,16 +315,17 @@ impl<'a> Inputs<'a> {
 }
 
 impl Input {
-    /// The values in the type that the model takes.
+    /// The values as the integer type that the model takes.
     fn narrow<T: TryFrom<i64>>(&self, name: &str) -> Result<Vec<T>> {
         let narrow = |value: &i64| {
-            T::try_from(*value).map_err(|_| format!("input {name} has the value {value}").into())
+            T::try_from(*value)
+                .map_err(|_| format!("input {name} has the value {value}, which is out of range").into())
         };
         self.values.iter().map(narrow).collect()
     }
 }
 
-/// Writes the outputs beside the target and renames, so that a failure leaves no half-written file.
+/// Writes the outputs to a file beside the target and renames it, so that a failure leaves no incomplete file.
 fn save(path: &Path, outputs: &Outputs) -> Result<()> {
     let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = outputs
         .iter()

@@ -1,14 +1,14 @@
-//! Text to token ids and back, by the preset's own files.
+//! Text to token ids and back, by the files of a preset.
 //!
-//! Which files those are is decided here; a module each knows one algorithm and what the two libraries make of it.
-//! A Hugging Face directory does as transformers, by `tokenizer.json`, else `vocab.txt`, else `vocab.json` with
-//! `merges.txt`, else `spiece.model`. A Keras one does as KerasHub, by the layer that its `tokenizer.json` describes
-//! and the files under `assets/tokenizer`. The algorithms are the `tokenizers` crate's; what it does otherwise than
-//! KerasHub is done here, before it sees the text.
+//! This module selects the files; each module below implements one algorithm as each of the two libraries uses it. A
+//! Hugging Face directory gives transformers' ids, from `tokenizer.json`, else `vocab.txt`, else `vocab.json` with
+//! `merges.txt`, else `spiece.model`. A Keras directory gives KerasHub's ids, from the layer that its `tokenizer.json`
+//! describes and the files under `assets/tokenizer`. The algorithms are those of the `tokenizers` crate, called the
+//! library below; where KerasHub differs, the modules preprocess the text.
 //!
-//! The files are untrusted, and that crate panics on some that are malformed. So the modules check what they
-//! hand it. Of `tokenizer.json`, its own format, only what would end the process is checked from outside: a depth that
-//! overflows the stack, and memory out of proportion. Its panics become errors here.
+//! The files are untrusted, and the library panics on some malformed ones. So the modules check what they pass to it.
+//! Of `tokenizer.json`, the library's own format, they check only what would end the process: a depth that overflows
+//! the stack, and memory out of proportion to the file. The library's other panics become errors ([`contained`]).
 
 mod byte_level;
 mod charsmap;
@@ -31,40 +31,43 @@ use tokenizers::{Encoding, InputSequence, PostProcessor, PostProcessorWrapper, T
 
 use crate::{Result, visible};
 
-/// Most bytes of a vocabulary that are read: a `tokenizer.json` of 250,000 pieces has 17 MB, and its values take 20 times
-/// as much memory at worst.
+/// Upper limit of the bytes of a vocabulary file: a `tokenizer.json` of 250,000 pieces has 17 MB, and its values take
+/// up to 20 times as much memory.
 const LARGEST_FILE: u64 = 64 << 20;
 
-/// What a preset's text is cut into.
+/// The tokenizer of a preset.
 pub struct Tokenizer {
-    /// Never dropped: there is one in a process, which takes longer to free than the process to end, and its unigram
-    /// model frees itself by a recursion as deep as its longest piece.
+    /// Never dropped: a process has one tokenizer, which takes longer to free than the process takes to end, and its
+    /// unigram model frees itself by a recursion as deep as its longest piece.
     library: ManuallyDrop<tokenizers::Tokenizer>,
     dialect: Dialect,
-    /// What generation needs to know, where no configuration of the preset says it.
+    /// The special tokens of generation, which a Keras preset has only in its tokenizer.
     pub prompting: Prompting,
 }
 
-/// What comes before the library, or does its work.
+/// KerasHub's steps that differ from the library's.
 enum Dialect {
+    /// None: the library does everything.
     None,
+    /// The text is split into words first.
     Words(Box<word_piece::Words>),
+    /// The text is split into pieces; the library only adds special tokens and truncates.
     Pieces(Box<sentence_piece::Pieces>),
 }
 
-/// What KerasHub's generation takes from its tokenizer.
+/// The special tokens that KerasHub's generation takes from its tokenizer.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Prompting {
     /// The token that ends a sequence.
     pub end: Option<u32>,
-    /// What a decoder with an encoder begins with.
+    /// The decoder prompt of an encoder-decoder model.
     pub decoder: Option<Vec<u32>>,
-    /// Tokens that do not show in a text, beyond those that the library knows of.
+    /// Tokens that decoding skips, besides the library's special ones.
     hidden: Vec<u32>,
 }
 
 impl Tokenizer {
-    /// The tokens of a prompt, with the special ones around it.
+    /// The tokens of a prompt, special tokens included.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
         let input: InputSequence = match &self.dialect {
             Dialect::None => text.into(),
@@ -77,7 +80,7 @@ impl Tokenizer {
         contained("tokenizer", || self.library.encode(input, true))
     }
 
-    /// The text of tokens, without the special ones.
+    /// The text of tokens, special tokens skipped.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().copied().filter(|id| !self.prompting.hidden.contains(id)).collect();
         match &self.dialect {
@@ -87,8 +90,8 @@ impl Tokenizer {
     }
 }
 
-/// The tokenizer of a preset. It cuts texts at `longest` tokens and pads nothing.
-pub fn open(preset: &Preset, longest: usize) -> Result<Tokenizer> {
+/// Opens the tokenizer of a preset. It truncates texts to `max_tokens` tokens and does not pad.
+pub fn open(preset: &Preset, max_tokens: usize) -> Result<Tokenizer> {
     let json = preset.read_text("tokenizer.json", LARGEST_FILE)?;
     let json = json.map(|json| serde_json::from_str::<Value>(&json)).transpose();
     let json = json.map_err(|error| named("tokenizer.json", error))?;
@@ -96,17 +99,17 @@ pub fn open(preset: &Preset, longest: usize) -> Result<Tokenizer> {
     let mut tokenizer = match (layer, json, preset.config().source()) {
         (Some(layer), ..) => keras::open(preset, &layer)?,
         (None, Some(json), _) => json::open(json)?.into(),
-        (None, None, ConfigSource::Keras { .. }) => return Err(nothing(preset, "tokenizer.json")),
+        (None, None, ConfigSource::Keras { .. }) => return Err(missing(preset, "tokenizer.json")),
         (None, None, ConfigSource::HuggingFace { model_type }) => hugging_face(preset, model_type)?.into(),
     };
     let library = &mut *tokenizer.library;
     library.with_padding(None);
-    let truncation = TruncationParams { max_length: longest, ..TruncationParams::default() };
+    let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
     contained("tokenizer", || {
-        // The library subtracts the one from the other without a check.
+        // The library subtracts the number of special tokens from `max_length` unchecked.
         let special = library.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
-        if longest < special {
-            let found = format!("puts {special} special tokens in texts of at most {longest} tokens");
+        if max_tokens < special {
+            let found = format!("puts {special} special tokens in texts of at most {max_tokens} tokens");
             return Err(found.into());
         }
         library.with_truncation(Some(truncation)).map(drop)
@@ -121,46 +124,48 @@ impl From<tokenizers::Tokenizer> for Tokenizer {
     }
 }
 
-/// What transformers builds when there is no `tokenizer.json`.
+/// The tokenizer that transformers builds when there is no `tokenizer.json`.
 fn hugging_face(preset: &Preset, model_type: &str) -> Result<tokenizers::Tokenizer> {
     if let Some(vocabulary) = preset.read_text("vocab.txt", LARGEST_FILE)? {
         return word_piece::hugging_face(preset, &vocabulary);
     }
     if let Some(vocabulary) = preset.read_text("vocab.json", LARGEST_FILE)? {
         let merges = preset.read_text("merges.txt", LARGEST_FILE)?;
-        let merges = merges.ok_or_else(|| nothing(preset, "merges.txt beside its vocab.json"))?;
+        let merges = merges.ok_or_else(|| missing(preset, "merges.txt beside its vocab.json"))?;
         return byte_level::hugging_face(preset, model_type, &vocabulary, &merges);
     }
     if let Some(file) = preset.read_bytes("spiece.model", sentence_piece::LARGEST_FILE)? {
         return sentence_piece::hugging_face(preset, &file);
     }
     let expected = "tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model to tokenize with";
-    Err(nothing(preset, expected))
+    Err(missing(preset, expected))
 }
 
-fn nothing(preset: &Preset, expected: &str) -> Box<dyn std::error::Error + Send + Sync> {
+/// The error of a preset that lacks a file.
+fn missing(preset: &Preset, expected: &str) -> Box<dyn std::error::Error + Send + Sync> {
     format!("{}: has no {expected}", preset.dir().display()).into()
 }
 
-/// What is wrong with a file, of bounded length and without control characters: an error may quote the file.
+/// The message of an error in a file, of bounded length and without control characters, since an error may quote the
+/// file.
 fn named(file: &str, error: impl std::fmt::Display) -> String {
     let (start, more) = shortened(&error.to_string(), 200);
     format!("{file}: {}{more}", visible(&start))
 }
 
-/// A text out of a file, for a message.
+/// A text from a file, quoted and shortened for a message.
 fn clip(text: &str) -> String {
     let (start, more) = shortened(text, 60);
     format!("\"{}{more}\"", start.escape_debug())
 }
 
-/// At most so many characters of a text, and dots if there are more.
-fn shortened(text: &str, most: usize) -> (String, &'static str) {
-    let more = if text.chars().nth(most).is_some() { "..." } else { "" };
-    (text.chars().take(most).collect(), more)
+/// The first `max` characters of a text, and dots if there are more.
+fn shortened(text: &str, max: usize) -> (String, &'static str) {
+    let more = if text.chars().nth(max).is_some() { "..." } else { "" };
+    (text.chars().take(max).collect(), more)
 }
 
-/// A JSON object beside the weights, for settings.
+/// Reads a JSON object from a file of the preset; `None` when there is no such file.
 fn object(preset: &Preset, name: &str) -> Result<Option<Map<String, Value>>> {
     match preset.read_json(name)? {
         None => Ok(None),
@@ -169,7 +174,7 @@ fn object(preset: &Preset, name: &str) -> Result<Option<Map<String, Value>>> {
     }
 }
 
-/// A post-processor that puts tokens before and after a text.
+/// A post-processor that adds a token before and after a text.
 fn frame(start: Option<(&str, u32)>, end: Option<(&str, u32)>) -> Result<PostProcessorWrapper> {
     let special = |token: Option<(&str, u32)>, segment: u32| {
         token.map(|(token, _)| json!({ "SpecialToken": { "id": token, "type_id": segment } }))
@@ -187,10 +192,10 @@ fn frame(start: Option<(&str, u32)>, end: Option<(&str, u32)>) -> Result<PostPro
     }))?)
 }
 
-/// A call of the library whose panics are errors.
+/// Calls the library and turns a panic into an error.
 ///
-/// They unwind through its own data only, which the caller gives up. The hook that would print is the process's,
-/// so it is exchanged for the time of the call, which one thread makes.
+/// A panic unwinds only through the library's data, which the caller then drops. The panic hook, which would print a
+/// message, belongs to the process; it is replaced during the call, which only one thread makes.
 fn contained<T>(file: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -198,6 +203,6 @@ fn contained<T>(file: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     std::panic::set_hook(hook);
     match found {
         Ok(found) => found.map_err(|error| named(file, error).into()),
-        Err(_) => Err(named(file, "is malformed: the tokenizers library gave up on it").into()),
+        Err(_) => Err(named(file, "is malformed: the tokenizers library panicked on it").into()),
     }
 }

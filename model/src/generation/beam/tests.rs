@@ -5,13 +5,13 @@ use crate::generation::config::GenerationConfig;
 
 mod transcribed;
 
-/// A language model without a network.
+/// A language model that is a table, or a function of all tokens.
 #[derive(Debug)]
 enum Model {
-    /// Knows the last token only: a row of logits for each.
+    /// A row of logits for each last token.
     Table(Vec<Vec<f32>>),
-    /// Random logits for every sequence: two sequences whose scores are equal are unlikely, which in a table they
-    /// are not, as they may take the same steps in another order.
+    /// Random logits for every sequence. Two sequences of equal score are unlikely here, while with a table they are
+    /// common: they may have the same transitions in a different order.
     Random { seed: u64, vocabulary: usize },
 }
 
@@ -24,11 +24,11 @@ impl Model {
         match self {
             Model::Table(rows) => rows[*sequence.last().unwrap() as usize].clone(),
             Model::Random { seed, vocabulary } => {
-                let mix = |state, token: &u32| Rng::new(state ^ u64::from(*token)).next_u64();
-                let mut random = Rng::new(sequence.iter().fold(*seed, mix));
-                // Tokens 3 and 11 are likelier: they end sequences.
-                let likelier = |token: usize| if token % 8 == 3 { 2.0 } else { 0.0 };
-                (0..*vocabulary).map(|token| likelier(token) + 3.0 * random.signed() as f32).collect()
+                let hash = |state, token: &u32| Rng::new(state ^ u64::from(*token)).next_u64();
+                let mut random = Rng::new(sequence.iter().fold(*seed, hash));
+                // Tokens 3 and 11 get a higher logit: the tests use them as end tokens.
+                let bonus = |token: usize| if token % 8 == 3 { 2.0 } else { 0.0 };
+                (0..*vocabulary).map(|token| bonus(token) + 3.0 * random.signed() as f32).collect()
             }
         }
     }
@@ -39,7 +39,7 @@ impl Model {
         row.iter().map(|x| x - log_sum).collect()
     }
 
-    /// Runs a search to its end, at most 100 steps, and checks what it says about its beams on the way.
+    /// Runs a search to its end, at most 100 steps, and checks the parents of the beams at every step.
     fn search(
         &self,
         search: &BeamSearch,
@@ -47,13 +47,13 @@ impl Model {
         limit: usize,
         config: &GenerationConfig,
     ) -> Vec<Hypothesis> {
-        let mut beams = Beams::new(search, prompt, limit, &config.eos_token_ids);
-        let mut processors = Processors::new(config, prompt.len(), limit);
+        let mut beams = BeamState::new(search, prompt, limit, &config.eos_token_ids);
+        let mut processors = LogitsProcessors::new(config, prompt.len(), limit);
         for _ in 0..100 {
             let before: Vec<Vec<u32>> = (0..beams.running()).map(|i| beams.sequence(i).to_vec()).collect();
             let mut logits: Vec<f32> = before.iter().flat_map(|ids| self.row(ids)).collect();
             if beams.advance(&mut logits, &mut processors) {
-                return beams.finish();
+                return beams.finalize();
             }
             assert!((1..=search.num_beams).contains(&beams.running()));
             assert_eq!(beams.parents().len(), beams.running());
@@ -65,18 +65,15 @@ impl Model {
     }
 }
 
-fn pooled(num_beams: usize, length_penalty: f32, early_stopping: EarlyStopping) -> BeamSearch {
+fn hugging_face(num_beams: usize, length_penalty: f32, early_stopping: EarlyStopping) -> BeamSearch {
     BeamSearch { num_beams, rule: BeamRule::HuggingFace { length_penalty, early_stopping } }
 }
 
-const EARLY: [EarlyStopping; 3] =
-    [EarlyStopping::AtOnce, EarlyStopping::WhenUnlikely, EarlyStopping::WhenImpossible];
-
-fn ends(eos: &[u32]) -> GenerationConfig {
+fn with_eos(eos: &[u32]) -> GenerationConfig {
     GenerationConfig { eos_token_ids: eos.to_vec(), ..Default::default() }
 }
 
-/// Every sequence that can follow, with the sum of its log-probabilities.
+/// All complete sequences that continue `ids`, with the sums of their log-probabilities.
 fn enumerate(model: &Model, ids: &[u32], sum: f64, limit: usize, eos: &[u32]) -> Vec<(Vec<u32>, f64)> {
     let continuations = model.log_probabilities(ids).into_iter().zip(0u32..);
     let extend = |(p, token): (f64, u32)| {
@@ -91,7 +88,7 @@ fn enumerate(model: &Model, ids: &[u32], sum: f64, limit: usize, eos: &[u32]) ->
 }
 
 #[test]
-fn with_enough_beams_nothing_is_missed() {
+fn enough_beams_find_every_sequence() {
     let mut random = Rng::new(1);
     let prompt = [2, 1];
     for (limit, eos) in [(3, vec![]), (6, vec![]), (6, vec![0]), (6, vec![2, 0])] {
@@ -102,13 +99,13 @@ fn with_enough_beams_nothing_is_missed() {
             all.iter_mut().for_each(|(ids, sum)| *sum /= power(ids));
             all.sort_by(|a, b| b.1.total_cmp(&a.1));
 
-            // More than there are, so the pool never fills and nothing stops the search early.
-            let search = pooled(all.len() + 1, length_penalty, EARLY[early]);
-            let found = model.search(&search, &prompt, limit, &ends(&eos));
+            // More beams than sequences: the finished hypotheses never fill up, so nothing stops the search early.
+            let search = hugging_face(all.len() + 1, length_penalty, EarlyStopping::ALL[early]);
+            let found = model.search(&search, &prompt, limit, &with_eos(&eos));
             assert_eq!(found.len(), all.len());
             for (found, (ids, score)) in found.iter().zip(&all) {
                 assert!((f64::from(found.score) - score).abs() < 1e-5, "{found:?}, {score}");
-                assert_eq!(found.finished, eos.contains(found.ids.last().unwrap()));
+                assert_eq!(found.has_eos, eos.contains(found.ids.last().unwrap()));
                 assert!(
                     all.iter().any(|(ids, other)| *ids == found.ids && (other - score).abs() < 1e-5),
                     "{ids:?}"
@@ -118,7 +115,7 @@ fn with_enough_beams_nothing_is_missed() {
     }
 }
 
-/// KerasHub's rule never shortens a sequence: all of one length, by the sum alone.
+/// Under KerasHub's rule all sequences have the same length, and are compared by the sum alone.
 #[test]
 fn keras_hub_extends_all_beams() {
     let mut random = Rng::new(2);
@@ -126,7 +123,7 @@ fn keras_hub_extends_all_beams() {
         let model = Model::random(&mut random, 3);
         let mut all = enumerate(&model, &[1], 0.0, 5, &[]);
         all.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let found = model.search(&BeamSearch::keras(81), &[1], 5, &ends(&[]));
+        let found = model.search(&BeamSearch::keras(81), &[1], 5, &with_eos(&[]));
         assert_eq!(found.len(), 81);
         assert!(found.iter().zip(&all).all(|(found, (_, sum))| (f64::from(found.score) - sum).abs() < 1e-5));
         assert_eq!(found[0].ids, all[0].0);
@@ -135,36 +132,41 @@ fn keras_hub_extends_all_beams() {
 
 #[test]
 fn keras_hub_ends_when_every_beam_has_an_end_token() {
-    // 0 is followed by 1, 1 by 0; 1 ends.
+    // After 0 the model prefers 1, after 1 it prefers 0; 1 is the end token.
     let model = Model::Table(vec![vec![0.0, 9.0, 5.0], vec![9.0, 0.0, 5.0], vec![0.0, 0.0, 0.0]]);
-    let one = model.search(&BeamSearch::keras(1), &[1, 0], 10, &ends(&[1]));
-    assert_eq!((one[0].ids.as_slice(), one[0].finished), ([1, 0, 1].as_slice(), true));
-    let prompt_does_not_count = model.search(&BeamSearch::keras(1), &[0, 1], 10, &ends(&[1]));
+    let one = model.search(&BeamSearch::keras(1), &[1, 0], 10, &with_eos(&[1]));
+    assert_eq!((one[0].ids.as_slice(), one[0].has_eos), ([1, 0, 1].as_slice(), true));
+    let prompt_does_not_count = model.search(&BeamSearch::keras(1), &[0, 1], 10, &with_eos(&[1]));
     assert_eq!(prompt_does_not_count[0].ids, [0, 1, 0, 1]);
-    // With two beams the first runs on after its end, until the second has ended, too.
-    let two = model.search(&BeamSearch::keras(2), &[0], 10, &ends(&[1]));
-    assert!(two.iter().all(|found| found.finished && found.ids.len() == two[0].ids.len()));
+    // With two beams the first is extended after its end token, until the second has one too.
+    let two = model.search(&BeamSearch::keras(2), &[0], 10, &with_eos(&[1]));
+    assert!(two.iter().all(|found| found.has_eos && found.ids.len() == two[0].ids.len()));
     assert!(two[0].ids.len() > 2 && two[0].ids[1] == 1);
-    // The temperature divides the logits before anything else.
+    // The logits are divided by the temperature before anything else.
     let warm = BeamSearch { num_beams: 1, rule: BeamRule::KerasHub { temperature: 3.0 } };
-    let found = model.search(&warm, &[0], 2, &ends(&[]));
+    let found = model.search(&warm, &[0], 2, &with_eos(&[]));
     let expected = 3.0 - (1.0 + 3f32.exp() + (5f32 / 3.0).exp()).ln();
     assert!((found[0].score - expected).abs() < 1e-6);
 }
 
-/// Against a plain transcription of the rules with sorts, copies and scores of -1e9.
+/// Compares with a plain transcription of transformers' rules, which sorts whole lists, copies sequences and uses
+/// scores of -1e9.
 #[test]
-fn the_rules_transcribed() {
+fn random_searches_equal_a_transcription_of_the_rules() {
     let mut random = Rng::new(5);
-    let mut full = 0;
+    let mut ended_early = 0;
     for round in 0..1500 {
         let model = Model::random(&mut random, 16);
         let eos: &[u32] = random.pick(&[&[][..], &[3], &[3, 11]]);
         let num_beams = 1 + random.below(5);
-        let search = pooled(num_beams, random.pick(&[0.0, 0.5, 1.0, 2.0, -1.0]), random.pick(&EARLY));
+        let search = hugging_face(
+            num_beams,
+            random.pick(&[0.0, 0.5, 1.0, 2.0, -1.0]),
+            random.pick(&EarlyStopping::ALL),
+        );
         let prompt: Vec<u32> = (0..1 + random.below(3)).map(|_| random.below(16) as u32).collect();
         let limit = prompt.len() + 1 + random.below(9);
-        let mut config = ends(eos);
+        let mut config = with_eos(eos);
         if random.below(3) == 0 {
             config.forced_eos_token_id = random.pick(&[None, Some(3), Some(4)]);
             config.forced_bos_token_id = random.pick(&[None, Some(5)]);
@@ -174,23 +176,25 @@ fn the_rules_transcribed() {
         }
         let found = model.search(&search, &prompt, limit, &config);
         let (expected, ended) = transcribed::hugging_face(&model, &search, &prompt, limit, &config);
-        full += usize::from(ended);
+        ended_early += usize::from(ended);
         assert_eq!(found.len(), expected.len(), "{round}: {search:?} {config:?}");
         for (found, (ids, score)) in found.iter().zip(&expected) {
             assert_eq!(found.ids, *ids, "{round}: {search:?} {config:?}");
             assert!((found.score - score).abs() <= 1e-5 * score.abs().max(1.0), "{found:?}, {score}");
         }
     }
-    assert!(full > 300, "only {full} searches ended before the maximum length");
+    assert!(ended_early > 300, "only {ended_early} searches ended before the maximum length");
 }
 
-/// Whatever the order in which searches take turns, each finds what it finds alone.
+/// A search finds the same when its steps alternate with the steps of other searches.
 #[test]
-fn searches_do_not_share() {
+fn searches_share_no_state() {
     let model = Model::random(&mut Rng::new(8), 16);
-    let (search, config) = (pooled(3, 1.0, EarlyStopping::WhenUnlikely), ends(&[3]));
+    let (search, config) = (hugging_face(3, 1.0, EarlyStopping::False), with_eos(&[3]));
     let mut rows: Vec<_> = (0..16u32)
-        .map(|token| (Beams::new(&search, &[token], 9, &[3]), Processors::new(&config, 1, 9), false))
+        .map(|token| {
+            (BeamState::new(&search, &[token], 9, &[3]), LogitsProcessors::new(&config, 1, 9), false)
+        })
         .collect();
     while rows.iter().any(|(_, _, done)| !done) {
         for (beams, processors, done) in rows.iter_mut().rev().filter(|(_, _, done)| !done) {
@@ -200,26 +204,26 @@ fn searches_do_not_share() {
         }
     }
     for ((beams, ..), token) in rows.into_iter().zip(0..) {
-        assert_eq!(beams.finish(), model.search(&search, &[token], 9, &config));
+        assert_eq!(beams.finalize(), model.search(&search, &[token], 9, &config));
     }
 }
 
 #[test]
-fn scores_that_are_no_numbers() {
+fn scores_that_are_not_finite() {
     const INF: f32 = f32::INFINITY;
     let rows = [[f32::NAN; 3], [-INF; 3], [INF; 3], [INF, 0.0, 1.0], [f32::NAN, 0.0, 1.0], [-INF, 2.0, -INF]];
     for rule in [
         BeamSearch::new(4),
         BeamSearch::keras(4),
-        pooled(4, f32::MAX, EARLY[0]),
-        pooled(4, f32::MIN, EARLY[2]),
+        hugging_face(4, f32::MAX, EarlyStopping::ALL[0]),
+        hugging_face(4, f32::MIN, EarlyStopping::ALL[2]),
     ] {
         for first in rows {
             for second in rows {
                 let model = Model::Table(vec![first.to_vec(), second.to_vec(), vec![0.0, 1.0, 2.0]]);
                 for eos in [&[][..], &[1], &[0, 1, 2]] {
                     for prompt in [0, 1, 2] {
-                        let found = model.search(&rule, &[prompt], 6, &ends(eos));
+                        let found = model.search(&rule, &[prompt], 6, &with_eos(eos));
                         assert!((1..=4).contains(&found.len()));
                         assert!(found.iter().all(|found| found.ids.len() <= 6 && found.ids[0] == prompt));
                     }
@@ -227,21 +231,21 @@ fn scores_that_are_no_numbers() {
             }
         }
     }
-    // Nothing can follow: the prompt is what there is.
-    let found = Model::Table(vec![vec![f32::NAN; 3]]).search(&BeamSearch::new(2), &[0], 6, &ends(&[]));
-    assert_eq!(found, [Hypothesis { ids: vec![0], score: 0.0, finished: false }]);
+    // No token can follow, so the result is the prompt.
+    let found = Model::Table(vec![vec![f32::NAN; 3]]).search(&BeamSearch::new(2), &[0], 6, &with_eos(&[]));
+    assert_eq!(found, [Hypothesis { ids: vec![0], score: 0.0, has_eos: false }]);
 }
 
 #[test]
-fn requests_that_make_no_sense() {
-    let config = ends(&[]);
-    let mut processors = Processors::new(&config, 1, 2);
-    let mut over = Beams::new(&BeamSearch::new(2), &[1, 2], 2, &[]);
+fn degenerate_searches_end_at_once() {
+    let config = with_eos(&[]);
+    let mut processors = LogitsProcessors::new(&config, 1, 2);
+    let mut over = BeamState::new(&BeamSearch::new(2), &[1, 2], 2, &[]);
     assert!(over.advance(&mut [0.0; 4], &mut processors));
-    assert_eq!(over.finish()[0].ids, [1, 2]);
-    let mut none = Beams::new(&BeamSearch::new(0), &[1], 5, &[]);
+    assert_eq!(over.finalize()[0].ids, [1, 2]);
+    let mut none = BeamState::new(&BeamSearch::new(0), &[1], 5, &[]);
     assert!(none.advance(&mut [0.0; 4], &mut processors));
-    let mut empty = Beams::new(&BeamSearch::new(2), &[], 5, &[]);
+    let mut empty = BeamState::new(&BeamSearch::new(2), &[], 5, &[]);
     assert!(!empty.advance(&mut [0.0; 4], &mut processors));
     assert_eq!((empty.running(), empty.sequence(0), empty.sequence(9)), (2, &[0][..], &[][..]));
     assert!(empty.advance(&mut [], &mut processors));

@@ -1,16 +1,17 @@
 use rachis_loader::{Access, Region};
 
 use super::*;
+use crate::generation::KerasSampler;
 
 /// A safetensors file without tensors.
 const NO_TENSORS: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
 
-/// The preset of this `config.json`.
+/// A preset with this `config.json`.
 fn preset(config: &str) -> Preset {
     Preset::from_bytes(config.as_bytes(), Region::from_static("weights", NO_TENSORS)).unwrap()
 }
 
-/// What transformers' fields `fields` in `config.json` make.
+/// The configuration of a `config.json` with these fields.
 fn of(fields: &str) -> Result<GenerationConfig> {
     GenerationConfig::from_preset(&preset(&format!(r#"{{"model_type": "bart" {fields}}}"#)))
 }
@@ -20,7 +21,7 @@ fn message<T>(result: Result<T>) -> String {
 }
 
 #[test]
-fn without_fields_it_is_greedy() {
+fn no_fields_give_the_default() {
     assert_eq!(of("").unwrap(), GenerationConfig::default());
     assert_eq!(
         of(r#", "eos_token_id": null, "task_specific_params": {"x": {"num_beams": 9}}"#).unwrap(),
@@ -29,14 +30,14 @@ fn without_fields_it_is_greedy() {
 }
 
 #[test]
-fn the_fields_of_config_json() {
+fn fields_of_config_json_are_read() {
     let found =
         of(r#", "eos_token_id": 2, "pad_token_id": 1, "bos_token_id": 0, "decoder_start_token_id": 2,
         "forced_eos_token_id": [2], "forced_bos_token_id": 0, "num_beams": 4, "length_penalty": 2,
         "early_stopping": true, "min_length": 56, "max_length": 142, "no_repeat_ngram_size": 3,
         "suppress_tokens": [5, 6], "begin_suppress_tokens": 7, "num_return_sequences": 2"#)
         .unwrap();
-    let rule = BeamRule::HuggingFace { length_penalty: 2.0, early_stopping: EarlyStopping::AtOnce };
+    let rule = BeamRule::HuggingFace { length_penalty: 2.0, early_stopping: EarlyStopping::True };
     let expected = GenerationConfig {
         max_length: Some(142),
         min_length: 56,
@@ -59,7 +60,7 @@ fn the_fields_of_config_json() {
 }
 
 #[test]
-fn samplers() {
+fn do_sample_gives_a_sampler() {
     let sampler = |fields| of(fields).unwrap().strategy;
     let filtered = |top_k, top_p, temperature| -> Strategy {
         Sampler { temperature, ..Sampler::filtered(top_k, top_p) }.into()
@@ -75,7 +76,7 @@ fn samplers() {
 }
 
 #[test]
-fn what_is_malformed_is_named() {
+fn malformed_fields_are_named() {
     for (fields, name) in [
         (r#""eos_token_id": [2, "x"]"#, "eos_token_id"),
         (r#""eos_token_id": -1"#, "eos_token_id"),
@@ -102,7 +103,7 @@ fn what_is_malformed_is_named() {
 }
 
 #[test]
-fn tokens_are_of_the_vocabulary() {
+fn token_ids_are_less_than_the_vocabulary_size() {
     let default = GenerationConfig::default;
     for (config, name) in [
         (GenerationConfig { pad_token_id: Some(9), ..default() }, "pad_token_id"),
@@ -116,7 +117,7 @@ fn tokens_are_of_the_vocabulary() {
 }
 
 #[test]
-fn generation_config_json_wins() {
+fn generation_config_json_takes_precedence() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &[u8]| std::fs::write(dir.path().join(name), text).unwrap();
     write("config.json", br#"{"model_type": "opt", "eos_token_id": 2, "num_beams": 4}"#);
@@ -126,7 +127,7 @@ fn generation_config_json_wins() {
     write("generation_config.json", br#"{"eos_token_id": [3, 4], "max_new_tokens": 7, "new_field": {}}"#);
     let expected =
         GenerationConfig { eos_token_ids: vec![3, 4], max_new_tokens: Some(7), ..Default::default() };
-    assert_eq!(read().unwrap(), expected, "and nothing is taken from the other");
+    assert_eq!(read().unwrap(), expected, "config.json is ignored");
     for text in ["[]", "{", r#"{"eos_token_id": true}"#] {
         write("generation_config.json", text.as_bytes());
         assert!(message(read()).contains("generation_config.json"), "{text}");
@@ -134,15 +135,15 @@ fn generation_config_json_wins() {
 }
 
 #[test]
-fn keras_hub_samples_by_default() {
+fn a_keras_preset_has_keras_hubs_default_sampler() {
     let preset = Preset::open(rachis_testkit::goldens::fixture("opt_pre/keras"), Access::Map).unwrap();
     let config = GenerationConfig::from_preset(&preset).unwrap();
-    assert_eq!(config.strategy, Strategy::from_name("top_k").unwrap());
+    assert_eq!(config.strategy, Strategy::from(KerasSampler::TopK));
     assert_eq!((config.max_length, config.eos_token_ids.len()), (Some(1024), 0));
 }
 
 #[test]
-fn lengths() {
+fn length_limit_follows_max_new_tokens_and_max_length() {
     let default = GenerationConfig::default();
     assert_eq!(default.length_limit(7, None).unwrap(), 27);
     assert_eq!(default.length_limit(7, Some(10)).unwrap(), 10);

@@ -1,23 +1,24 @@
-//! Beam search: the likeliest sequences, several at a time.
+//! The loop of a beam search: [`BeamState`] selects hypotheses, this loop decodes them and moves their KV slots.
 
-use super::{Generated, Generation, Progress};
+use super::{Generated, GenerationLoop, Progress};
 use crate::decoder::Decoder;
 use crate::error::Result;
-use crate::generation::beam::Beams;
+use crate::generation::beam::BeamState;
 use crate::generation::strategy::{BeamRule, BeamSearch};
 use crate::session::Tokens;
 
-impl<M: Decoder + ?Sized> Generation<'_, '_, M> {
-    /// The likeliest sequences, several at a time.
+impl<M: Decoder + ?Sized> GenerationLoop<'_, '_, M> {
+    /// Runs a beam search for every prompt.
     pub(super) fn beam(mut self, search: BeamSearch) -> Result<Vec<Vec<Generated>>> {
-        let (width, vocabulary) = (self.width, self.decoding.vocabulary);
+        let (slots_per_prompt, vocabulary) = (self.slots_per_prompt, self.step.vocabulary);
         self.prefill()?;
         let eos = &self.config.eos_token_ids;
-        let mut beams: Vec<Beams> = (self.prompts.iter().zip(&self.limits))
-            .map(|(prompt, limit)| Beams::new(&search, prompt, *limit, eos))
+        let mut beams: Vec<BeamState> = (self.prompts.iter().zip(&self.max_lengths))
+            .map(|(prompt, max_length)| BeamState::new(&search, prompt, *max_length, eos))
             .collect();
-        // The slots of a prompt's running beams; of one that is done, none.
-        let mut slots: Vec<Vec<usize>> = (0..beams.len()).map(|prompt| vec![prompt * width]).collect();
+        // The KV slots of each prompt's running beams; empty once its search is over.
+        let mut slots: Vec<Vec<usize>> =
+            (0..beams.len()).map(|prompt| vec![prompt * slots_per_prompt]).collect();
         loop {
             let mut from = 0;
             for (prompt, (beams, slots)) in beams.iter_mut().zip(&mut slots).enumerate() {
@@ -25,13 +26,13 @@ impl<M: Decoder + ?Sized> Generation<'_, '_, M> {
                     continue;
                 }
                 let len = slots.len() * vocabulary;
-                let logits = &mut self.decoding.logits[from..from + len];
+                let logits = &mut self.step.logits[from..from + len];
                 from += len;
                 if beams.advance(logits, &mut self.processors[prompt]) {
                     slots.clear();
                 } else {
-                    let all = prompt * width..(prompt + 1) * width;
-                    *slots = self.decoding.follow(all, slots, beams.parents())?;
+                    let all = prompt * slots_per_prompt..(prompt + 1) * slots_per_prompt;
+                    *slots = self.step.reorder_cache(all, slots, beams.parents())?;
                 }
             }
             let running: Vec<usize> = slots.concat();
@@ -41,17 +42,17 @@ impl<M: Decoder + ?Sized> Generation<'_, '_, M> {
             let tokens: Vec<u32> = (beams.iter().zip(&slots))
                 .flat_map(|(beams, slots)| (0..slots.len()).filter_map(|i| beams.sequence(i).last().copied()))
                 .collect();
-            self.decoding.append(&running, Tokens::padded(&tokens, running.len(), 1))?;
+            self.step.append(&running, Tokens::padded(&tokens, running.len(), 1))?;
         }
         let mut results = Vec::with_capacity(beams.len());
         for (prompt, beams) in beams.into_iter().enumerate() {
-            let found = beams.finish().into_iter().take(self.config.num_return_sequences);
+            let found = beams.finalize().into_iter().take(self.config.num_return_sequences);
             let found = found.map(|found| {
                 let mut ids = found.ids;
                 if let BeamRule::KerasHub { .. } = search.rule {
-                    self.cut(prompt, &mut ids);
+                    self.truncate_at_eos(prompt, &mut ids);
                 }
-                self.result(prompt, ids, Some(found.score))
+                self.generated(prompt, ids, Some(found.score))
             });
             results.push(found.collect::<Vec<_>>());
         }
@@ -67,8 +68,8 @@ impl<M: Decoder + ?Sized> Generation<'_, '_, M> {
         Ok(results)
     }
 
-    /// Drops what follows the first end token after the prompt.
-    fn cut(&self, prompt: usize, ids: &mut Vec<u32>) {
+    /// Drops the tokens after the first end token that follows the prompt.
+    fn truncate_at_eos(&self, prompt: usize, ids: &mut Vec<u32>) {
         let start = self.prompts[prompt].len();
         let end = ids.iter().skip(start).position(|id| self.config.eos_token_ids.contains(id));
         if let Some(end) = end {

@@ -10,18 +10,19 @@ fn logits(probabilities: &[f64]) -> Vec<f32> {
     probabilities.iter().map(|p| p.ln() as f32).collect()
 }
 
-/// How often each token is picked in `n` draws of one sequence.
+/// How often each token is chosen in `n` draws of one sequence.
 fn counts(logits: &[f32], sampler: Sampler, n: usize) -> Vec<usize> {
-    let (mut picker, mut random) = (Picker::default(), Random::stream(sampler.seed, 0));
+    let (mut token_sampler, mut random) = (TokenSampler::default(), Random::stream(sampler.seed, 0));
     let mut counts = vec![0; logits.len()];
     for _ in 0..n {
-        counts[picker.pick(logits, &sampler, &mut random) as usize] += 1;
+        counts[token_sampler.sample(logits, &sampler, &mut random) as usize] += 1;
     }
     counts
 }
 
-/// Checks counts against probabilities: none where there is no probability, and a chi square that chance exceeds
-/// about once in 10^6 (mean k, variance 2 k for k degrees of freedom; the bound is generous for few).
+/// Compares counts with probabilities: no count where the probability is 0, and a chi-square statistic below a bound
+/// that is exceeded by chance about once in 10^6 (mean k, variance 2 k for k degrees of freedom; the bound is
+/// generous for small k).
 fn check(logits: &[f32], sampler: Sampler, expected: &[f64]) {
     let n = 20_000;
     let total: f64 = expected.iter().sum();
@@ -42,7 +43,7 @@ fn check(logits: &[f32], sampler: Sampler, expected: &[f64]) {
 }
 
 #[test]
-fn each_choice_has_its_distribution() {
+fn each_method_has_its_distribution() {
     let p = [0.05, 0.4, 0.1, 0.25, 0.2];
     let row = logits(&p);
     check(&row, Sampler::greedy(), &[0.0, 1.0, 0.0, 0.0, 0.0]);
@@ -50,7 +51,7 @@ fn each_choice_has_its_distribution() {
     check(&row, Sampler::top_k(1), &[0.0, 1.0, 0.0, 0.0, 0.0]);
     check(&row, Sampler::top_k(3), &[0.0, 0.4, 0.0, 0.25, 0.2]);
     check(&row, Sampler::top_k(99), &p);
-    // 0.4 + 0.25 come before 0.2, 0.85 before 0.1.
+    // Before 0.2 there are 0.4 + 0.25, before 0.1 there are 0.85.
     check(&row, Sampler::top_p(0.7), &[0.0, 0.4, 0.0, 0.25, 0.2]);
     check(&row, Sampler::filtered(None, 0.7), &[0.0, 0.4, 0.0, 0.25, 0.2]);
     check(&row, Sampler::top_p(0.01), &[0.0, 1.0, 0.0, 0.0, 0.0]);
@@ -70,21 +71,21 @@ fn temperature_sharpens_and_flattens() {
     check(&logits(&p), Sampler { temperature: 1e-40, ..Sampler::random() }, &[1.0, 0.0, 0.0]);
 }
 
-/// The two libraries' combinations of k and p: shares of the k likeliest, or of all.
+/// With both k and p, transformers takes p of the k most probable tokens and KerasHub takes p of all.
 #[test]
-fn shares_after_top_k() {
+fn top_p_after_top_k() {
     let p = [0.4, 0.3, 0.2, 0.1];
-    // Of 0.4 and 0.3 the first has 0.57.
+    // Of 0.4 + 0.3 the first has 0.57.
     check(&logits(&p), Sampler::filtered(Some(2), 0.55), &[1.0, 0.0, 0.0, 0.0]);
-    let keras = Sampler { choice: Choice::TopP { p: 0.55, k: Some(2) }, ..Sampler::greedy() };
+    let keras = Sampler::new(SamplingMethod::TopP { p: 0.55, k: Some(2) });
     check(&logits(&p), keras, &[0.4, 0.3, 0.0, 0.0]);
-    // Exactly p before a token: KerasHub keeps it.
+    // A token with exactly p before it is kept by KerasHub only.
     let halves = [0.0f32, 0.0];
     check(&halves, Sampler::top_p(0.5), &[0.5, 0.5]);
     check(&halves, Sampler::filtered(None, 0.5), &[1.0, 0.0]);
 }
 
-/// The nucleus of rows that need more than the tokens sorted at first.
+/// The nucleus of rows that need more tokens than are sorted first.
 #[test]
 fn a_nucleus_of_any_size() {
     let mut random = Rng::new(3);
@@ -99,10 +100,10 @@ fn a_nucleus_of_any_size() {
                 before += f64::from(sorted[expected]).exp();
                 expected += 1;
             }
-            let mut picker = Picker::default();
+            let mut token_sampler = TokenSampler::default();
             let softmax = Softmax::new(&row, 1.0);
-            let share = f64::from(p) * softmax.total();
-            let kept = picker.ahead(&softmax, len, |before| before < share);
+            let limit = f64::from(p) * softmax.denominator();
+            let kept = token_sampler.nucleus(&softmax, len, |before| before < limit);
             // One token more or less where the sums round differently.
             assert!(kept.len().abs_diff(expected) <= 1, "{} not {expected} of {len}", kept.len());
             assert!(kept.iter().zip(&sorted).all(|(a, b)| a.0 == *b));
@@ -111,12 +112,12 @@ fn a_nucleus_of_any_size() {
 }
 
 #[test]
-fn a_sequence_has_its_own_numbers() {
+fn each_sequence_has_its_own_random_numbers() {
     let row = vec![0.0; 1000];
     let sampler = Sampler { seed: 9, ..Sampler::random() };
     let picks = |sequence: usize, seed: u64| -> Vec<u32> {
-        let (mut picker, mut random) = (Picker::default(), Random::stream(seed, sequence));
-        (0..20).map(|_| picker.pick(&row, &sampler, &mut random)).collect()
+        let (mut token_sampler, mut random) = (TokenSampler::default(), Random::stream(seed, sequence));
+        (0..20).map(|_| token_sampler.sample(&row, &sampler, &mut random)).collect()
     };
     assert_eq!(picks(3, 9), picks(3, 9));
     let others: Vec<_> =
@@ -124,16 +125,17 @@ fn a_sequence_has_its_own_numbers() {
     for (i, a) in others.iter().enumerate() {
         assert!(others[..i].iter().all(|b| a.iter().zip(b).filter(|(a, b)| a == b).count() < 5));
     }
-    // One number a token, whatever is drawn from.
-    let (mut picker, mut a, mut b) = (Picker::default(), Random::stream(1, 1), Random::stream(1, 1));
-    picker.pick(&[0.0, 1.0, 2.0], &Sampler::top_k(2), &mut a);
-    picker.pick(&row, &Sampler::filtered(Some(7), 0.3), &mut b);
+    // Each token takes one random number, whatever the method.
+    let (mut token_sampler, mut a, mut b) =
+        (TokenSampler::default(), Random::stream(1, 1), Random::stream(1, 1));
+    token_sampler.sample(&[0.0, 1.0, 2.0], &Sampler::top_k(2), &mut a);
+    token_sampler.sample(&row, &Sampler::filtered(Some(7), 0.3), &mut b);
     assert_eq!(a.next(), b.next());
 }
 
 #[test]
-fn scores_that_are_no_numbers() {
-    let choices = [
+fn scores_that_are_not_finite() {
+    let samplers = [
         Sampler::greedy(),
         Sampler::random(),
         Sampler::top_k(2),
@@ -141,24 +143,24 @@ fn scores_that_are_no_numbers() {
         Sampler::filtered(Some(2), 0.9),
         Sampler::filtered(None, 0.9),
     ];
-    for sampler in choices {
+    for sampler in samplers {
         check(&[f32::NAN, -INF, 1.0, f32::NAN], sampler, &[0.0, 0.0, 1.0, 0.0]);
         check(&[0.0, INF, 1.0, INF], sampler, &[0.0, 1.0, 0.0, 0.0]);
         check(&[-INF, -INF], sampler, &[1.0, 0.0]);
         check(&[f32::NAN, f32::NAN], sampler, &[1.0, 0.0]);
-        assert_eq!(Picker::default().pick(&[], &sampler, &mut Random::stream(0, 0)), 0);
+        assert_eq!(TokenSampler::default().sample(&[], &sampler, &mut Random::stream(0, 0)), 0);
     }
 }
 
 #[test]
-fn candidates_have_shares_of_the_whole_row() {
+fn top_k_has_probabilities_of_the_whole_row() {
     let row = [1.0, 3.0, -INF, 2.0, 3.0];
     let mut expected = row.map(|x| x / 2.0);
     log_softmax(&mut expected);
-    let found = Picker::default().candidates(&row, 3, 2.0);
+    let found = TokenSampler::default().top_k(&row, 3, 2.0);
     assert_eq!(found.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1, 4, 3]);
     for (token, p) in found {
         assert!((p - expected[token as usize].exp()).abs() < 1e-6);
     }
-    assert_eq!(Picker::default().candidates(&row, 99, 1.0).len(), 4);
+    assert_eq!(TokenSampler::default().top_k(&row, 99, 1.0).len(), 4);
 }

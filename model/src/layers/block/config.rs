@@ -1,6 +1,6 @@
 //! The sizes and choices of a layer and the names of its weights.
 
-use rachis_kernels::Activation;
+use rachis_kernels::{Activation, AttentionMask};
 
 use crate::layers::feed_forward::FeedForwardNames;
 use crate::layers::{AttentionConfig, AttentionNames, NormConfig};
@@ -60,8 +60,8 @@ pub(crate) struct BlockConfig {
     pub(crate) activation: Activation,
     pub(crate) norm: NormConfig,
     pub(crate) placement: NormPlacement,
-    /// Whether a token attends to no later ones.
-    pub(crate) causal: bool,
+    /// Whether a token attends to later tokens.
+    pub(crate) mask: AttentionMask,
 }
 
 /// Where the norms of a layer are.

@@ -50,5 +50,5 @@ fn alibi_biases_match_the_references() {
 }
 
 fn rounding(round: bool) -> AlibiRounding {
-    if round { AlibiRounding::Bfloat16 } else { AlibiRounding::Float32 }
+    if round { AlibiRounding::Bf16 } else { AlibiRounding::None }
 }

@@ -4,14 +4,6 @@ use rachis_kernels::{AnyMatMut, AnyMatRef, Dtype, MatMut, MatRef, Precision, bf1
 
 use crate::error::Result;
 
-/// The type in which a forward pass of this precision computes keys and values.
-pub(super) fn dtype_of(precision: Precision) -> Dtype {
-    match precision {
-        Precision::Strict | Precision::Bf16x6 => Dtype::Float32,
-        Precision::Bf16 => Dtype::Bfloat16,
-    }
-}
-
 /// Elements of f32 that take as much memory as `len` elements of `dtype`.
 pub(super) fn f32_len(dtype: Dtype, len: usize) -> usize {
     match dtype {
@@ -107,7 +99,7 @@ impl<'a> CrossKv<'a> {
         precision: Precision,
         [rows, width]: [usize; 2],
     ) -> CrossKv<'a> {
-        CrossKv::new(memory, dtype_of(precision), [rows, 2 * width], 1)
+        CrossKv::new(memory, precision.operand_dtype(), [rows, 2 * width], 1)
     }
 
     /// The keys and values of a layer.

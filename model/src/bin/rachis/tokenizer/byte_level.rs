@@ -1,10 +1,10 @@
-//! Byte-level BPE (Radford et al., 2019) of BART, OPT and Falcon: a `vocab.json` of ids and a `merges.txt` of pairs,
-//! the likeliest first.
+//! Byte-level BPE (Radford et al., 2019) of BART, OPT and Falcon: a `vocab.json` of ids, and a `merges.txt` of pairs in
+//! order of priority.
 //!
-//! transformers cuts a text into words by GPT-2's pattern before it merges. KerasHub 0.32 does not: it hands the
-//! library the pattern of Llama 3 as a plain string, which occurs in no text, so that its merges run over the whole
-//! text. Vocabularies hold few merges that cross words, so the ids mostly agree; where they do not, as at several spaces
-//! in a row, a Keras directory follows KerasHub as it runs outside of a `tf.data` pipeline.
+//! transformers splits a text into words by GPT-2's pattern before merging. KerasHub 0.32 does not: it passes the
+//! pattern of Llama 3 to the library as a plain string, which occurs in no text, so its merges run over the whole
+//! text. Vocabularies have few merges across words, so the ids usually agree. Where they do not, for instance at
+//! several spaces in a row, a Keras directory follows KerasHub as it runs outside of a `tf.data` pipeline.
 
 use std::collections::HashMap;
 
@@ -17,10 +17,10 @@ use super::settings::Settings;
 use super::{clip, frame, named};
 use crate::Result;
 
-/// A Keras preset's vocabulary and merges.
+/// The files of a Keras preset: vocabulary and merges.
 pub const KERAS: [&str; 2] = ["assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt"];
 
-/// The special tokens of transformers' `RobertaTokenizer`, which is BART's.
+/// The special tokens of transformers' `RobertaTokenizer`, which BART uses.
 const BART: &[(&str, &str)] = &[
     ("bos_token", "<s>"),
     ("eos_token", "</s>"),
@@ -31,17 +31,17 @@ const BART: &[(&str, &str)] = &[
     ("mask_token", "<mask>"),
 ];
 
-/// The special tokens of transformers' `GPT2Tokenizer`, which is OPT's. Falcon has no tokenizer of its own there
+/// The special tokens of transformers' `GPT2Tokenizer`, which OPT uses. For Falcon transformers has no tokenizer
 /// without a `tokenizer.json`.
 const GPT2: &[(&str, &str)] =
     &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")];
 
-/// transformers' tokenizer for a `model_type`.
+/// transformers' tokenizer of a `model_type`.
 pub fn hugging_face(preset: &Preset, model_type: &str, vocabulary: &str, merges: &str) -> Result<Tokenizer> {
     let bart = model_type == "bart";
     let settings = Settings::read(preset, if bart { BART } else { GPT2 })?;
     let mut library = Tokenizer::new(model(["vocab.json", "merges.txt"], vocabulary, merges)?);
-    bytes(&mut library, settings.flag("add_prefix_space").unwrap_or(false), true);
+    set_byte_level(&mut library, settings.flag("add_prefix_space").unwrap_or(false), Split::Words);
     settings.add_to(&mut library)?;
     let (start, end) = if bart { (Some("cls_token"), Some("sep_token")) } else { (None, None) };
     let frame = settings.frame(&library, start, end)?;
@@ -49,8 +49,9 @@ pub fn hugging_face(preset: &Preset, model_type: &str, vocabulary: &str, merges:
     Ok(library)
 }
 
-/// KerasHub's tokenizer, with the tokens that its preprocessor puts around a prompt. What ends one, with an encoder,
-/// or starts one also ends a sequence.
+/// KerasHub's tokenizer, with the special tokens `(start, end)` that its preprocessor adds to a prompt. The end
+/// token, or without one the start token, also ends a generated sequence. An end token means an encoder-decoder
+/// model.
 pub fn keras(
     layer: &Layer,
     vocabulary: &str,
@@ -58,7 +59,7 @@ pub fn keras(
     (start, end): (Option<&str>, Option<&str>),
 ) -> Result<super::Tokenizer> {
     let mut library = Tokenizer::new(model(KERAS, vocabulary, merges)?);
-    bytes(&mut library, layer.flag("add_prefix_space", false)?, false);
+    set_byte_level(&mut library, layer.flag("add_prefix_space", false)?, Split::None);
     let token =
         |token| -> Result<u32> { Ok(keras::special(KERAS[0], [token], |t| library.token_to_id(t))?[0]) };
     let first = start.unwrap_or_default();
@@ -78,14 +79,25 @@ pub fn keras(
     Ok(super::Tokenizer { prompting: keras::prompting(end_id, decoder, &hidden), ..library.into() })
 }
 
-/// Text as bytes, each of which is a character of the vocabulary.
-fn bytes(library: &mut Tokenizer, prefix_space: bool, words: bool) {
-    let bytes = tokenizers::pre_tokenizers::byte_level::ByteLevel::new(prefix_space, true, words);
+/// Whether a text is split before merging.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Split {
+    /// Into words, by GPT-2's pattern.
+    Words,
+    /// Not at all.
+    None,
+}
+
+/// Makes the library represent text as bytes, each of which is one character of the vocabulary. `add_prefix_space` is
+/// the argument of both libraries.
+fn set_byte_level(library: &mut Tokenizer, add_prefix_space: bool, split: Split) {
+    let use_regex = split == Split::Words;
+    let bytes = tokenizers::pre_tokenizers::byte_level::ByteLevel::new(add_prefix_space, true, use_regex);
     library.with_pre_tokenizer(Some(bytes));
     library.with_decoder(Some(bytes));
 }
 
-/// The model of a vocabulary and its merges, whose names are `files`.
+/// The BPE model of a vocabulary and its merges; `files` are their names in messages.
 fn model(files: [&str; 2], vocabulary: &str, merges: &str) -> Result<ModelWrapper> {
     let ids: HashMap<String, u32> =
         serde_json::from_str(vocabulary).map_err(|error| named(files[0], error))?;
@@ -100,9 +112,11 @@ fn model(files: [&str; 2], vocabulary: &str, merges: &str) -> Result<ModelWrappe
         // The library panics on a pair that merges to more than the longest token.
         if let Some(absent) = [a, b, &[a, b].concat()].into_iter().find(|token| !ids.contains_key(*token)) {
             let absent = clip(absent);
-            return Err(
-                format!("{}: line {line} needs {absent}, which {} has not", files[1], files[0]).into()
-            );
+            return Err(format!(
+                "{}: line {line} needs {absent}, which {} does not have",
+                files[1], files[0]
+            )
+            .into());
         }
         pairs.push((a, b));
     }

@@ -1,8 +1,8 @@
-//! `tokenizer.json` of the `tokenizers` crate, whose own format it is.
+//! `tokenizer.json`, the format of the `tokenizers` crate.
 //!
-//! It describes a pipeline of any length, whose steps may each make a text longer, and a unigram model of any pieces;
-//! the library takes it at its word. So the file is parsed here first, what it asks for is bounded, and the library
-//! gets those very values: no key that occurs twice and nothing behind the end is read by one and not by the other.
+//! It describes a pipeline of any length, whose steps may each make a text longer, and a unigram model of any pieces.
+//! The library checks no limits. So the file is parsed and checked here first, and the library gets the parsed values
+//! instead of the file: both see the same one of duplicate keys, and no trailing data.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT as BASE64;
@@ -16,9 +16,9 @@ use crate::Result;
 
 const FILE: &str = "tokenizer.json";
 
-/// Most bytes that a pipeline may make of one. Those of the models known make at most some hundreds as [`growth`]
-/// counts, most of which are a ligature's that stands for a phrase.
-const MOST_GROWTH: usize = 1024;
+/// Upper limit of the number of bytes that a pipeline makes of one byte. By the count of [`growth`] the pipelines of
+/// known models reach a few hundred, mostly because of a ligature that stands for a phrase.
+const MAX_GROWTH: usize = 1024;
 
 /// The tokenizer of a parsed file.
 pub fn open(file: Value) -> Result<Tokenizer> {
@@ -26,36 +26,36 @@ pub fn open(file: Value) -> Result<Tokenizer> {
     check_lengths(pieces.filter_map(|piece| piece[0].as_str())).map_err(|error| named(FILE, error))?;
     for parts in [&["normalizer", "pre_tokenizer"][..], &["post_processor"], &["decoder"]] {
         let growth = parts.iter().fold(1, |all: usize, part| all.saturating_mul(growth(&file[part])));
-        if growth > MOST_GROWTH {
+        if growth > MAX_GROWTH {
             let parts = parts.join(" and ");
-            return Err(format!("{FILE}: {parts} may make more than {MOST_GROWTH} bytes of one").into());
+            return Err(format!("{FILE}: {parts} may make more than {MAX_GROWTH} bytes of one").into());
         }
     }
     contained(FILE, || Ok(serde_json::from_value(file)?))
 }
 
-/// How many bytes steps make of one, but for what each adds once. It goes by the names of fields, which say what a
-/// step does with or without its type.
+/// An upper bound of the number of bytes that steps make of one byte, not counting what a step adds once per text. It
+/// looks at the names of fields only, since a step may be given without its type.
 fn growth(step: &Value) -> usize {
     let all = |factors: &mut dyn Iterator<Item = usize>| factors.fold(1, usize::saturating_mul);
     match step {
         Value::Array(steps) => all(&mut steps.iter().map(growth)),
         Value::Object(fields) => all(&mut fields.iter().map(|(name, value)| match (name.as_str(), value) {
-            // Where the pattern may match nothing, its content comes between any two characters.
+            // A pattern that may match the empty string inserts its content between any two characters.
             ("content", Value::String(content)) => match step["pattern"]["String"].as_str() {
                 Some(pattern) if !pattern.is_empty() => content.len().div_ceil(pattern.len()).max(1),
                 _ => 1 + content.len(),
             },
             ("prepend", Value::String(text)) => 1 + text.len(),
             ("suffix" | "word_delimiter_token", Value::String(text)) if text.is_empty() => 2,
-            // Two bytes for each, and for a space in front of it.
+            // Two bytes for each byte, and two for a space in front of it.
             ("type", Value::String(kind)) if kind == "ByteLevel" => 4,
             ("precompiled_charsmap", Value::String(map)) => {
-                // One that cannot be read, or only by the library, may do anything.
+                // A map that cannot be parsed here has no bound, even if the library can parse it.
                 let map = BASE64.decode(map).ok().and_then(|bytes| CharsMap::parse(&bytes));
                 map.map_or(usize::MAX, |map| map.longest_replacement().max(1))
             }
-            // Of a template, each part of which may be the text, and of a special token.
+            // Each part of a template may be the text; a special token may have several ids.
             ("single" | "pair" | "ids", Value::Array(parts)) => parts.len().max(1),
             (_, value) => growth(value),
         })),

@@ -1,32 +1,32 @@
-//! The tokenizer of a KerasHub preset: a Keras layer, which `tokenizer.json` describes, with its vocabulary under
+//! The tokenizer of a KerasHub preset: a Keras layer that `tokenizer.json` describes, with its vocabulary under
 //! `assets/tokenizer`.
 
 use rachis::loader::Preset;
 use serde_json::{Map, Value};
 
 use super::{
-    LARGEST_FILE, Prompting, Tokenizer, byte_level, clip, named, nothing, sentence_piece, word_piece,
+    LARGEST_FILE, Prompting, Tokenizer, byte_level, clip, missing, named, sentence_piece, word_piece,
 };
 use crate::Result;
 
-/// A layer's class and the arguments of its constructor.
+/// The class of a Keras layer and the arguments of its constructor.
 pub struct Layer {
     class: String,
     arguments: Map<String, Value>,
 }
 
-/// The Keras layer that a `tokenizer.json` describes; nothing for other content, such as Hugging Face's.
+/// The Keras layer that a `tokenizer.json` describes; `None` for other content, such as Hugging Face's.
 pub fn layer(json: &Value) -> Option<Layer> {
     let class = json.get("class_name")?.as_str()?.to_owned();
     let arguments = json.get("config")?.as_object()?.clone();
     Some(Layer { class, arguments })
 }
 
-/// The tokenizer of this layer, which packs a prompt as KerasHub's preprocessor of the family does.
+/// Opens the tokenizer of a layer, which adds special tokens to a prompt as KerasHub's preprocessor of its family does.
 pub fn open(preset: &Preset, layer: &Layer) -> Result<Tokenizer> {
-    layer.refuse_what_is_not_done()?;
+    layer.refuse_unsupported_arguments()?;
     let text = |name: &str| -> Result<String> {
-        preset.read_text(name, LARGEST_FILE)?.ok_or_else(|| nothing(preset, name))
+        preset.read_text(name, LARGEST_FILE)?.ok_or_else(|| missing(preset, name))
     };
     let byte_level = |start, end| -> Result<Tokenizer> {
         byte_level::keras(layer, &text(byte_level::KERAS[0])?, &text(byte_level::KERAS[1])?, (start, end))
@@ -38,10 +38,10 @@ pub fn open(preset: &Preset, layer: &Layer) -> Result<Tokenizer> {
         "FalconTokenizer" => byte_level(Some("<|endoftext|>"), None),
         "T5Tokenizer" => {
             let file = preset.read_bytes(sentence_piece::KERAS, sentence_piece::LARGEST_FILE)?;
-            sentence_piece::keras(&file.ok_or_else(|| nothing(preset, sentence_piece::KERAS))?)
+            sentence_piece::keras(&file.ok_or_else(|| missing(preset, sentence_piece::KERAS))?)
         }
         other => Err(format!(
-            "tokenizer.json: class_name is {}, expected that of BERT, BART, OPT, Falcon or T5",
+            "tokenizer.json: class_name is {}, expected the tokenizer of BERT, BART, OPT, Falcon or T5",
             clip(other)
         )
         .into()),
@@ -76,8 +76,8 @@ impl Layer {
         self.arguments.get(name).filter(|value| !value.is_null())
     }
 
-    /// Arguments that would change the ids, and that no preset of these families sets.
-    fn refuse_what_is_not_done(&self) -> Result<()> {
+    /// Returns an error for arguments that would change the ids and that no preset of these families sets.
+    fn refuse_unsupported_arguments(&self) -> Result<()> {
         for name in ["sequence_length", "add_bos", "add_eos"] {
             if self.argument(name).is_some_and(|value| *value != Value::Bool(false)) {
                 return Err(self.wrong(name, "none"));
@@ -92,7 +92,7 @@ impl Layer {
     }
 }
 
-/// The ids of special tokens, which a vocabulary must have.
+/// The ids of special tokens; an error when the vocabulary lacks one.
 pub fn special<const N: usize>(
     file: &str,
     tokens: [&str; N],
@@ -104,7 +104,7 @@ pub fn special<const N: usize>(
     Ok(tokens.map(|token| id(token).unwrap_or_default()))
 }
 
-/// What generation needs, of a vocabulary whose special tokens have these ids.
+/// The special tokens of generation, by their ids.
 pub fn prompting(end: u32, decoder: Option<Vec<u32>>, hidden: &[u32]) -> Prompting {
     Prompting { end: Some(end), decoder, hidden: hidden.to_vec() }
 }

@@ -1,14 +1,14 @@
-//! A SentencePiece model's file, which is a protobuf.
+//! The file of a SentencePiece model, a protobuf.
 //!
-//! `prost` reads it, by the few fields that are declared here. The ready crate `sentencepiece-model` declares them all,
-//! but compiles their `.proto` in a build script, which brings a compiler of that language and its diagnostics along.
+//! `prost` decodes the few fields that are declared here. The crate `sentencepiece-model` declares all fields, but
+//! compiles their `.proto` in a build script, which depends on a protobuf compiler and its diagnostics.
 
 use prost::Message;
 
 use super::named;
 use crate::Result;
 
-/// A model with its parts, which are optional in the file.
+/// A model; its specs are optional in the file and have defaults here.
 pub struct Model {
     pub pieces: Vec<Piece>,
     pub trainer: TrainerSpec,
@@ -16,7 +16,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Parses a model whose settings are T5's; `file` stands for it in messages.
+    /// Parses a unigram model with T5's settings; `file` is the name in messages.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Model> {
         let model = ModelProto::decode(bytes).map_err(|error| named(file, error))?;
         let ModelProto { pieces, trainer, normalizer } = model;
@@ -31,10 +31,10 @@ impl Model {
             return Err(named(file, format!("is a {kind:?} model, expected Unigram")).into());
         }
         if model.trainer.byte_fallback() || model.trainer.treat_whitespace_as_suffix() {
-            return wrong("is a model with bytes or spaces at the ends of words, which T5's is not");
+            return wrong("is a model with byte fallback or whitespace as suffix, expected neither");
         }
         if !model.normalizer.escape_whitespaces() {
-            return wrong("is a model with plain spaces, expected them escaped");
+            return wrong("is a model without escaped whitespaces, expected them escaped");
         }
         let odd = |piece: &Piece| piece.piece.is_empty() || piece.score.is_nan();
         if let Some(i) = model.pieces.iter().position(odd) {
@@ -45,12 +45,12 @@ impl Model {
         Ok(model)
     }
 
-    /// The `precompiled_charsmap`.
+    /// The `precompiled_charsmap`, if there is one.
     pub fn map(&self) -> Option<&[u8]> {
         self.normalizer.precompiled_charsmap.as_deref().filter(|bytes| !bytes.is_empty())
     }
 
-    /// The id of the piece for what no piece has.
+    /// The id of the unknown piece.
     pub fn unknown(&self, file: &str) -> Result<u32> {
         let unknown = self.pieces.iter().position(|piece| piece.kind() == Kind::Unknown);
         let unknown = unknown.and_then(|id| u32::try_from(id).ok());
@@ -58,31 +58,33 @@ impl Model {
     }
 }
 
-/// Refuses pieces that are too long, one or all of them together.
+/// Returns an error when one piece is too long, or all pieces together are.
 ///
-/// The library keeps them in a trie, which it frees by a recursion as deep as the longest, and which takes some 350 bytes
-/// for each byte of a piece. Here, text is compared up to the longest.
+/// The library stores pieces in a trie, which it frees by a recursion as deep as the longest piece, and which takes
+/// about 350 bytes for each byte of a piece. [`Pieces`](super::sentence_piece::Pieces) compares text up to the
+/// longest piece.
 pub fn check_lengths<'a>(pieces: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let mut total = 0;
     for (i, piece) in pieces.enumerate() {
         let len = piece.len();
         total += len;
-        if len > LONGEST_PIECE {
-            return Err(format!("piece {i} has {len} bytes, expected at most {LONGEST_PIECE}"));
+        if len > MAX_PIECE_BYTES {
+            return Err(format!("piece {i} has {len} bytes, expected at most {MAX_PIECE_BYTES}"));
         }
-        if total > MOST_PIECES {
-            return Err(format!("pieces 0 to {i} have {total} bytes, expected at most {MOST_PIECES}"));
+        if total > MAX_TOTAL_BYTES {
+            return Err(format!("pieces 0 to {i} have {total} bytes, expected at most {MAX_TOTAL_BYTES}"));
         }
     }
     Ok(())
 }
 
-const LONGEST_PIECE: usize = 1024;
+/// Upper limit of the bytes of one piece.
+const MAX_PIECE_BYTES: usize = 1024;
 
-/// Most bytes of all pieces: 250,000 of many languages have 2.5 MB.
-const MOST_PIECES: usize = 8 << 20;
+/// Upper limit of the bytes of all pieces: 250,000 pieces of many languages have 2.5 MB.
+const MAX_TOTAL_BYTES: usize = 8 << 20;
 
-/// The fields of `sentencepiece_model.proto` that are read, with its numbers and defaults.
+/// The fields of `sentencepiece_model.proto` that are read, with their tags and defaults.
 #[derive(Message)]
 struct ModelProto {
     #[prost(message, repeated, tag = "1")]

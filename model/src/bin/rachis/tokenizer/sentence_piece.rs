@@ -1,10 +1,10 @@
 //! SentencePiece's unigram model (Kudo, 2018) of T5: `spiece.model`, KerasHub's `vocabulary.spm`.
 //!
-//! transformers cuts the text at whitespace, and cuts each word by itself; a special token in the text is that
-//! token. KerasHub is SentencePiece itself: it normalises the whole text, cuts it as one, and knows no special token
-//! in it. Both take the likeliest pieces, which dynamic programming finds. SentencePiece adds up their scores in f32 and
-//! the library in f64, and ways to cut a run of one character often differ by rounding only; so the library
-//! does it for transformers, and [`Pieces`] does it for KerasHub.
+//! transformers splits the text at whitespace and segments each word separately; a special token in the text becomes
+//! that token. KerasHub runs SentencePiece itself, which normalises and segments the text as a whole and recognises
+//! no special tokens in it. Both take the segmentation of the highest score, which the Viterbi algorithm finds.
+//! SentencePiece sums scores in f32 and the library in f64, and segmentations of a run of one character often differ
+//! only by rounding. So the library segments for transformers, and [`Pieces`] for KerasHub.
 
 use std::collections::HashMap;
 
@@ -23,11 +23,11 @@ use super::settings::Settings;
 use super::{Dialect, frame, named};
 use crate::Result;
 
-/// A Keras preset's model.
+/// The model file of a Keras preset.
 pub const KERAS: &str = "assets/tokenizer/vocabulary.spm";
 
-/// Most bytes of a model that are read: T5's has 0.8 MB. A list of pieces takes 20 times as much memory at worst; what is
-/// made of them is bounded by [`check_lengths`](super::piece_file::check_lengths).
+/// Upper limit of the bytes of a model file: T5's has 0.8 MB. The list of its pieces takes up to 20 times as much
+/// memory; [`check_lengths`](super::piece_file::check_lengths) bounds the trie that is built of them.
 pub const LARGEST_FILE: u64 = 32 << 20;
 
 /// transformers' special tokens.
@@ -39,11 +39,10 @@ pub fn hugging_face(preset: &Preset, file: &[u8]) -> Result<Tokenizer> {
     let settings = Settings::read(preset, T5)?;
     let model = Model::parse(FILE, file)?;
     let extra = settings.count("extra_ids").unwrap_or(100);
-    if extra > MOST_EXTRA_IDS {
-        return Err(format!(
-            "tokenizer_config.json: extra_ids is {extra}, expected at most {MOST_EXTRA_IDS}"
-        )
-        .into());
+    if extra > MAX_EXTRA_IDS {
+        return Err(
+            format!("tokenizer_config.json: extra_ids is {extra}, expected at most {MAX_EXTRA_IDS}").into()
+        );
     }
     let extra: Vec<String> = (0..extra).rev().map(|i| format!("<extra_id_{i}>")).collect();
     let pieces = model.pieces.iter().map(|piece| (piece.piece.clone(), f64::from(piece.score)));
@@ -60,7 +59,7 @@ pub fn hugging_face(preset: &Preset, file: &[u8]) -> Result<Tokenizer> {
     library.with_pre_tokenizer(Some(Sequence::new(vec![WhitespaceSplit.into(), space.clone().into()])));
     library.with_decoder(Some(space));
     settings.add_to(&mut library)?;
-    // Tokens that are listed take the place of the model's.
+    // Listed extra tokens replace the model's special tokens.
     if !settings.lists_extra() {
         let own =
             model.pieces.iter().filter(|piece| matches!(piece.kind(), Kind::Control | Kind::UserDefined));
@@ -79,26 +78,26 @@ pub fn hugging_face(preset: &Preset, file: &[u8]) -> Result<Tokenizer> {
 pub fn keras(file: &[u8]) -> Result<super::Tokenizer> {
     let pieces = Pieces::new(Model::parse(KERAS, file)?)?;
     let [end, pad] = keras::special(KERAS, ["</s>", "<pad>"], |token| pieces.id(token))?;
-    // It puts the end after the pieces, and cuts them where they are too many.
+    // The library only appends the end token and truncates.
     let mut library = Tokenizer::new(Unigram::default());
     library.with_post_processor(Some(frame(None, Some(("</s>", end)))?));
     let prompting = keras::prompting(end, Some(vec![pad]), &[end, pad]);
     Ok(super::Tokenizer { dialect: Dialect::Pieces(Box::new(pieces)), prompting, ..library.into() })
 }
 
-/// SentencePiece itself.
+/// SentencePiece's own normalisation, segmentation and decoding.
 pub struct Pieces {
     map: Option<CharsMap>,
     pieces: Vec<Piece>,
-    /// The pieces that a text may have, with their scores.
+    /// The ids and scores of the pieces that may occur in a segmentation.
     known: HashMap<String, (u32, f32)>,
-    /// The bytes of the longest of them.
+    /// The bytes of the longest piece of `known`.
     longest: usize,
-    /// What a character of no piece is, and its score.
+    /// The id and score of a character that is in no piece.
     unknown: (u32, f32),
     user_defined: Vec<String>,
     normalizer: NormalizerSpec,
-    /// What it shows as.
+    /// The text that the unknown piece decodes to.
     surface: String,
 }
 
@@ -135,53 +134,54 @@ impl Pieces {
         })
     }
 
-    /// The tokens of a text.
+    /// The tokens of a text, without special ones.
     pub fn encode(&self, text: &str) -> Encoding {
         let piece =
             |id: &u32| self.pieces.get(*id as usize).map(|piece| piece.piece.clone()).unwrap_or_default();
-        let ids = self.cut(&self.normalize(text));
+        let ids = self.segment(&self.normalize(text));
         Encoding::from_tokens(ids.iter().map(|id| Token::new(*id, piece(id), (0, 0))).collect(), 0)
     }
 
-    /// The likeliest pieces of a normalised text, each run of unknown characters one.
-    fn cut(&self, text: &str) -> Vec<u32> {
-        /// The best way to the end of a piece.
+    /// The segmentation of a normalised text with the highest score; a run of unknown characters is one piece.
+    fn segment(&self, text: &str) -> Vec<u32> {
+        /// The last piece of the best segmentation up to a position.
         #[derive(Clone, Copy)]
-        struct Way {
+        struct Node {
+            /// Start of the piece in bytes.
             from: usize,
             id: u32,
             score: f32,
         }
-        let mut ways: Vec<Option<Way>> = vec![None; text.len() + 1];
+        let mut nodes: Vec<Option<Node>> = vec![None; text.len() + 1];
         for (from, first) in text.char_indices() {
-            let before = ways[from].map_or(0.0, |way| way.score);
-            let mut reach = |len: usize, (id, score): (u32, f32)| {
+            let before = nodes[from].map_or(0.0, |node| node.score);
+            let mut relax = |len: usize, (id, score): (u32, f32)| {
                 let score = before + score;
-                let way = &mut ways[from + len];
-                if way.is_none_or(|way| score > way.score) {
-                    *way = Some(Way { from, id, score });
+                let node = &mut nodes[from + len];
+                if node.is_none_or(|node| score > node.score) {
+                    *node = Some(Node { from, id, score });
                 }
             };
-            let mut alone = false;
+            let mut single = false;
             let rest = &text[from..];
             let ends = rest.char_indices().map(|(at, c)| at + c.len_utf8());
             for len in ends.take_while(|len| *len <= self.longest) {
                 if let Some(piece) = self.known.get(&rest[..len]) {
-                    reach(len, *piece);
-                    alone |= len == first.len_utf8();
+                    relax(len, *piece);
+                    single |= len == first.len_utf8();
                 }
             }
-            if !alone {
-                reach(first.len_utf8(), self.unknown);
+            if !single {
+                relax(first.len_utf8(), self.unknown);
             }
         }
         let mut ids = Vec::new();
         let mut at = text.len();
-        while let Some(way) = ways[at] {
-            if way.id != self.unknown.0 || ids.last() != Some(&way.id) {
-                ids.push(way.id);
+        while let Some(node) = nodes[at] {
+            if node.id != self.unknown.0 || ids.last() != Some(&node.id) {
+                ids.push(node.id);
             }
-            at = way.from;
+            at = node.from;
         }
         ids.reverse();
         ids
@@ -192,7 +192,8 @@ impl Pieces {
         u32::try_from(at).ok()
     }
 
-    /// The text in the characters of the pieces: mapped, each run of spaces one `▁`, one of them in front.
+    /// Normalises a text: characters are replaced by the map, a space becomes `▁`, and by the model's settings runs
+    /// of spaces become one and a `▁` is added in front.
     fn normalize(&self, text: &str) -> String {
         let trim = self.normalizer.remove_extra_whitespaces();
         let mut normal = String::with_capacity(text.len() + 3);
@@ -200,12 +201,12 @@ impl Pieces {
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
             let user_defined = self.user_defined.iter().filter(|piece| rest.starts_with(piece.as_str()));
-            let as_it_is = |len| (len, &rest[..len]);
+            let unchanged = |len| (len, &rest[..len]);
             let (len, mapped) = match user_defined.map(String::len).max() {
-                Some(len) => as_it_is(len),
+                Some(len) => unchanged(len),
                 None => match self.map.as_ref().and_then(|map| map.longest(rest)) {
                     Some(found) => found,
-                    None => as_it_is(first.len_utf8()),
+                    None => unchanged(first.len_utf8()),
                 },
             };
             rest = &rest[len..];
@@ -224,7 +225,7 @@ impl Pieces {
         normal
     }
 
-    /// The text of pieces, without the spaces in front.
+    /// The text of pieces, without leading spaces.
     pub fn decode(&self, ids: &[u32]) -> String {
         let all = self.normalizer.remove_extra_whitespaces();
         let mut in_front = all || self.normalizer.add_dummy_prefix();
@@ -246,6 +247,7 @@ impl Pieces {
     }
 }
 
-/// How much less likely an unknown character is than the least likely piece.
+/// The score of an unknown character is this much below the lowest score of a piece.
 const UNKNOWN_PENALTY: f32 = 10.0;
-const MOST_EXTRA_IDS: u64 = 1 << 16;
+/// Upper limit of `extra_ids`.
+const MAX_EXTRA_IDS: u64 = 1 << 16;

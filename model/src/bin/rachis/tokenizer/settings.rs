@@ -1,5 +1,5 @@
-//! What transformers' files say about a tokenizer beside its vocabulary: `tokenizer_config.json`, and the older
-//! `special_tokens_map.json` and `added_tokens.json`, which count when the first lists no added tokens itself.
+//! The settings of a tokenizer in transformers' files: `tokenizer_config.json`, and the older
+//! `special_tokens_map.json` and `added_tokens.json`, which are read when the first has no `added_tokens_decoder`.
 
 use rachis::loader::Preset;
 use serde_json::{Map, Value};
@@ -10,11 +10,11 @@ use crate::Result;
 
 const CONFIG: &str = "tokenizer_config.json";
 
-/// transformers' names of special tokens, in the order in which it adds them.
+/// transformers' names of special tokens, in the order in which it adds them to the vocabulary.
 const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// The settings of a directory, over the defaults of its tokenizer.
+/// The settings of a directory, with the defaults of its tokenizer's class.
 pub struct Settings {
     fields: Map<String, Value>,
     added: Vec<AddedToken>,
@@ -22,7 +22,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads them; `defaults` are the special tokens by name.
+    /// Reads the settings; `defaults` are the default special tokens by name.
     pub fn read(preset: &Preset, defaults: &'static [(&'static str, &'static str)]) -> Result<Settings> {
         let fields = object(preset, CONFIG)?.unwrap_or_default();
         let mut settings = Settings { fields, added: Vec::new(), defaults };
@@ -49,18 +49,18 @@ impl Settings {
         Ok(settings)
     }
 
-    /// A boolean setting, where it is one.
+    /// A setting; `None` when it is absent or not a boolean.
     pub fn flag(&self, name: &str) -> Option<bool> {
         self.fields.get(name).and_then(Value::as_bool)
     }
 
-    /// A count, where it is one.
+    /// A setting; `None` when it is absent or not an unsigned integer.
     pub fn count(&self, name: &str) -> Option<u64> {
         self.fields.get(name).and_then(Value::as_u64)
     }
 
-    /// The special token of this name; there is none when the settings say `null`, or neither they nor the defaults
-    /// have it.
+    /// The special token of this name; `None` when the setting is `null`, or neither the settings nor the defaults have
+    /// it.
     pub fn token(&self, name: &str) -> Option<AddedToken> {
         let default = || self.defaults.iter().find(|(known, _)| *known == name);
         let token = match self.fields.get(name) {
@@ -71,32 +71,29 @@ impl Settings {
         Some(listed.cloned().map_or(token, |listed| AddedToken { special: true, ..listed }))
     }
 
-    /// Makes the library know the tokens that are found in a text before anything else happens to it.
+    /// Adds the tokens to the library that are found in a text before normalisation.
     pub fn add_to(&self, library: &mut Tokenizer) -> Result<()> {
         let tokens = self.added.iter().cloned().chain(self.named()).chain(self.extra());
         library.add_tokens(tokens.collect::<Vec<_>>()).map_err(|error| named(CONFIG, error))?;
         Ok(())
     }
 
-    /// Whether there are special tokens without a name.
+    /// Whether there are special tokens without one of [`NAMES`].
     pub fn lists_extra(&self) -> bool {
         self.extra().next().is_some()
     }
 
-    /// What is put around a text: what `add_bos_token` and `add_eos_token` ask for where there is either of them,
-    /// else the tokens of these names.
+    /// The post-processor that adds special tokens to a text: by `add_bos_token` and `add_eos_token` if either is
+    /// set, else the tokens named `start` and `end`.
     pub fn frame(
         &self,
         library: &Tokenizer,
         start: Option<&str>,
         end: Option<&str>,
     ) -> Result<PostProcessorWrapper> {
-        let asked = ["add_bos_token", "add_eos_token"].map(|name| self.flag(name));
-        let (start, end) = if asked.iter().any(Option::is_some) {
-            (
-                asked[0].unwrap_or(false).then_some("bos_token"),
-                asked[1].unwrap_or(false).then_some("eos_token"),
-            )
+        let set = ["add_bos_token", "add_eos_token"].map(|name| self.flag(name));
+        let (start, end) = if set.iter().any(Option::is_some) {
+            (set[0].unwrap_or(false).then_some("bos_token"), set[1].unwrap_or(false).then_some("eos_token"))
         } else {
             (start, end)
         };
@@ -111,11 +108,12 @@ impl Settings {
         )
     }
 
+    /// The special tokens of [`NAMES`].
     fn named(&self) -> impl Iterator<Item = AddedToken> {
         NAMES.into_iter().filter_map(|name| self.token(name))
     }
 
-    /// Special tokens without a name.
+    /// The special tokens without one of [`NAMES`].
     fn extra(&self) -> impl Iterator<Item = AddedToken> {
         let lists = ["additional_special_tokens", "extra_special_tokens"].map(|name| self.fields.get(name));
         lists
@@ -127,7 +125,8 @@ impl Settings {
     }
 }
 
-/// A token as a string, or as an object of its properties.
+/// Parses a token, which is a string or an object of its properties. A string is always special, an object if
+/// `special` or its own field says so.
 fn added(token: &Value, special: bool) -> Option<AddedToken> {
     if let Some(content) = token.as_str() {
         return Some(AddedToken::from(content, true));

@@ -1,4 +1,5 @@
-//! Against transformers and KerasHub, whose ids `tests/data/tokenizers/make.py` wrote down; and hostile files.
+//! Comparison with the ids of transformers and KerasHub, which `tests/data/tokenizers/make.py` recorded, and hostile
+//! files.
 
 use std::path::{Path, PathBuf};
 use std::{fs, iter};
@@ -20,7 +21,7 @@ fn expected() -> Value {
     serde_json::from_slice(&fs::read(data("expected.json")).unwrap()).unwrap()
 }
 
-/// A directory of the files that a row of the expectations names.
+/// A directory with the files of a row of `expected.json`.
 fn directory(row: &Value) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &[u8]| {
@@ -46,7 +47,7 @@ fn numbers(ids: &Value) -> Vec<u32> {
 }
 
 #[test]
-fn every_directory_as_its_library() {
+fn ids_and_texts_equal_the_libraries() {
     let expected = expected();
     let texts = expected["texts"].as_array().unwrap();
     let mut wrong = Vec::new();
@@ -74,7 +75,7 @@ fn every_directory_as_its_library() {
 }
 
 #[test]
-fn texts_are_cut_with_their_special_tokens() {
+fn truncated_texts_have_their_special_tokens() {
     let expected = expected();
     for (name, ends) in [("keras t5", [4, 1]), ("keras opt", [2, 0]), ("t5", [4, 1]), ("bert", [2, 3])] {
         let rows = expected["directories"].as_array().unwrap();
@@ -89,14 +90,14 @@ fn texts_are_cut_with_their_special_tokens() {
     }
 }
 
-/// The directory of the row of this name.
+/// The directory of a row of `expected.json`.
 fn directory_named(name: &str) -> TempDir {
     let expected = expected();
     let rows = expected["directories"].as_array().unwrap();
     directory(rows.iter().find(|row| row["name"] == name).unwrap())
 }
 
-/// A row of the expectations with one file of its directory replaced.
+/// The tokenizer of a row of `expected.json` with one file replaced.
 fn with(name: &str, file: &str, content: &[u8]) -> crate::Result<Tokenizer> {
     let dir = directory_named(name);
     fs::write(dir.path().join(file), content).unwrap();
@@ -104,13 +105,13 @@ fn with(name: &str, file: &str, content: &[u8]) -> crate::Result<Tokenizer> {
 }
 
 fn refuse(name: &str, file: &str, content: &[u8], part: &str) {
-    let Err(error) = with(name, file, content) else { panic!("{name} with another {file} opens") };
+    let Err(error) = with(name, file, content) else { panic!("{name} with a hostile {file} opens") };
     let error = error.to_string();
     assert!(error.contains(part) && error.lines().count() == 1, "{name}, {file}: {error}");
 }
 
 #[test]
-fn hostile_vocabularies_are_errors_of_one_line() {
+fn hostile_vocabularies_give_one_line_errors() {
     refuse("bart", "vocab.json", b"{", "vocab.json: ");
     refuse("bart", "vocab.json", b"[]", "vocab.json: ");
     refuse("bart", "vocab.json", br#"{"a": -1}"#, "vocab.json: ");
@@ -146,9 +147,9 @@ fn hostile_vocabularies_are_errors_of_one_line() {
     }
 }
 
-/// Whatever a file says, it is an error or a tokenizer that cuts any text.
+/// Every damaged file gives an error, or a tokenizer that encodes any text.
 #[test]
-fn damaged_sentence_pieces_never_panic() {
+fn damaged_sentence_piece_files_never_panic() {
     let whole = fs::read(data("spiece.model")).unwrap();
     let text = "translate \u{ff76}\u{ff9e} \u{fb01}ne e\u{301} \u{2026} </s> \u{1f600}";
     let expected = expected();
@@ -187,16 +188,17 @@ fn large_files_are_not_read() {
     assert!(error.to_string().contains("expected at most 67108864 bytes"), "{error}");
 }
 
-/// A `tokenizer.json` of a unigram model with one more piece and one more field.
+/// A `tokenizer.json` of a unigram model with the piece `piece` and the field `name`.
 fn pipeline(piece: &str, name: &str, value: Value) -> Value {
     let vocab = json!([["<unk>", 0.0], ["a", -1.0], [piece, -2.0]]);
     let model = json!({ "type": "Unigram", "unk_id": 0, "vocab": vocab });
     json!({ "version": "1.0", "added_tokens": [], "model": model, name: value })
 }
 
-/// The library frees its trie by a recursion that overflows the stack, as soon as what follows the model is wrong.
+/// The library frees its trie by a recursion, which overflows the stack for a long piece when an error follows the
+/// model in the file.
 #[test]
-fn pieces_are_of_bounded_length() {
+fn long_pieces_are_errors() {
     let piece = "a".repeat(300_000);
     let wrong = pipeline(&piece, "decoder", json!(7)).to_string();
     let part = "tokenizer.json: piece 2 has 300000 bytes, expected at most 1024";
@@ -213,7 +215,7 @@ fn pieces_are_of_bounded_length() {
     assert_eq!(check_lengths(iter::repeat_n(whole.as_str(), 8192)), Ok(()));
     let error = check_lengths(iter::repeat_n(whole.as_str(), 8192).chain(["b"])).unwrap_err();
     assert_eq!(error, "pieces 0 to 8192 have 8388609 bytes, expected at most 8388608");
-    // A piece of a SentencePiece model, of a length and a text of a length.
+    // A piece of a SentencePiece model: field 1 of 1028 bytes, which has a field 1 of 1025 bytes.
     let mut file = fs::read(data("spiece.model")).unwrap();
     file.extend([0x0a, 0x84, 0x08, 0x0a, 0x81, 0x08]);
     file.extend([b'a'; 1025]);
@@ -221,7 +223,7 @@ fn pieces_are_of_bounded_length() {
 }
 
 #[test]
-fn pipelines_are_of_bounded_growth() {
+fn pipelines_that_grow_text_too_much_are_errors() {
     let times = |n: usize, name: &str, step: Value| json!({ "type": "Sequence", name: vec![step; n] });
     let replace =
         |pattern: Value, content: &str| json!({ "type": "Replace", "pattern": pattern, "content": content });
@@ -259,14 +261,14 @@ fn pipelines_are_of_bounded_growth() {
 }
 
 #[test]
-fn replacements_are_of_bounded_length() {
+fn long_replacements_are_errors() {
     let map = |len: usize| [&4u32.to_le_bytes()[..], &[0; 4], b"a\0", &vec![b'b'; len], b"\0c"].concat();
     assert_eq!(CharsMap::parse(&map(1024)).unwrap().longest_replacement(), 1024);
     assert!(CharsMap::parse(&map(1025)).is_none());
 }
 
 #[test]
-fn no_room_for_special_tokens_is_an_error() {
+fn too_few_tokens_for_the_special_ones_is_an_error() {
     for (name, special) in [("bert", 2), ("keras bert", 2), ("keras t5", 1), ("keras opt", 1)] {
         let dir = directory_named(name);
         let preset = Preset::open_config(dir.path()).unwrap();
@@ -278,7 +280,7 @@ fn no_room_for_special_tokens_is_an_error() {
     }
 }
 
-/// What a file says does not reach the terminal as it is.
+/// Control characters of a file do not reach the terminal.
 #[test]
 fn errors_are_short_and_printable() {
     let long = format!("\u{1b}[2J\n{}", "a".repeat(1 << 12));
@@ -297,16 +299,16 @@ fn errors_are_short_and_printable() {
     }
 }
 
-/// The library itself panics on a pair of this kind.
+/// The library panics on this merge.
 #[test]
-fn what_the_library_panics_on_is_an_error() {
+fn a_panic_of_the_library_is_an_error() {
     let model = json!({ "type": "BPE", "vocab": { "a": 0, "b": 1 }, "merges": [["a", "b"]] });
     let json = json!({ "version": "1.0", "added_tokens": [], "model": model }).to_string();
     refuse("falcon", "tokenizer.json", json.as_bytes(), "tokenizer.json: ");
 }
 
 #[test]
-fn directories_without_a_tokenizer_say_so() {
+fn directories_without_a_tokenizer_are_errors() {
     for (config, part) in [
         (json!({ "model_type": "opt" }), "spiece.model to tokenize with"),
         (json!({ "registered_name": "keras_hub>OPTBackbone", "config": {} }), "has no tokenizer.json"),

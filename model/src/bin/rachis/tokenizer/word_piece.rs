@@ -1,9 +1,10 @@
-//! WordPiece (Schuster and Nakajima, 2012) of BERT: a list of word pieces, one a line.
+//! WordPiece (Schuster and Nakajima, 2012) of BERT: a list of word pieces, one per line.
 //!
-//! transformers cleans and lowers the text, then cuts it into words; the library does it all. KerasHub cuts first, at
-//! whitespace, control characters, punctuation and CJK characters, and then folds case (NFKC_Casefold), which is done
-//! here: the library gets the words. Folding is KerasHub's for every character of Unicode 14, its Python's version, but
-//! for 58 whose compatibility form is younger than the library's tables, from U+32FF on.
+//! transformers cleans and lowercases the text, then splits it into words; the library does all of it. KerasHub
+//! splits first, at whitespace, control characters, punctuation and CJK characters, and then folds case
+//! (NFKC_Casefold). This is done here, and the library gets the words. The folding equals KerasHub's for every
+//! character of Unicode 14, the version of its Python, except for 58 characters from U+32FF on, whose compatibility
+//! form is newer than the library's tables.
 
 use rachis::loader::Preset;
 use serde_json::{Map, Value, json};
@@ -15,7 +16,7 @@ use super::settings::Settings;
 use super::{Dialect, frame, named};
 use crate::Result;
 
-/// A Keras preset's vocabulary.
+/// The vocabulary file of a Keras preset.
 pub const KERAS: &str = "assets/tokenizer/vocabulary.txt";
 
 /// transformers' special tokens.
@@ -80,16 +81,18 @@ pub fn keras(layer: &Layer, vocabulary: &str) -> Result<super::Tokenizer> {
     Ok(super::Tokenizer { dialect: Dialect::Words(Box::new(words)), prompting, ..library.into() })
 }
 
-/// How KerasHub cuts a text into words.
+/// KerasHub's splitting of a text into words.
 pub struct Words {
-    /// What lies between words; `None` when the text is one.
+    /// The pattern that separates words; `None` when a text is one word.
     delimiter: Option<SysRegex>,
-    /// Delimiters that are no words themselves.
+    /// The delimiters that are dropped; others are words themselves.
     blank: SysRegex,
+    /// The pattern of accents, when they are removed.
     accents: Option<SysRegex>,
     lowercase: bool,
-    /// Tokens that are words as they are.
+    /// Tokens that are never folded or split.
     special: Vec<String>,
+    /// The unknown token.
     unknown: String,
 }
 
@@ -116,19 +119,19 @@ impl Words {
         })
     }
 
-    /// The words of a text, ready to be looked up.
+    /// The words of a text, with folded case.
     pub fn split(&self, text: &str) -> Vec<String> {
         let mut text = text.to_owned();
         if let Some(accents) = &self.accents {
             let mut decomposed = NormalizedString::from(text);
             let decomposed = decomposed.nfd().get();
-            let mut kept = String::new();
+            let mut stripped = String::new();
             let mut from = 0;
             for (start, end) in accents.find_iter(decomposed) {
-                kept.push_str(&decomposed[from..start]);
+                stripped.push_str(&decomposed[from..start]);
                 from = end;
             }
-            text = kept + &decomposed[from..];
+            text = stripped + &decomposed[from..];
         }
         let mut words = Vec::new();
         let mut from = 0;
@@ -146,7 +149,7 @@ impl Words {
 
     fn fold(&self, word: &str) -> String {
         let word = if self.lowercase && !self.is_special(word) { fold_case(word) } else { word.to_owned() };
-        if word.len() > LONGEST_WORD { self.unknown.clone() } else { word }
+        if word.len() > MAX_WORD_BYTES { self.unknown.clone() } else { word }
     }
 
     fn is_special(&self, word: &str) -> bool {
@@ -154,21 +157,21 @@ impl Words {
     }
 }
 
-/// The most bytes of a word; longer ones are unknown.
-const LONGEST_WORD: usize = 100;
+/// Maximum number of bytes of a word; longer words become the unknown token.
+const MAX_WORD_BYTES: usize = 100;
 
-/// Whitespace of ASCII, control and format characters.
+/// ASCII whitespace, and control and format characters.
 const BLANK: &str = r"[ \t\n\r\f\p{Cc}\p{Cf}]";
 
-/// CJK characters, of a character class.
+/// CJK characters, as the inside of a character class.
 const CJK: &str = r"\u{4E00}-\u{9FFF}\u{3400}-\u{4DBF}\u{20000}-\u{2A6DF}\u{2A700}-\u{2B73F}\u{2B740}-\u{2B81F}\u{2B820}-\u{2CEAF}\u{F900}-\u{FAFF}\u{2F800}-\u{2FA1F}";
 
-/// A literal text as a pattern.
+/// A pattern that matches `text` literally.
 fn escape(text: &str) -> String {
     text.chars().map(|c| format!("\\u{{{:X}}}", u32::from(c))).collect()
 }
 
-/// The list as ids; of a token that occurs twice, the last.
+/// The ids of a vocabulary, the line numbers; a token that occurs twice has the last.
 fn ids(vocabulary: &str) -> Map<String, Value> {
     vocabulary.lines().zip(0u32..).map(|(token, id)| (token.trim_end().to_owned(), id.into())).collect()
 }
@@ -178,30 +181,30 @@ fn model(ids: Map<String, Value>, unknown: &str, prefix: &str) -> Value {
         "type": "WordPiece",
         "unk_token": unknown,
         "continuing_subword_prefix": prefix,
-        "max_input_chars_per_word": LONGEST_WORD,
+        "max_input_chars_per_word": MAX_WORD_BYTES,
         "vocab": ids,
     })
 }
 
-/// Unicode's NFKC_Casefold.
+/// NFKC_Casefold of Unicode.
 fn fold_case(word: &str) -> String {
     let compose = |text: String| NormalizedString::from(text).nfkc().get().to_owned();
     let folded: String = compose(word.to_owned()).chars().flat_map(fold).collect();
     compose(folded).chars().filter(|c| !is_ignorable(*c)).collect()
 }
 
-/// Full case folding: the lower case of the upper case, but for a few characters.
+/// Full case folding: the lower case of the upper case, except for a few characters.
 fn fold(c: char) -> Vec<char> {
     match c {
         'ı' => vec![c],
         'ẞ' => vec!['s', 's'],
-        // Cherokee folds to its capitals, which are the older letters.
+        // Cherokee folds to capitals, which Unicode had first.
         '\u{13A0}'..='\u{13FD}' | '\u{AB70}'..='\u{ABBF}' => c.to_uppercase().collect(),
         _ => c.to_uppercase().flat_map(char::to_lowercase).collect(),
     }
 }
 
-/// Unicode's Default_Ignorable_Code_Point.
+/// Default_Ignorable_Code_Point of Unicode.
 fn is_ignorable(c: char) -> bool {
     matches!(c, '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'
         | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
