@@ -38,7 +38,7 @@ pub(crate) struct PreparedPositions<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyRows {
     /// The rows of the call itself.
-    Own,
+    Call,
     /// The rows of the cache.
     Cached,
 }
@@ -50,7 +50,7 @@ impl<'a> PreparedPositions<'a> {
         let bias = match self.bias {
             Bias::Distance { table, zero, queries, keys } => {
                 let keys = match key_rows {
-                    KeyRows::Own => &keys[micro_batch.clone()],
+                    KeyRows::Call => &keys[micro_batch.clone()],
                     KeyRows::Cached => keys,
                 };
                 Bias::Distance { table, zero, queries: &queries[micro_batch.clone()], keys }

@@ -1,23 +1,25 @@
 //! A stack: embeddings, layers, and what follows the last of them. An encoder or a decoder is one stack.
 
+mod input;
+
 use core::ops::Range;
 
-use rachis_kernels::{AttentionMask, Ctx, MatRef};
+use rachis_kernels::Ctx;
+
+pub(crate) use input::{CrossInput, StackInput};
 
 use crate::error::Result;
-use crate::layers::attention::{CrossAttentionArgs, SelfAttentionArgs};
 use crate::layers::block::{Block, BlockConfig, BlockNames};
 use crate::layers::buffers::{
     BlockBuffers, LayerBuffers, RowSizes, StackBuffers, StackSizes, StackWorkspace,
 };
 use crate::layers::embeddings::Embeddings;
 use crate::layers::micro_batch::{
-    MicroBatchSpans, Share, ThreadScratch, Threads, clip_spans, divide, micro_batches, rows_in_flight,
-    worker_count,
+    MicroBatchSpans, Share, ThreadScratch, Threads, divide, micro_batches, rows_in_flight, worker_count,
 };
-use crate::layers::positions::{KeyRows, Positions, PreparedPositions, QueryKeyPositions};
+use crate::layers::positions::{Positions, QueryKeyPositions};
 use crate::layers::{Epilogue, Linear, Norm, matrix, matrix_len, matrix_mut};
-use crate::session::{CrossCache, Extent, Observer, RowLayout, SelfCache, SequenceOutput, WorkerPlan};
+use crate::session::{Extent, Observer, SequenceOutput, WorkerPlan};
 use crate::trace;
 use crate::weights::{Naming, Scope, Tensors};
 
@@ -34,24 +36,6 @@ pub struct Stack {
     pub(crate) projection: Option<Linear>,
 }
 
-/// What a stack runs on.
-pub(crate) struct StackInput<'a> {
-    pub(crate) rows: &'a RowLayout,
-    /// The segment of each row, where the embeddings have segments.
-    pub(crate) segments: &'a [u32],
-    /// Keys and values of earlier calls.
-    pub(crate) cache: Option<SelfCache<'a>>,
-    /// The sources that layers attend to.
-    pub(crate) cross: Option<CrossInput<'a>>,
-}
-
-/// The sources that a stack attends to.
-pub(crate) struct CrossInput<'a> {
-    /// The encoder's output. `None` when its keys and values are in the cache already.
-    pub(crate) states: Option<MatRef<'a, f32>>,
-    pub(crate) cache: CrossCache<'a>,
-}
-
 /// The layers of a stack that share a name.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerRange {
@@ -59,50 +43,6 @@ pub(crate) struct LayerRange {
     /// Number of the first layer. KerasHub numbers the decoder's layers on from the encoder's.
     pub(crate) first: usize,
     pub(crate) count: usize,
-}
-
-impl<'a> StackInput<'a> {
-    /// Rows that attend to one another.
-    pub(crate) fn of(rows: &'a RowLayout) -> StackInput<'a> {
-        StackInput { rows, segments: &[], cache: None, cross: None }
-    }
-
-    /// Whether sequences can go through a layer independently: no thread writes what another reads.
-    fn is_independent(&self) -> bool {
-        self.cache.is_none() && self.cross.is_none()
-    }
-
-    /// The rows that keys lie in.
-    fn key_rows(&self) -> KeyRows {
-        if self.cache.is_some() { KeyRows::Cached } else { KeyRows::Own }
-    }
-
-    /// The arguments of a layer's attentions for a micro-batch.
-    fn attention_args<'s>(
-        &'s mut self,
-        layer: usize,
-        micro_batch: &Range<usize>,
-        positions: PreparedPositions<'s>,
-        mask: AttentionMask,
-        spans: &'s mut MicroBatchSpans,
-    ) -> (SelfAttentionArgs<'s>, Option<CrossAttentionArgs<'s>>) {
-        match &self.cache {
-            None => clip_spans(&self.rows.spans, micro_batch, micro_batch.start, &mut spans.own),
-            Some(cache) => clip_spans(cache.spans, micro_batch, 0, &mut spans.own),
-        }
-        let cache = self.cache.as_mut().map(|cache| cache.kv.layer(layer));
-        let cross = self.cross.as_mut().map(|cross| {
-            clip_spans(cross.cache.spans, micro_batch, 0, &mut spans.cross);
-            CrossAttentionArgs {
-                // The first micro-batch writes the keys and values of all sources.
-                states: cross.states.filter(|_| micro_batch.start == 0),
-                spans: &spans.cross,
-                kv: cross.cache.kv.layer(layer),
-            }
-        });
-        let PreparedPositions { bias, rotary } = positions;
-        (SelfAttentionArgs { spans: &spans.own, mask, bias, rotary, cache }, cross)
-    }
 }
 
 /// The contexts of a pass.

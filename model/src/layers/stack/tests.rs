@@ -8,7 +8,7 @@ use crate::architectures::seq2seq::{Seq2SeqInputs, Seq2SeqNetwork};
 use crate::architectures::t5::T5Config;
 use crate::backbone::private::{Architecture, Network};
 use crate::error::Error;
-use crate::session::{First, Limits, Session, Tokens};
+use crate::session::{First, Limits, RowLayout, Session, Tokens};
 use crate::weights::WeightSource;
 
 const HIDDEN: usize = 24;
