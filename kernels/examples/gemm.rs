@@ -3,7 +3,7 @@
 //! `cargo run --release -p rachis-kernels --example gemm`
 
 use rachis_kernels::{
-    Activation, Ctx, Dims, Error, Gemm, Layout, Level, MatMut, MatRef, Part, Scratch, Weights, bf16, gemm,
+    Activation, Ctx, Dims, Error, Gemm, Layout, MatMut, MatRef, Part, Scratch, Weights, bf16, gemm,
     gemm_scratch_len,
 };
 
@@ -16,7 +16,7 @@ fn main() -> Result<(), Error> {
     let bias: Vec<f32> = (0..n).map(|i| wave(i, 0.3)).collect();
     let mut out = vec![0.0f32; m * n];
 
-    let ctx = Ctx::new(Level::detect())?;
+    let ctx = Ctx::detect();
     // After this, products of up to this size allocate nothing.
     let mut scratch = Scratch::new();
     scratch.reserve(gemm_scratch_len(&ctx, &Dims::of_one(Layout::Nk, [m, n, k])))?;

@@ -13,7 +13,7 @@ use crate::isa::{Kernel, LANES, Simd};
 use crate::math::{NORMAL_END, Unary, exp_lanes, normal_tail_lanes, tanh_lanes, unary};
 use crate::mem;
 
-/// What is applied to each element of a product.
+/// An activation function, applied to each element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Activation {
@@ -95,10 +95,10 @@ fn relu<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.max(s.splat(0.0), x)
 }
 
-/// `max(x, 0) - |x| tail(|x|)`, with the share of the normal distribution beyond `|x|`: the definition without a branch.
+/// `max(x, 0) - |x| tail(|x|)`, with the upper tail probability of the normal distribution: the definition without a branch.
 #[inline(always)]
 fn gelu_erf<S: Simd>(s: S, x: S::F32) -> S::F32 {
-    // There the tail is zero; the cap keeps infinity times zero out.
+    // At the cap the tail is zero; without the cap, infinity times zero would be NaN.
     let a = s.min(s.splat(NORMAL_END), s.abs(x));
     s.mul_add(s.sub(s.splat(0.0), a), normal_tail_lanes(s, a), s.max(s.splat(0.0), x))
 }

@@ -1,4 +1,4 @@
-//! Copying rows into another storage type: keys and values into a cache, for one.
+//! Copying rows into another storage type, as for keys and values into a cache.
 //!
 //! Widening is exact and narrowing rounds once, to nearest, ties to even; NaN stays NaN. Where the types are equal
 //! the bits are copied.

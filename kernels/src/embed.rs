@@ -7,20 +7,20 @@ use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
 use crate::view::{AnyMatRef, MatMut, any};
 
-/// What happens to the values that the output holds before the call.
+/// Whether gathered rows replace the output or are added to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accumulate {
-    /// They are overwritten.
+    /// The output is overwritten.
     #[default]
     Replace,
-    /// The gathered rows are added to them.
+    /// The gathered rows are added to the output.
     Add,
 }
 
 /// Operands of [`embed_rows`].
 #[derive(Debug)]
 pub struct EmbedRows<'a, T> {
-    /// One index into the table for each row of the output.
+    /// An index into the table for each row of the output.
     pub ids: &'a [u32],
     /// `[vocabulary, hidden]`
     pub table: AnyMatRef<'a>,

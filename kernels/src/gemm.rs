@@ -1,54 +1,53 @@
-//! Matrix products with weights that stay where they lie.
+//! Matrix products with weights in place.
 //!
-//! `out = activation(a * w + bias) + residual`, with `w` in either of the two layouts that files use, any row
-//! stride, any of the three storage types, no alignment beyond the element's. One call may multiply the same
-//! activations by several weight matrices and put the results side by side ([`Combine::Columns`]) or multiply
-//! them element by element ([`Combine::Product`], a gated feed-forward).
+//! `out = activation(a * w + bias) + residual`, with `w` in either of the two layouts that files use, with any row stride, any
+//! of the three storage types, and no alignment beyond the element's. One call may multiply the same activations by several
+//! weight matrices and put the results side by side ([`Combine::Columns`]) or multiply them element by element
+//! ([`Combine::Product`], a gated feed-forward).
 //!
 //! # How
 //!
 //! A micro-kernel multiplies rows of a *broadcast* operand X by *vectors* of a packed operand V,
-//! `tile[r][lane] += x[r][k] * v[k][lane]`. The layouts differ in who plays which part:
+//! `tile[r][lane] += x[r][k] * v[k][lane]`. The layout decides which operand plays which part:
 //!
-//! | layout | X (rows contiguous in k) | V (lanes, packed) | the tile comes out |
+//! | layout | X (rows contiguous in k) | V (lanes, packed) | the tile is |
 //! |---|---|---|---|
-//! | [`Layout::Nk`] | weights, where they lie | activations, transposed | transposed: turned when stored |
-//! | [`Layout::Kn`] | activations | weights, a block of columns and of k at a time | as it is |
+//! | [`Layout::Nk`] | weights, in place | activations, transposed | transposed, and transposed back on store |
+//! | [`Layout::Kn`] | activations | weights, KC values of k by NC columns at a time | row-major |
 //!
-//! So no weight is ever copied as a whole, and all layouts, storage types and levels share the loops; the tile unit of
-//! AMX has its own, which pack activations in both layouts. The micro-kernels are the rows of [`PLANS`]: the register tile
-//! of multiply-adds, its form for a few rows of activations, the tile unit of AMX, and for a few rows by `[K, N]` weights,
-//! which would have to be joined into pairs for it, multiply-adds in the order of that unit. The first two
-//! multiply words of one f32 or, where the processor has an instruction for it, of two bf16.
+//! So no weight matrix is ever copied as a whole, and all layouts, storage types and levels share the loops. AMX has loops of
+//! its own, which pack activations in both layouts. A table of plans lists the routines: the register tile of multiply-adds
+//! (`micro_kernel`, in the loops of `macro_kernel`), a routine for few rows of activations (`small_m`), AMX tiles, and a
+//! routine for few rows by `[K, N]` weights in the summation order of AMX tiles, as interleaving such weights into pairs would
+//! cost more than the products. The first two multiply packs ([`KPack`](kpack::KPack)) of one f32 or, where the processor has
+//! an instruction for it, of two bf16.
 //!
 //! # Numeric contract
 //!
-//! [`Precision::Strict`] multiplies what is stored, widened to f32; [`Precision::Bf16`] first rounds both
-//! operands to bf16 (nearest, ties to even); [`Precision::Bf16x6`] takes them apart into three of these on AMX and is
-//! `Strict` elsewhere. Products are accumulated in f32:
+//! [`Precision::Strict`] multiplies the stored values, widened to f32. [`Precision::Bf16`] first rounds both operands to bf16
+//! (to nearest, ties to even). [`Precision::Bf16x6`] splits them into three bf16 terms on AMX and is `Strict` elsewhere.
+//! Products are accumulated in f32:
 //!
-//! - [`SummationOrder::Ascending`]: by fused multiply-add in ascending k, in blocks of [`K_BLOCK`]; block sums are added
-//!   in ascending order. An output element has the same bits whatever M, N, its position, the layout, the storage
-//!   type of the weights (for equal values), the thread count and the level (except `Scalar`, which rounds
-//!   products).
+//! - [`SummationOrder::Ascending`]: by fused multiply-add in ascending k, in blocks of [`K_BLOCK`]; block sums are added in
+//!   ascending order. An output element has the same bits whatever M, N, its position, the layout, the storage type of the
+//!   weights (for equal values), the thread count and the level (except `Scalar`, which rounds products).
 //! - [`SummationOrder::Pairs`] ([`Level::Avx512Bf16`](crate::Level::Avx512Bf16), [`Precision::Bf16`] only): as `vdpbf16ps`
-//!   defines it, pairs of k ascending, in each the odd k before the even one, in blocks of [`K_BLOCK`] pairs.
-//!   Subnormal operands and sums count as zero. The same bits whatever M, N, position, layout and threads.
-//! - [`SummationOrder::Tiles`] (AMX, [`Precision::Bf16`] only): as `tdpbf16ps` defines it, 32 values of k at a time: the
-//!   even and the odd ones summed apart, then together, then added to the running sum, each rounded to nearest.
-//!   Subnormal operands (as stored, before they are rounded) and sums count as zero. The same bits whatever M, N,
-//!   position, layout and threads.
-//! - [`SummationOrder::SplitTiles`] (AMX, [`Precision::Bf16x6`] only): an operand is the nearest bf16, plus the bf16 nearest to
-//!   what that leaves, plus the rest. For 32 values of k at a time the products of parts `(0, 0)`, `(0, 1)`, `(1, 1)`,
-//!   `(1, 0)`, `(2, 0)` and `(0, 2)` of weights and activations are added to the running sum, each as in
-//!   [`SummationOrder::Tiles`]. What is stored as bf16 has one part.
+//!   defines it, pairs of k ascending, in each the odd k before the even one, in blocks of [`K_BLOCK`] pairs. Subnormal
+//!   operands and sums count as zero. The same bits whatever M, N, position, layout and threads.
+//! - [`SummationOrder::Tiles`] (AMX, [`Precision::Bf16`] only): as `tdpbf16ps` defines it, 32 values of k at a time: the even
+//!   and the odd k are summed apart, then together, then added to the running sum, each rounded to nearest. Subnormal
+//!   operands (as stored, before rounding) and sums count as zero. The same bits whatever M, N, position, layout and threads.
+//! - [`SummationOrder::SplitTiles`] (AMX, [`Precision::Bf16x6`] only): an operand is split into the nearest bf16, the bf16
+//!   nearest to what that leaves, and the rest. For 32 values of k at a time, the products of terms `(0, 0)`, `(0, 1)`,
+//!   `(1, 1)`, `(1, 0)`, `(2, 0)` and `(0, 2)` of weights and activations are added to the running sum, each as in
+//!   [`SummationOrder::Tiles`]. An operand stored as bf16 has one term.
 //!
 //! The error against the exact product of the (rounded) operands is at most `gamma * sum_k |a_k| |w_k|` with
-//! `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`, with `2 K_BLOCK` in place of `K_BLOCK` for pairs, and for
-//! pairs and tiles plus `K * 2^-126 * (|a| + |w| + 1)` for what counts as zero; in parts `gamma` is
-//! `(6 ceil(K / 32) + 24) * 2^-24`. NaN and infinity propagate (infinity as NaN in parts); which NaN is
-//! not promised. Bias is added, the activation applied, factors multiplied and the residual added in f32; the result is
-//! rounded once on store.
+//! `gamma = (min(K, K_BLOCK) + K / K_BLOCK + 1) * 2^-24`; with `2 K_BLOCK` in place of `K_BLOCK` for pairs; and for pairs and
+//! tiles plus `K * 2^-126 * (|a| + |w| + 1)` for values that count as zero. For split tiles `gamma` is
+//! `(6 ceil(K / 32) + 24) * 2^-24`. NaN and infinity propagate (infinity as NaN in split tiles); which NaN is not promised.
+//! Bias is added, the activation applied, factors multiplied and the residual added in f32; the result is rounded once on
+//! store.
 
 pub(crate) mod blocking;
 mod dispatch;
@@ -80,21 +79,22 @@ use crate::view::{AnyMatMut, AnyMatRef, AnySlice, MatMut, MatRef};
 
 use pack::Operand;
 
-/// Products summed in one run before the running sum is added to those of the earlier blocks. Part of the
+/// Products in a block of k: their sum starts from zero and is then added to the sum of the earlier blocks. It bounds the
+/// growth of the error, and lets rows of X stay in the first-level cache; 256 doubled the traffic of sums. Part of the
 /// numeric contract: it does not depend on the machine.
 pub const K_BLOCK: usize = 512;
 
-/// How a weight matrix lies in memory.
+/// The layout of a weight matrix in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// `[N, K]`, a row for each output: Hugging Face's `[out, in]`.
+    /// `[N, K]`, a row for each output: `[out, in]` of Hugging Face.
     Nk,
-    /// `[K, N]`, a row for each input: Keras's `[in, out]`.
+    /// `[K, N]`, a row for each input: `[in, out]` of Keras.
     Kn,
 }
 
 impl Layout {
-    /// Both.
+    /// Both layouts.
     pub const ALL: [Layout; 2] = [Layout::Nk, Layout::Kn];
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for Layout {
 pub struct Weights<'a> {
     /// The stored matrix.
     pub matrix: AnyMatRef<'a>,
-    /// What its rows mean.
+    /// Whether rows are outputs or inputs.
     pub layout: Layout,
 }
 
@@ -134,7 +134,7 @@ impl Weights<'_> {
     }
 }
 
-/// A weight matrix with what is done to its sums.
+/// A weight matrix and its epilogue.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     /// `[N, K]` or `[K, N]`
@@ -152,13 +152,13 @@ impl<'a> Part<'a> {
     }
 }
 
-/// What becomes of the results of several parts.
+/// How the results of several parts are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Combine {
-    /// They are columns of the output, in order.
+    /// Side by side, as columns of the output.
     #[default]
     Columns,
-    /// The output is their product, element by element: a gate and what passes it.
+    /// Multiplied element by element: a gated feed-forward.
     Product,
 }
 
@@ -169,11 +169,11 @@ pub struct Gemm<'a, A, C, const L: usize = 1> {
     pub a: MatRef<'a, A>,
     /// One or more, all in the same layout.
     pub parts: [Part<'a>; L],
-    /// What becomes of their results.
+    /// How their results are combined.
     pub combine: Combine,
     /// `[M, N]`, added last.
     pub residual: Option<MatRef<'a, C>>,
-    /// `[M, N]`, where N is the sum of the parts' columns or, for a product, their common number of columns.
+    /// `[M, N]`, where N is the sum of the parts' columns or, for [`Combine::Product`], their common number of columns.
     pub out: MatMut<'a, C>,
 }
 
@@ -183,13 +183,13 @@ impl<'a, A, C> Gemm<'a, A, C> {
         Gemm::of(a, Part::of(weights), out)
     }
 
-    /// One part without residual.
+    /// One part, without residual.
     pub fn of(a: MatRef<'a, A>, part: Part<'a>, out: MatMut<'a, C>) -> Self {
         Gemm { a, parts: [part], combine: Combine::Columns, residual: None, out }
     }
 }
 
-/// How the weights of all parts lie.
+/// The layout of the weights of all parts.
 fn layout(parts: &[Part<'_>]) -> Layout {
     parts.first().map_or(Layout::Nk, |part| part.weights.layout)
 }
@@ -216,11 +216,12 @@ pub fn gemm<A: Elem, C: Elem, const L: usize>(
     compute(GemmPlan::pick(ctx, op.layout(), op.a.rows()), ctx, scratch, op)
 }
 
-/// [`gemm`] by a plan of the caller's choice, for tests and measurements.
+/// [`gemm`] by a plan of the caller's choice, for tests and benchmarks.
 ///
 /// # Errors
-/// As [`gemm`]; [`Error::GemmPlan`] when the plan is not one of [`PLANS`], or does not fit the context, the layout or the
+/// Those of [`gemm`]; [`Error::GemmPlan`] when the plan is not one of [`PLANS`], or does not fit the context, the layout or the
 /// number of rows.
+#[doc(hidden)]
 pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
     plan: &GemmPlan,
     ctx: &Ctx,
@@ -235,7 +236,7 @@ pub fn gemm_with<A: Elem, C: Elem, const L: usize>(
     compute(plan, ctx, scratch, op)
 }
 
-/// [`gemm`] of valid operands, by a plan of the table that fits.
+/// [`gemm`] of valid operands, by a plan that fits.
 fn compute<A: Elem, C: Elem, const L: usize>(
     plan: &GemmPlan,
     ctx: &Ctx,
@@ -264,7 +265,7 @@ pub struct Dims {
     pub k: usize,
     /// Number of parts.
     pub parts: usize,
-    /// What becomes of their results.
+    /// How their results are combined.
     pub combine: Combine,
 }
 
@@ -274,7 +275,7 @@ impl Dims {
         Dims { layout, m, n, k, parts: 1, combine: Combine::Columns }
     }
 
-    /// Parts that are multiplied into one result.
+    /// Number of parts that are multiplied into one result.
     pub(crate) fn fused(&self) -> usize {
         match self.combine {
             Combine::Columns => 1,
@@ -282,7 +283,7 @@ impl Dims {
         }
     }
 
-    /// Multiplications, if all parts were as wide as the widest.
+    /// Multiplications, as if all parts were as wide as the widest.
     fn work(&self) -> usize {
         [self.n, self.k, self.parts].iter().fold(self.m, |work, dim| work.saturating_mul(*dim))
     }
@@ -296,7 +297,7 @@ pub fn gemm_scratch_len(ctx: &Ctx, dims: &Dims) -> usize {
     let fitting = PLANS.iter().filter(|plan| plan.fits(ctx, dims.layout, dims.m.min(plan.max_rows)));
     let most = |plan: &GemmPlan| {
         let dims = Dims { m: dims.m.min(plan.max_rows), ..*dims };
-        // Fewer rows may be worth fewer threads, with larger pieces for each.
+        // Products with fewer rows may use fewer threads, with larger pieces for each.
         (1..=ctx.threads()).map(|threads| plan.scratch_len(ctx, threads, &dims)).max()
     };
     fitting.filter_map(most).max().unwrap_or(0)
@@ -339,7 +340,7 @@ impl Product<'_> {
         Dims { layout: self.layout(), m, n, k, parts, combine: self.combine }
     }
 
-    /// The parts that are multiplied into one result each, with the first of its columns in the output.
+    /// For each result, the parts that are multiplied into it and its first column in the output.
     pub(crate) fn fused_parts(&self) -> impl Iterator<Item = (&[Part<'_>], usize)> {
         let mut end = 0;
         self.parts.chunks(self.dims().fused().max(1)).map(move |parts| {

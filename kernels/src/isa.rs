@@ -1,14 +1,15 @@
-//! The vector vocabulary: what one instruction-set level must offer, and nothing an operation could build.
+//! The vector vocabulary: the operations that each instruction-set level implements, and none that could be built from
+//! others.
 //!
-//! Every level presents the same 16-lane f32 vector ([`Simd::F32`]), whatever its registers: one AVX-512
-//! register, two AVX2 registers, four NEON registers, an array. An operation is therefore written once, sums in
-//! one order, and gives the same bits on AVX2, AVX-512 and NEON. [`scalar`] rounds after each multiplication,
-//! since a fused multiply-add without hardware is a slow library call, and so differs from them in the last bits.
+//! Every level presents the same 16-lane f32 vector ([`Simd::F32`]), whatever its registers: one AVX-512 register, two
+//! AVX2 registers, four NEON registers, an array. An operation is therefore written once, sums in one order, and gives the
+//! same bits on AVX2, AVX-512 and NEON. [`scalar`] rounds after each multiplication, as a fused multiply-add without
+//! hardware is a slow library call, and so differs in the last bits.
 //!
 //! A value of a level's token type is the proof that the processor has its instructions: tokens come only from
 //! [`Isa::new`], which asks the processor. [`Isa::dispatch`] is the one place where code crosses into
-//! `#[target_feature]`; everything below it must be `#[inline(always)]`, or the compiler falls back to calls
-//! and plain SSE (the codegen test guards this).
+//! `#[target_feature]`; everything below it must be `#[inline(always)]`, or the compiler falls back to calls and plain SSE
+//! (the code generation test guards this). The levels of the processor's architecture are in [`arch`](crate::arch).
 
 mod scalar;
 
@@ -20,8 +21,8 @@ pub(crate) const LANES: usize = 16;
 
 /// The operations of one level on vectors of 16 f32 lanes.
 ///
-/// The `load*` and `store*` functions share one contract: 16 elements must be readable or writable at the
-/// pointer, which needs no more than the element's own alignment.
+/// The `load*` and `store*` functions share one contract: 16 elements must be readable or writable at the pointer, which
+/// needs no alignment beyond the element's.
 pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     /// 16 lanes of f32.
     type F32: Copy;
@@ -33,7 +34,7 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     /// 16-lane vectors in each row of that tile.
     const TILE_VECTORS: usize;
 
-    /// Asks for the cache line at `at`, which need not be readable, to be brought close.
+    /// Prefetches the cache line at `at` into the first-level cache. The address need not be readable.
     #[inline(always)]
     fn prefetch(self, _at: *const u8) {}
 
@@ -99,12 +100,12 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `mask ? a : b`
     fn select(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
-    /// The bits of each lane shifted left by 23: turns `2^23 + 127 + n` into `2^n` for `-126 <= n <= 127`.
+    /// Shifts the bits of each lane left by 23, which turns `2^23 + 127 + n` into `2^n` for `-126 <= n <= 127`.
     fn shift_into_exponent(self, a: Self::F32) -> Self::F32;
-    /// `a * 2^n` for integral `n` in `-252..=254`, rounded once: also into the subnormal range.
+    /// `a * 2^n` for integral `n` in `-252..=254`, rounded once, also into the subnormal range.
     #[inline(always)]
     fn scale(self, a: Self::F32, n: Self::F32) -> Self::F32 {
-        // In two steps, each a power of two that f32 can hold; the first cannot round.
+        // Two multiplications by powers of two that f32 can represent; the first one is exact.
         const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
         const BIAS: f32 = 8_388_735.0; // 2^23 + 127
         let half = self.sub(self.mul_add(n, self.splat(0.5), self.splat(ROUND)), self.splat(ROUND));
@@ -115,17 +116,17 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
     }
     /// Rounds to the nearest bf16, ties to even, and widens again; NaN stays NaN.
     fn round_to_bf16(self, a: Self::F32) -> Self::F32;
-    /// The sum of all lanes: halves added (8, 4, 2, 1).
+    /// The sum of all lanes, by adding halves: 8, 4, 2 and 1 lanes.
     fn sum(self, a: Self::F32) -> f32;
     /// The largest lane, by [`Simd::max`] of halves.
     fn largest(self, a: Self::F32) -> f32;
-    /// Loads 4 words of 4 bytes from each of 16 rows, `stride` bytes apart, and turns them: vector `i` holds word `i` of
-    /// every row.
+    /// Loads 16 bytes from each of 16 rows, `stride` bytes apart, and transposes them as 4-byte values: vector `i` holds
+    /// value `i` of every row.
     ///
     /// # Safety
     /// 16 bytes must be readable at each row, with no alignment.
     unsafe fn load_quad(self, from: *const u8, stride: usize) -> [Self::F32; 4];
-    /// [`Simd::load_quad`] of 16 words of each row.
+    /// [`Simd::load_quad`] of 64 bytes of each row: 16 vectors.
     ///
     /// # Safety
     /// 64 bytes must be readable at each row, with no alignment.
@@ -138,17 +139,17 @@ pub trait Simd: Copy + Send + Sync + core::fmt::Debug + 'static {
         }
         out
     }
-    /// The two bf16 in each lane's bits, widened: those in the low halves, those in the high halves.
+    /// Widens the two bf16 in each lane's bits: the low halves, and the high halves.
     fn split_bf16(self, pairs: Self::F32) -> [Self::F32; 2];
-    /// The two f16 in each lane's bits, widened: those in the low halves, those in the high halves.
+    /// Widens the two f16 in each lane's bits: the low halves, and the high halves.
     fn split_f16(self, pairs: Self::F32) -> [Self::F32; 2];
-    /// The transpose of a 16 x 16 block.
+    /// Transposes a 16 x 16 block.
     fn transpose(self, rows: [Self::F32; LANES]) -> [Self::F32; LANES];
-    /// Runs `kernel` in a function of its own, compiled for this level: what several kernels do is there once.
+    /// Runs `kernel` in a separate function, compiled for this level, so that code that several kernels share exists once.
     fn call<K: KernelAt<Self>>(self, kernel: K) -> K::Output;
 }
 
-/// An operation's body, written once for every level.
+/// The body of an operation, written once for all levels.
 pub trait Kernel {
     /// What it returns.
     type Output;
@@ -198,7 +199,7 @@ impl Isa {
     }
 }
 
-/// A body for one vocabulary: that of any [`Kernel`], or one that needs more than the vocabulary.
+/// A body for one vocabulary: a [`Kernel`], or code that needs more than the vocabulary.
 pub trait KernelAt<S> {
     /// What it returns.
     type Output;

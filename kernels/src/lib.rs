@@ -1,4 +1,56 @@
-//! SIMD kernels for transformer inference on the CPU.
+//! SIMD kernels for transformer inference on the CPU: matrix products, attention, softmax, norms, activations and
+//! embeddings, in float32, bfloat16 and float16, picked for the processor at run time.
+//!
+//! # Goals
+//!
+//! - **Weights stay in place.** A product reads weights where a file has them: either layout, any storage type, any row
+//!   stride, no alignment beyond the element's.
+//! - **The same bits.** A row's result does not depend on the rows beside it, on its position or on the number of threads.
+//!   AVX2, AVX-512 and NEON agree bit for bit in float32. Each module states its numeric contract.
+//! - **Nothing behind the caller's back.** No global state, no threads but those of a pool that the caller hands in, and no
+//!   allocation but in a [`Scratch`] that the caller keeps.
+//! - **No panic and no undefined behaviour** for any arguments of safe functions: shapes are checked at the entry.
+//!
+//! Not goals: training, tensors with more than two dimensions, GPUs, and operators that transformers do not use.
+//!
+//! # Design
+//!
+//! Every call takes a [`Ctx`]: an instruction-set [`Level`], an optional thread pool, and a [`Precision`]. Operands are views
+//! of slices ([`MatRef`], [`MatMut`]), or [`AnyMatRef`] where the storage type is known at run time only. An operation is
+//! written once, generic over the vector vocabulary of a level and over storage types. `ARCHITECTURE.md` of the repository
+//! has the map and the glossary.
+//!
+//! | level | needs | bfloat16 products |
+//! |---|---|---|
+//! | `scalar` | nothing | in f32 |
+//! | `avx2` | AVX2, FMA, F16C | in f32 |
+//! | `avx512` | AVX-512 F, BW, CD, DQ, VL | in f32 |
+//! | `avx512bf16` | and AVX512-BF16 | `vdpbf16ps` |
+//! | `amx` | and AMX-TILE, AMX-BF16 | `tdpbf16ps` |
+//! | `neon` | Advanced SIMD | in f32 |
+//!
+//! # Features
+//!
+//! None: the crate has one configuration.
+//!
+//! # Example
+//!
+//! ```
+//! use rachis_kernels::{Activation, Ctx, Gemm, Layout, MatMut, MatRef, Part, Scratch, Weights, gemm};
+//!
+//! // y = relu(a w^T + b) with two rows of activations, three inputs and two outputs.
+//! let a = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+//! let w = [1.0f32, 0.0, -1.0, 0.5, 0.5, 0.5];
+//! let bias = [0.0f32, 1.0];
+//! let mut y = [0.0f32; 4];
+//!
+//! let weights = Weights { matrix: MatRef::new(&w, 2, 3)?.into(), layout: Layout::Nk };
+//! let part = Part { bias: Some(bias[..].into()), activation: Activation::Relu, ..Part::of(weights) };
+//! let product = Gemm::of(MatRef::new(&a, 2, 3)?, part, MatMut::new(&mut y, 2, 2)?);
+//! gemm(&Ctx::detect(), &mut Scratch::new(), product)?;
+//! assert_eq!(y, [0.0, 4.0, 0.0, 8.5]);
+//! # Ok::<(), rachis_kernels::Error>(())
+//! ```
 
 pub mod activation;
 mod arch;
@@ -16,6 +68,7 @@ pub mod level;
 pub mod math;
 mod mem;
 pub mod norm;
+#[doc(hidden)]
 pub mod probe;
 pub mod rotary;
 pub mod scratch;
@@ -33,10 +86,12 @@ pub use dtype::Dtype;
 pub use elem::{Elem, bf16, f16, reuse};
 pub use embed::{Accumulate, EmbedRows, embed_rows};
 pub use error::{Error, Result};
-pub use gemm::{
-    Combine, Dims, Gemm, GemmPlan, Layout, PLANS, Part, Weights, gemm, gemm_scratch_len, gemm_with,
-};
+pub use gemm::{Combine, Dims, Gemm, Layout, Part, Weights, gemm, gemm_scratch_len};
+#[doc(hidden)]
+pub use gemm::{GemmPlan, PLANS, gemm_with};
 pub use level::Level;
+/// The thread pool that [`Ctx::with_pool`] takes: that of the crate `rayon`.
+pub use rayon::ThreadPool;
 pub use norm::{NormRows, layer_norm_rows, rms_norm_rows};
 pub use rotary::{RotaryRows, rotary_angles, rotary_rows};
 pub use scratch::Scratch;

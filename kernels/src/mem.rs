@@ -19,7 +19,7 @@ pub(crate) fn load<S: Simd, T: Elem>(s: S, from: &[T], at: usize) -> S::F32 {
     }
 }
 
-/// The same of a slice whose storage type is known at run time.
+/// [`load`] from a slice whose storage type is known at run time.
 #[inline(always)]
 pub(crate) fn load_any<S: Simd>(s: S, from: AnySlice<'_>, at: usize) -> S::F32 {
     any!(AnySlice, from, from => load(s, from, at))

@@ -1,5 +1,4 @@
-//! The limits of the machine, measured with the vocabulary that the kernels use: what a fraction of the peak
-//! refers to in benchmarks.
+//! The limits of the machine, measured with the vocabulary that the kernels use: the peak that benchmarks refer to.
 
 use std::time::Instant;
 
@@ -8,27 +7,25 @@ use crate::ctx::Ctx;
 use crate::gemm::kpack::{F32Pack, KPack};
 use crate::isa::{Kernel, LANES, Simd};
 
-/// Multiply-adds per second times two on registers alone, in GFLOP/s: the ceiling of every f32 product of this
-/// level on one core. The best of `runs` short runs.
+/// Measures multiply-adds on registers alone, in GFLOP/s (two operations each): the peak of f32 products of this level on
+/// one core. The best of `runs` short runs.
 pub fn fma_gflops(ctx: &Ctx, runs: usize) -> f64 {
     (0..runs).map(|_| ctx.run(Peak(F32Pack))).fold(0.0, f64::max)
 }
 
-/// Multiply-adds per second times two of bfloat16 on registers alone, in GFLOP/s, by the tile unit or by pairs: the
-/// ceiling of bfloat16 products on one core at the levels that have instructions for them, `None` at others. The
-/// best of `runs` short runs.
+/// Measures multiply-adds of bfloat16 on registers alone, in GFLOP/s, with AMX tiles or with pairs: the peak of bfloat16
+/// products on one core at the levels that have instructions for them, `None` at others. The best of `runs` short runs.
 pub fn bf16_gflops(ctx: &Ctx, runs: usize) -> Option<f64> {
     let native = ctx.isa().native()?;
     (0..runs).filter_map(|_| native.measure_bf16_gflops()).reduce(f64::max)
 }
 
-/// Bytes per second, in GB/s, at which one core reads `data` and does nothing else with it. The best of `runs`
-/// passes.
+/// Measures the rate, in GB/s, at which one core reads `data`. The best of `runs` passes.
 pub fn read_gbps(ctx: &Ctx, data: &[f32], runs: usize) -> f64 {
     (0..runs).map(|_| ctx.run(Read { data })).fold(0.0, f64::max)
 }
 
-/// Multiply-adds of words on registers alone.
+/// Measures multiply-adds of packs on registers alone.
 pub(crate) struct Peak<P>(pub(crate) P);
 
 impl Kernel for Peak<F32Pack> {
@@ -44,16 +41,16 @@ impl Kernel for Peak<F32Pack> {
     }
 }
 
-/// Rounds of multiply-adds in one turn of the loop: enough that the end of a turn does not show.
+/// Unrolled iterations of the loop: enough that the loop's own instructions do not show.
 const UNROLL: usize = 8;
 
-/// The register tile of a product without its loads. The operands are numbers like any, and change from one
-/// instruction to the next: constants would draw less power, and run at a clock that no product reaches. Two
-/// factors stay in registers beside the sums even where there are 16 registers of half a vector.
+/// The register tile of a product without its loads. The operands are ordinary numbers and change from one instruction to
+/// the next: constants would draw less power, and run at a clock that no product reaches. The two values of `x` stay in
+/// registers beside the sums even where there are 16 registers of half a vector.
 #[inline(always)]
 pub(crate) fn peak<S: Simd, P: KPack<S>, const R: usize, const V: usize>(s: S, kpack: P) -> f64 {
-    let turns = 4_000_000 / (UNROLL * R * V);
-    // Of an f32 like these, both halves are a bf16 of moderate size.
+    let iterations = 4_000_000 / (UNROLL * R * V);
+    // Both halves of each f32 are a bf16 of moderate size.
     let data: [f32; 4 * LANES] = core::array::from_fn(|i| {
         let x = ((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5;
         f32::from_bits(x.to_bits() & 0xffff_0000 | x.to_bits() >> 16 & 0xbfff)
@@ -64,7 +61,7 @@ pub(crate) fn peak<S: Simd, P: KPack<S>, const R: usize, const V: usize>(s: S, k
     let v: [S::F32; V] = core::array::from_fn(|j| unsafe { s.load(data.as_ptr().add(j * LANES)) });
     let mut sums = [[s.splat(0.0); V]; R];
     let start = Instant::now();
-    for _ in 0..turns {
+    for _ in 0..iterations {
         for _ in 0..UNROLL {
             for (r, sums) in sums.iter_mut().enumerate() {
                 for (sum, v) in sums.iter_mut().zip(v) {
@@ -76,7 +73,7 @@ pub(crate) fn peak<S: Simd, P: KPack<S>, const R: usize, const V: usize>(s: S, k
     let seconds = start.elapsed().as_secs_f64();
     let total = sums.into_iter().flatten().fold(s.splat(0.0), |total, sum| s.add(total, sum));
     std::hint::black_box(s.sum(total));
-    (2 * turns * UNROLL * R * V * LANES * P::LEN) as f64 / seconds / 1e9
+    (2 * iterations * UNROLL * R * V * LANES * P::LEN) as f64 / seconds / 1e9
 }
 
 struct Read<'a> {

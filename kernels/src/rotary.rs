@@ -1,14 +1,14 @@
-//! Rotary position embedding: each head's halves are turned against one another by angles that grow with the position
-//! (Su et al., arXiv:2104.09864), so that a product of a query and a key depends on their distance.
+//! Rotary position embedding: the two halves of each head are rotated by angles that grow with the position (Su et al.,
+//! arXiv:2104.09864), so that a product of a query and a key depends on their distance.
 //!
-//! Element `i` of the first half and element `i` of the second are a point in the plane, as in GPT-NeoX and
-//! transformers; the paper pairs neighbours instead, which is the same but for the order of columns. With
+//! Element `i` of the first half and element `i` of the second half are a point in the plane, as in GPT-NeoX and
+//! transformers. The paper pairs neighbouring elements instead, which differs in the order of columns only. With
 //! `a = position * theta^(-2i / dim)`:
 //!
 //! `x'[i] = x[i] cos a - x[i + dim/2] sin a` and `x'[i + dim/2] = x[i + dim/2] cos a + x[i] sin a`
 //!
-//! Angles, cosines and sines are computed in f64, and rounded to f32 once. The rotation is in f32: both products are
-//! rounded, then their sum, then what is stored. So all levels agree.
+//! Angles, cosines and sines are computed in f64 and rounded to f32 once. The rotation is in f32: both products are
+//! rounded, then their sum, then the stored value. So all levels give the same bits.
 
 use crate::ctx::Ctx;
 use crate::elem::Elem;
@@ -17,7 +17,7 @@ use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
 use crate::view::{MatMut, MatRef};
 
-/// Fills `[positions, dim]`: for each position the cosines of its `dim / 2` angles, then their sines.
+/// Fills `[positions, dim]` with, for each position, the cosines of its `dim / 2` angles, then their sines.
 ///
 /// # Errors
 /// [`Error::Shape`] when there are not as many rows as positions, or an odd number of columns.
@@ -39,7 +39,7 @@ pub fn rotary_angles(positions: &[u32], theta: f64, mut out: MatMut<'_, f32>) ->
 /// Operands of [`rotary_rows`]. Heads are as wide as `angles`.
 #[derive(Debug)]
 pub struct RotaryRows<'a, T> {
-    /// The rows whose heads are rotated in place; the first head starts at the first column.
+    /// The rows whose heads are rotated in place. The first head starts at the first column.
     pub x: MatMut<'a, T>,
     /// `[rows, dim]`, as [`rotary_angles`] computes them for the position of each row.
     pub angles: MatRef<'a, f32>,
@@ -47,7 +47,7 @@ pub struct RotaryRows<'a, T> {
     pub groups: usize,
     /// Columns from the first head of a group to that of the next.
     pub step: usize,
-    /// Heads of each group that are rotated, side by side from its first.
+    /// Number of heads that are rotated in each group, side by side from its first.
     pub heads: usize,
 }
 

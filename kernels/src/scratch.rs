@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// A 64-byte aligned buffer of f32 that grows when a call needs more and never shrinks by itself.
+/// A 64-byte aligned buffer of f32 that grows when a call needs more, and never shrinks.
 #[derive(Debug, Default)]
 pub struct Scratch {
     lines: Vec<Line>,
@@ -19,11 +19,11 @@ impl Scratch {
         Self::default()
     }
 
-    /// Grows to at least `len` elements, so that later calls that need no more do not allocate. Contents are lost
-    /// then, and memory that is not touched stays unused.
+    /// Grows to at least `len` elements, so that later calls that need no more do not allocate. Growing loses the contents.
+    /// The system provides a page when it is first written.
     ///
     /// # Errors
-    /// [`Error::Memory`] when it cannot be had.
+    /// [`Error::Memory`] when the allocation fails.
     pub fn reserve(&mut self, len: usize) -> Result<()> {
         let lines = len.div_ceil(16);
         if self.lines.len() < lines {
@@ -33,15 +33,15 @@ impl Scratch {
         Ok(())
     }
 
-    /// Bytes held.
+    /// Bytes allocated.
     pub fn bytes(&self) -> usize {
         self.lines.len() * size_of::<Line>()
     }
 
-    /// The first `len` elements, growing first if need be. Contents are left over from earlier calls, or zero.
+    /// The first `len` elements, growing first if needed. Contents are unspecified.
     ///
     /// # Errors
-    /// As [`Scratch::reserve`].
+    /// [`Error::Memory`] when the allocation fails.
     pub fn take(&mut self, len: usize) -> Result<&mut [f32]> {
         self.reserve(len)?;
         Ok(&mut bytemuck::cast_slice_mut(&mut self.lines)[..len])

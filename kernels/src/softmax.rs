@@ -1,12 +1,14 @@
 //! Row-wise softmax with scale, additive bias and mask in one call.
 //!
-//! `y[i][j] = e^(t[i][j] - max_j t[i][j]) / sum_j e^(...)` with `t = scale * x + bias` over the visible columns.
-//! Three passes over a row that stays in the first-level cache: maximum, exponentials and their sum, division.
-//! All arithmetic is f32, sums are kept in 16 lanes and added in a fixed order, so a row's result depends on
-//! nothing but that row.
+//! `y[i][j] = e^(t[i][j] - max_j t[i][j]) / sum_j e^(...)` with `t = scale * x + bias` over the visible columns. Three
+//! passes over a row that stays in the first-level cache: maximum, exponentials and their sum, division. All arithmetic is
+//! f32. Sums are kept in 16 lanes and added in a fixed order, so a row's result depends on that row alone.
 //!
-//! A masked column gets exactly 0. A row without a visible column is all zeros. A NaN or +inf among the visible
-//! columns makes the row's visible columns NaN; -inf gives 0 (a row of nothing but -inf gives NaN, as 0/0 does).
+//! A masked column is exactly 0. A row without a visible column is all zeros. A NaN or +inf among the visible columns makes
+//! the row's visible columns NaN; -inf gives 0 (a row of -inf alone gives NaN, as 0/0 does).
+//!
+//! [`attention`](crate::attention()) has an online softmax of its own, block of keys by block of keys, and does not call
+//! this. It is for programs that need the probabilities themselves: of logits, of classifiers, of router scores.
 
 use crate::ctx::Ctx;
 use crate::elem::Elem;
@@ -22,14 +24,14 @@ pub enum Mask<'a> {
     /// Every column.
     #[default]
     None,
-    /// The columns that are `true`, the same for every row.
+    /// The columns that are `true`, for every row.
     Columns(&'a [bool]),
     /// Row `i` sees the columns `0 ..= first + i`: queries that start at position `first` of the keys.
     Causal {
         /// The last column that row 0 sees.
         first: usize,
     },
-    /// The columns that are `true` in the row's own row of a matrix of the same shape.
+    /// The columns that are `true` in the same row of a matrix of the same shape.
     Rows(MatRef<'a, bool>),
 }
 
@@ -42,7 +44,7 @@ pub struct SoftmaxRows<'a, T> {
     pub scale: f32,
     /// Added to the scaled scores, of the same shape.
     pub bias: Option<MatRef<'a, f32>>,
-    /// Which columns count.
+    /// Which columns are visible.
     pub mask: Mask<'a>,
 }
 
@@ -104,13 +106,13 @@ fn softmax_row<S: Simd, T: Elem>(
     let len = row.len();
     let mut largest = lowest;
     for (at, x) in pieces(row) {
-        let seen = seen(s, len, mask, at);
+        let seen = visible_lanes(s, len, mask, at);
         largest = s.max(keep(s, seen, score(s, x, scale, bias, at), lowest), largest);
     }
     let largest = s.splat(s.largest(largest));
     let mut sum = zero;
     for (at, x) in pieces(row) {
-        let seen = seen(s, len, mask, at);
+        let seen = visible_lanes(s, len, mask, at);
         let e = keep(s, seen, exp_lanes(s, s.sub(score(s, x, scale, bias, at), largest)), zero);
         sum = s.add(sum, e);
         if T::EXACT {
@@ -125,18 +127,18 @@ fn softmax_row<S: Simd, T: Elem>(
             // Storing the exponentials would round them twice.
             exp_lanes(s, s.sub(score(s, x, scale, bias, at), largest))
         };
-        let seen = seen(s, len, mask, at);
+        let seen = visible_lanes(s, len, mask, at);
         mem::store(s, x, 0, keep(s, seen, s.mul(e, inverse), zero));
     }
 }
 
-/// The row, 16 columns at a time, with the first of each.
+/// The row in pieces of 16 columns, with the first column of each.
 #[inline(always)]
 fn pieces<T>(row: &mut [T]) -> impl Iterator<Item = (usize, &mut [T])> {
     row.chunks_mut(LANES).enumerate().map(|(i, piece)| (i * LANES, piece))
 }
 
-/// The lanes of `x` that are seen, and those of `other` elsewhere; `None` sees all.
+/// The lanes of `x` that are visible, and those of `other` elsewhere. `None` means that all are visible.
 #[inline(always)]
 fn keep<S: Simd>(s: S, seen: Option<S::Mask>, x: S::F32, other: S::F32) -> S::F32 {
     if let Some(seen) = seen { s.select(seen, x, other) } else { x }
@@ -149,9 +151,9 @@ fn score<S: Simd, T: Elem>(s: S, x: &[T], scale: S::F32, bias: Option<&[f32]>, a
     if let Some(bias) = bias { s.add(x, mem::load(s, bias, at)) } else { x }
 }
 
-/// Which of the lanes `at .. at + 16` are columns that count; `None` where all do.
+/// Which of the columns `at .. at + 16` are visible; `None` if all are.
 #[inline(always)]
-fn seen<S: Simd>(s: S, len: usize, mask: Option<&[bool]>, at: usize) -> Option<S::Mask> {
+fn visible_lanes<S: Simd>(s: S, len: usize, mask: Option<&[bool]>, at: usize) -> Option<S::Mask> {
     let mut lanes = [0.0; LANES];
     match mask {
         Some(mask) => {

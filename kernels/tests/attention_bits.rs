@@ -6,7 +6,7 @@ mod common;
 use common::attention_case::{Added, Case};
 use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
 use rachis_kernels::{
-    Attention, AttentionMask, Ctx, Heads, Level, MatRef, Precision, Scratch, Span, attention, bf16, f16,
+    Attention, AlibiRounding, AttentionMask, Ctx, Heads, Level, MatRef, Precision, Scratch, Span, attention, bf16, f16,
 };
 use rachis_testkit::{Grid, Kind, Rng};
 

@@ -83,7 +83,6 @@ fn operations_take_empty_matrices() {
         softmax_rows(&ctx, op).unwrap();
         let op = NormRows {
             x: x(),
-            residual: Some(x()),
             gamma: None,
             beta: None,
             epsilon: 1e-5,

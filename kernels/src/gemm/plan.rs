@@ -6,6 +6,7 @@ use crate::ctx::{Ctx, Precision};
 use crate::level::Level;
 
 /// A routine that computes a product, and when it may be picked: a row of [`PLANS`].
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GemmPlan {
     /// The name in reports.
@@ -43,6 +44,7 @@ const BF16X6_TERMS: usize = 3;
 
 /// Every plan. A product is computed by the first plan that fits. All plans of one level and precision that can be picked
 /// for some number of rows have the same [`SummationOrder`], so that bits do not depend on the number of rows.
+#[doc(hidden)]
 pub static PLANS: [GemmPlan; 8] = [
     GemmPlan {
         name: "amx-order-small-m",

@@ -137,11 +137,11 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn load_quad(self, from: *const u8, stride: usize) -> [V; 4] {
-        let word = |i: usize, row: usize| {
+        let value = |i: usize, row: usize| {
             // SAFETY: the caller's contract.
             unsafe { from.wrapping_add(row * stride + 4 * i).cast::<f32>().read_unaligned() }
         };
-        core::array::from_fn(|i| core::array::from_fn(|row| word(i, row)))
+        core::array::from_fn(|i| core::array::from_fn(|row| value(i, row)))
     }
     #[inline(always)]
     fn split_bf16(self, pairs: V) -> [V; 2] {

@@ -32,7 +32,7 @@ fn map(a: V, f: impl Fn(float32x4_t) -> float32x4_t) -> V {
 }
 
 impl Neon {
-    /// Nearest-even bf16 bits of each lane, in the high half of the lane.
+    /// The bf16 bits of each lane, rounded to nearest even, in the high half of the lane.
     #[inline(always)]
     fn bf16_bits(self, v: float32x4_t) -> uint32x4_t {
         neon!({
@@ -215,8 +215,8 @@ impl Simd for Neon {
                 // SAFETY: the caller's contract; the read is of bytes.
                 *row = unsafe { vreinterpretq_f32_u8(vld1q_u8(at)) };
             }
-            for (out, word) in out.iter_mut().zip(self.transpose4(rows)) {
-                out[q] = word;
+            for (out, value) in out.iter_mut().zip(self.transpose4(rows)) {
+                out[q] = value;
             }
         }
         out

@@ -37,7 +37,7 @@ fn map(a: V, f: impl Fn(__m256) -> __m256) -> V {
 }
 
 impl Avx2 {
-    /// Nearest-even bf16 bits of each lane, in the high half of the lane.
+    /// The bf16 bits of each lane, rounded to nearest even, in the high half of the lane.
     #[inline(always)]
     fn bf16_bits(self, v: __m256) -> __m256i {
         let (avx, avx2) = (self.avx, self.avx2);
@@ -49,7 +49,7 @@ impl Avx2 {
         avx2._mm256_blendv_epi8(rounded, quiet, nan)
     }
 
-    /// The nearest bf16 of each lane, widened. A function and not a closure: those may be left out of line.
+    /// Rounds each lane to bf16. A function and not a closure, as a closure may be left out of line.
     #[inline(always)]
     fn bf16_rounded(self, v: __m256) -> __m256 {
         let high = self.avx._mm256_set1_epi32(0xffff_0000_u32 as i32);
@@ -68,15 +68,15 @@ impl Avx2 {
         unsafe { _mm256_cvtph_ps(bits) }
     }
 
-    /// The f16 in the low half of each word, whose high half is zero.
+    /// Widens the f16 in the low half of each 32-bit lane, whose high half is zero.
     #[inline(always)]
-    fn widen_f16_words(self, words: __m256i) -> __m256 {
-        let low = self.avx._mm256_castsi256_si128(words);
-        let high = self.avx2._mm256_extracti128_si256::<1>(words);
+    fn widen_f16_lanes(self, lanes: __m256i) -> __m256 {
+        let low = self.avx._mm256_castsi256_si128(lanes);
+        let high = self.avx2._mm256_extracti128_si256::<1>(lanes);
         self.widen_f16(self.sse4_1._mm_packus_epi32(low, high))
     }
 
-    /// The transposes of the two 4 x 4 blocks in the 128-bit halves.
+    /// Transposes the two 4 x 4 blocks in the 128-bit halves.
     #[inline(always)]
     fn transpose_halves(self, [a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
         let avx = self.avx;
@@ -157,7 +157,7 @@ impl Simd for Avx2 {
         let avx2 = self.avx2;
         let low = avx2._mm256_srli_epi32::<16>(self.bf16_bits(v[0]));
         let high = avx2._mm256_srli_epi32::<16>(self.bf16_bits(v[1]));
-        // Packing works within 128-bit halves: put the quarters back in order.
+        // The pack instruction works within 128-bit halves, so the quarters are put back in order.
         let bits = avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(avx2._mm256_packus_epi32(low, high));
         // SAFETY: the trait's contract: 16 elements of 2 bytes are writable; the write is unaligned.
         unsafe { to.cast::<__m256i>().write_unaligned(bits) }
@@ -252,7 +252,7 @@ impl Simd for Avx2 {
         let avx = self.avx;
         let mut out = [self.splat(0.0); 4];
         for half in 0..2 {
-            // Vector r holds the words of rows r and 4 + r of this half.
+            // Vector r holds the values of rows r and 4 + r of this half.
             let mut v = [avx._mm256_setzero_ps(); 4];
             for (r, v) in v.iter_mut().enumerate() {
                 let at = from.wrapping_add((8 * half + r) * stride);
@@ -263,8 +263,8 @@ impl Simd for Avx2 {
                     *v = avx._mm256_insertf128_ps::<1>(avx._mm256_castps128_ps256(low), high);
                 }
             }
-            for (out, word) in out.iter_mut().zip(self.transpose_halves(v)) {
-                out[half] = word;
+            for (out, value) in out.iter_mut().zip(self.transpose_halves(v)) {
+                out[half] = value;
             }
         }
         out
@@ -288,8 +288,8 @@ impl Simd for Avx2 {
         for (i, pairs) in pairs.into_iter().enumerate() {
             let bits = avx._mm256_castps_si256(pairs);
             let low = avx2._mm256_and_si256(bits, avx._mm256_set1_epi32(0xffff));
-            out[0][i] = self.widen_f16_words(low);
-            out[1][i] = self.widen_f16_words(avx2._mm256_srli_epi32::<16>(bits));
+            out[0][i] = self.widen_f16_lanes(low);
+            out[1][i] = self.widen_f16_lanes(avx2._mm256_srli_epi32::<16>(bits));
         }
         out
     }

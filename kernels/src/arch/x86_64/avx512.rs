@@ -32,7 +32,7 @@ pulp::simd_type! {
 }
 
 impl Avx512 {
-    /// Nearest-even bf16 bits of each lane, in the high half of the lane.
+    /// The bf16 bits of each lane, rounded to nearest even, in the high half of the lane.
     #[inline(always)]
     fn bf16_bits(self, v: __m512) -> __m512i {
         let f = self.avx512f;
@@ -44,7 +44,7 @@ impl Avx512 {
         f._mm512_mask_blend_epi32(nan, rounded, quiet)
     }
 
-    /// The transposes of the four 4 x 4 blocks in the 128-bit quarters.
+    /// Transposes the four 4 x 4 blocks in the 128-bit quarters.
     #[inline(always)]
     fn transpose_quarters(self, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
         let f = self.avx512f;
@@ -199,8 +199,8 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_quad(self, from: *const u8, stride: usize) -> [__m512; 4] {
         let f = self.avx512f;
-        // Vector r holds the words of rows r, 4 + r, 8 + r and 12 + r, a quarter each: inserted by loads, which spares half
-        // of the shuffles. Masked broadcasts instead were no faster.
+        // Vector r holds the values of rows r, 4 + r, 8 + r and 12 + r, a quarter each. Inserting them from memory saves
+        // half of the shuffles. Masked broadcasts were no faster.
         let mut v = [self.splat(0.0); 4];
         for (r, v) in v.iter_mut().enumerate() {
             // SAFETY: the caller's contract.
@@ -232,7 +232,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn transpose(self, r: [__m512; LANES]) -> [__m512; LANES] {
         let f = self.avx512f;
-        // Row group g in t[4g..4g+4], one column of each quarter in each.
+        // t[4g..4g + 4] holds rows 4g..4g + 4, one column of each quarter in each vector.
         let mut t = r;
         for t in t.as_chunks_mut::<4>().0 {
             *t = self.transpose_quarters(*t);

@@ -1,7 +1,7 @@
-//! AVX512-BF16: products of pairs of bfloat16 and rounding to them, on the vectors of [`Avx512`].
+//! AVX512-BF16: products of pairs of bfloat16, and rounding to them, on the vectors of [`Avx512`].
 //!
-//! A lane of 32 bits holds a pair, the first in its low half. By `asm!`, as a token of features beside
-//! [`Avx512`] would need a second copy of the whole vocabulary.
+//! A 32-bit lane holds a pair, the first number in its low half. The instructions are written with `asm!`: as features of a
+//! token beside [`Avx512`] they would need a second copy of the whole vocabulary.
 
 use core::arch::asm;
 use core::arch::x86_64::{
@@ -23,8 +23,8 @@ impl Bf16Pairs {
         std::arch::is_x86_feature_detected!("avx512bf16").then_some(Bf16Pairs { _proof: () })
     }
 
-    /// Whether a product of pairs is faster than two fused multiply-adds on widened numbers. AMD's processors take
-    /// it in one step; Intel's take several, and have tiles for bfloat16.
+    /// Whether a product of pairs is faster than two fused multiply-adds on widened numbers. AMD's processors execute it in
+    /// one step; Intel's take several, and have tiles for bfloat16.
     pub(crate) fn is_fast() -> bool {
         let vendor = __cpuid(0);
         let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
@@ -38,8 +38,8 @@ impl Bf16Pairs {
         unsafe { mul_add(x, v, sum) }
     }
 
-    /// [`Bf16Pairs::mul_add`] of the one pair that is `index` pairs behind `base`, in all lanes: one instruction reads
-    /// it and multiplies.
+    /// [`Bf16Pairs::mul_add`] of one pair, `index` pairs behind `base`, broadcast to all lanes: one instruction reads and
+    /// multiplies it.
     ///
     /// # Safety
     /// It must be readable, with no alignment.
@@ -56,27 +56,28 @@ impl Bf16Pairs {
         unsafe { mul_add_at(base, index, v, sum) }
     }
 
-    /// Both vectors rounded to bf16 (nearest, ties to even, subnormal numbers to zero), one after the other.
+    /// Rounds both vectors to bf16 (to nearest, ties to even, subnormal numbers to zero), one after the other.
     #[inline(always)]
     pub(crate) fn join(self, _: Avx512, first: __m512, second: __m512) -> __m512 {
         // SAFETY: the tokens are the proof of AVX-512 F and AVX512-BF16.
         unsafe { join(first, second) }
     }
 
-    /// Both vectors rounded to bf16 as by [`Bf16Pairs::join`], in turns: pairs of elements with the same index.
+    /// Rounds both vectors to bf16 as [`Bf16Pairs::join`] does, and interleaves them: pairs of elements with the same
+    /// index.
     #[inline(always)]
     pub(crate) fn interleave(self, s: Avx512, even: __m512, odd: __m512) -> __m512 {
         self.alternate(s, self.join(s, even, odd))
     }
 
-    /// Vectors joined by [`Bf16Pairs::join`], in turns.
+    /// Interleaves vectors that were joined by [`Bf16Pairs::join`].
     #[inline(always)]
     pub(crate) fn alternate(self, _: Avx512, joined: __m512) -> __m512 {
         // SAFETY: the token is the proof of AVX-512 F and BW.
         unsafe { alternate(_mm512_castps_si512(joined)) }
     }
 
-    /// 16 bf16 from each of two places, in turns.
+    /// Loads 16 bf16 from each of two addresses, interleaved.
     ///
     /// # Safety
     /// 32 bytes must be readable at both, with no alignment.
@@ -147,14 +148,14 @@ unsafe fn join(first: __m512, second: __m512) -> __m512 {
     joined
 }
 
-/// One vector after the other.
+/// Concatenates two vectors.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn both(first: __m256i, second: __m256i) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
 }
 
-/// 32 numbers of 16 bits, those of the lower half and those of the upper half in turns.
+/// Interleaves the lower and the upper half of 32 16-bit numbers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn alternate(halves: __m512i) -> __m512 {
