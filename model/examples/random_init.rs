@@ -13,7 +13,7 @@ use rachis::{Backbone, OptBackbone, OptConfig, PresetOptions, PresetWeights, Ses
 fn main() -> Result<(), Box<dyn Error>> {
     let seed = 42;
     if let Some(name) = std::env::args().nth(1) {
-        let options = PresetOptions { weights: PresetWeights::Random { seed }, ..PresetOptions::default() };
+        let options = PresetOptions::new().with_weights(PresetWeights::Random { seed });
         let model = Backbone::from_preset_with(name, options)?;
         println!("{} with random weights, computes in {:?}", model.name(), model.dtype());
         return Ok(());

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rachis::kernels::{Ctx, Level};
-use rachis::{BertBackbone, BertConfig, BertInputs, Pooling, Session, Tokens, normalize};
+use rachis::{BertBackbone, BertConfig, BertInputs, Pooling, RequestError, Session, Tokens, normalize};
 
 /// The most tokens of a batch: enough to use the processor well, few enough that nobody waits long.
 const BUDGET: usize = 256;
@@ -50,11 +50,8 @@ impl Queue {
     fn push(&self, request: Request) {
         let length = request.ids.len();
         if length > LONGEST {
-            let _ = request.reply.send(Err(rachis::Error::Request {
-                what: "length of the request".to_owned(),
-                found: length.to_string(),
-                expected: format!("at most {LONGEST}"),
-            }));
+            let error = RequestError::SequenceLength { sequence: 0, found: length, max: LONGEST };
+            let _ = request.reply.send(Err(error.into()));
             return;
         }
         self.lock().0.push_back(request);
@@ -105,8 +102,8 @@ fn work(model: &BertBackbone, queue: &Queue, pool: usize) -> Result<(), Box<dyn 
             batch.into_iter().partition(|request| request.deadline > now)
         };
         for request in late {
-            // The caller may have gone; so with all replies.
-            let _ = request.reply.send(Err(rachis::Error::Cancelled));
+            // A failed reply is ignored, here and below: its caller may have gone.
+            let _ = request.reply.send(Err(rachis::Error::DeadlineExceeded));
         }
         session.set_deadline(batch.iter().map(|request| request.deadline).max());
         answer(model, &mut session, batch);
@@ -131,10 +128,10 @@ fn answer(model: &BertBackbone, session: &mut Session<'_>, mut batch: Vec<Reques
                     let _ = request.reply.send(Ok(vector.to_vec()));
                 }
             }
-            Err(error) if batch.len() == 1 || matches!(error, rachis::Error::Cancelled) => {
+            Err(error) if batch.len() == 1 || matches!(error, rachis::Error::DeadlineExceeded) => {
                 let last = batch.pop();
                 for request in batch.drain(..) {
-                    let _ = request.reply.send(Err(rachis::Error::Cancelled));
+                    let _ = request.reply.send(Err(rachis::Error::DeadlineExceeded));
                 }
                 last.map(|request| request.reply.send(Err(error)));
             }
@@ -154,10 +151,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (workers, pool, seconds) = (number(1, 2)?.max(1), number(2, 1)?, number(3, 5)?);
     let model = match arguments.first() {
         Some(name) => BertBackbone::from_preset(name)?,
-        None => BertBackbone::random(
-            BertConfig { num_layers: 6, hidden_dim: 384, intermediate_dim: 1536, ..BertConfig::default() },
-            0,
-        )?,
+        None => {
+            let mut config = BertConfig::default();
+            (config.num_layers, config.hidden_dim, config.intermediate_dim) = (6, 384, 1536);
+            BertBackbone::random(config, 0)?
+        }
     };
     let queue = Queue::default();
     let end = Instant::now() + Duration::from_secs(seconds as u64);

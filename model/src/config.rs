@@ -1,60 +1,19 @@
-//! What configurations have in common: field checks, activation names, dtype policies.
+//! What configurations have in common: checks of fields, and the names of activations and dtypes.
 
-use rachis_kernels::{Activation, Precision};
+use rachis_kernels::{Activation, Dtype};
 use rachis_loader::{Config, ConfigSource, Preset};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, clip};
 
-/// The precision that a preset asks for or a caller chooses: KerasHub's dtype policy of computation. Weights
-/// stay stored as they are, and softmax and layer normalisation stay in float32, under every policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum DtypePolicy {
-    /// Products of float32 operands.
-    #[default]
-    Float32,
-    /// Products of operands rounded to bfloat16, summed in float32.
-    Bfloat16,
-    /// Weights stored as float16 are widened exactly; activations stay in float32, which is at least as
-    /// accurate as float16 throughout.
-    Float16,
-}
-
-impl DtypePolicy {
-    /// The policy of this name: `float32`, `bfloat16`, `float16`, `mixed_bfloat16` or `mixed_float16`.
-    pub fn from_name(name: &str) -> Option<DtypePolicy> {
-        match name {
-            "float32" => Some(DtypePolicy::Float32),
-            "bfloat16" | "mixed_bfloat16" => Some(DtypePolicy::Bfloat16),
-            "float16" | "mixed_float16" => Some(DtypePolicy::Float16),
-            _ => None,
-        }
-    }
-
-    /// The name of the policy.
-    pub fn name(self) -> &'static str {
-        match self {
-            DtypePolicy::Float32 => "float32",
-            DtypePolicy::Bfloat16 => "bfloat16",
-            DtypePolicy::Float16 => "float16",
-        }
-    }
-
-    /// How matrix products run under the policy.
-    pub fn precision(self) -> Precision {
-        match self {
-            DtypePolicy::Bfloat16 => Precision::Bf16,
-            DtypePolicy::Float32 | DtypePolicy::Float16 => Precision::Strict,
-        }
-    }
-
-    /// The policy that a preset's configuration states; float32 when it states none.
-    pub(crate) fn of(config: &Config) -> Result<DtypePolicy> {
-        match config.dtype()? {
-            None => Ok(DtypePolicy::Float32),
-            Some(name) => DtypePolicy::from_name(name)
-                .ok_or_else(|| field("dtype", name, "float32, bfloat16 or float16")),
-        }
+/// The dtype that a preset's configuration states, or float32 when it states none. KerasHub's mixed policies are read
+/// by the type that they compute in: variables stay stored as they are under every dtype.
+pub(crate) fn preset_dtype(config: &Config) -> Result<Dtype> {
+    match config.dtype()? {
+        None => Ok(Dtype::Float32),
+        Some("mixed_bfloat16") => Ok(Dtype::Bfloat16),
+        Some("mixed_float16") => Ok(Dtype::Float16),
+        Some(name) => name.parse().map_err(|_| field("dtype", name, "float32, bfloat16 or float16")),
     }
 }
 
@@ -71,7 +30,7 @@ pub(crate) fn activation(name: &str) -> Result<Activation> {
     }
 }
 
-/// What Hugging Face calls an activation.
+/// Hugging Face's name of an activation.
 pub(crate) fn activation_name(activation: Activation) -> Result<&'static str> {
     match activation {
         Activation::GeluErf => Ok("gelu"),
@@ -82,22 +41,6 @@ pub(crate) fn activation_name(activation: Activation) -> Result<&'static str> {
         Activation::Tanh => Ok("tanh"),
         other => Err(field("activation", format!("{other:?}"), "one that transformers has")),
     }
-}
-
-/// The fields of a Hugging Face configuration.
-pub(crate) type Fields = Map<String, Value>;
-
-/// Those of an object.
-pub(crate) fn fields(object: Value) -> Fields {
-    match object {
-        Value::Object(fields) => fields,
-        _ => Fields::new(),
-    }
-}
-
-/// A number as short as `x` can be written.
-pub(crate) fn number(x: f32) -> Value {
-    x.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
 /// The activation that KerasHub calls `name`.
@@ -111,12 +54,28 @@ pub(crate) fn keras_activation(name: &str) -> Result<Activation> {
     }
 }
 
+/// The fields of a Hugging Face configuration.
+pub(crate) type Fields = Map<String, Value>;
+
+/// The fields of a JSON object.
+pub(crate) fn fields(object: Value) -> Fields {
+    match object {
+        Value::Object(fields) => fields,
+        _ => Fields::new(),
+    }
+}
+
+/// `x` as a JSON number with the fewest digits that read back as `x`.
+pub(crate) fn number(x: f32) -> Value {
+    x.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
 /// [`Error::Config`] from anything printable.
 pub(crate) fn field(field: &'static str, found: impl ToString, expected: impl ToString) -> Error {
     Error::Config { field, found: clip(found), expected: expected.to_string() }
 }
 
-/// What a preset calls its architecture: transformers' model type or Keras's class.
+/// The architecture that a preset names: transformers' model type or Keras's class.
 pub(crate) fn architecture(preset: &Preset) -> &str {
     match preset.config().source() {
         ConfigSource::HuggingFace { model_type } => model_type,
@@ -124,12 +83,12 @@ pub(crate) fn architecture(preset: &Preset) -> &str {
     }
 }
 
-/// The error of a preset of another architecture than `expected`.
+/// The error of a preset whose architecture is not `expected`.
 pub(crate) fn other_architecture(preset: &Preset, expected: &'static str) -> Error {
     Error::Architecture { path: preset.dir().to_owned(), found: clip(architecture(preset)), expected }
 }
 
-/// What configurations accept at most: far beyond any model, far below any overflow.
+/// The largest values that configurations accept: far beyond any model, far below any overflow.
 pub(crate) const LARGEST_DIM: usize = 1 << 20;
 pub(crate) const LARGEST_TABLE: usize = 1 << 24;
 pub(crate) const MOST_LAYERS: usize = 1 << 12;
@@ -143,18 +102,18 @@ pub(crate) fn divisor(name: &'static str, value: usize, (of, width): (&str, usiz
     }
 }
 
-/// Checks what is added to a variance.
+/// Checks the constant that a norm adds to the variance.
 pub(crate) fn epsilon(name: &'static str, value: f32) -> Result<()> {
     let fits = value.is_finite() && value >= 0.0;
     if fits { Ok(()) } else { Err(field(name, value, "a finite number, not negative")) }
 }
 
-/// Checks a share.
+/// Checks a rate or a probability.
 pub(crate) fn rate(name: &'static str, value: f32) -> Result<()> {
     if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(field(name, value, "0 to 1")) }
 }
 
-/// Checks that a size is at least 1 and at most `most`.
-pub(crate) fn within(name: &'static str, value: usize, most: usize) -> Result<()> {
-    if (1..=most).contains(&value) { Ok(()) } else { Err(field(name, value, format!("1 to {most}"))) }
+/// Checks that a size is at least 1 and at most `max`.
+pub(crate) fn within(name: &'static str, value: usize, max: usize) -> Result<()> {
+    if (1..=max).contains(&value) { Ok(()) } else { Err(field(name, value, format!("1 to {max}"))) }
 }

@@ -1,178 +1,87 @@
-//! Decoding token by token: what all models that write have in common.
+//! The trait of models that write token by token. What it does to a session is in `session/decoding.rs`.
 
 use rachis_kernels::MatRef;
 
-use crate::cache::{CacheLayout, CacheOptions};
-use crate::error::{Result, request};
-use crate::layers::{Room, Scene, SceneMemory, Stack, matrix};
-use crate::session::{Model, Plan, SequenceOutput, Session, carve};
-use crate::tokens::{First, Tokens};
+use crate::error::Result;
+use crate::session::{Model, SequenceOutput, Session, Tokens};
 
 pub(crate) mod private {
     use crate::layers::{LogitsHead, Stack};
 
-    /// The parts of a model that decodes.
-    pub trait Stacks {
-        /// What reads the source, where there is one.
+    /// The stacks of a model that decodes.
+    pub trait DecoderStacks {
+        /// The stack that reads the source, if the model has one.
         fn encoder(&self) -> Option<&Stack>;
-        /// What writes.
+        /// The stack that writes.
         fn decoder(&self) -> &Stack;
-        /// From the decoder's output to logits.
+        /// The layer from the decoder's output to logits.
         fn head(&self) -> &LogitsHead;
-        /// The most positions of a sequence.
+        /// The largest number of positions of a sequence.
         fn positions(&self) -> usize;
     }
 }
+
+use private::DecoderStacks;
 
 /// A model that writes a token at a time: [`OptBackbone`](crate::OptBackbone),
 /// [`FalconBackbone`](crate::FalconBackbone), [`BartBackbone`](crate::BartBackbone) and
 /// [`T5Backbone`](crate::T5Backbone).
 ///
-/// [`Session::start`] makes room for some sequences. [`Decoder::decode`] then appends tokens to any of them, many at
-/// first and later one by one, through the same code; sequences may be of different lengths, start and leave at
-/// any time. The output has the bits of a forward pass over all of the sequence's tokens, whatever the pieces,
-/// unless the cache stores keys and values in less precision.
-pub trait Decoder: Model + private::Stacks {
+/// [`Session::start`] allocates a cache for some sequences. [`Decoder::decode`] then appends tokens to any of them: the
+/// prompt at once (prefill), later one token at a time, through the same code. Sequences may have different lengths,
+/// and may start and end at any time. The output has the bits of a forward pass over all of the sequence's tokens,
+/// however they were divided into calls, unless the cache stores keys and values in less precision.
+pub trait Decoder: Model + DecoderStacks {
     /// Number of logits of a position.
     fn vocabulary_size(&self) -> usize {
         self.head().vocabulary_size()
     }
 
-    /// Whether sequences are written from a source that [`Decoder::encode`] reads.
+    /// Whether the model has an encoder, whose sources [`Decoder::encode`] reads.
     fn has_encoder(&self) -> bool {
         self.encoder().is_some()
     }
 
-    /// The most positions of a sequence.
+    /// The largest number of positions of a sequence.
     fn max_positions(&self) -> usize {
         self.positions()
     }
 
-    /// Reads sources and keeps what the decoder attends to: each is that of as many of the session's sequences in a
-    /// row. A vector for every token of the sources.
+    /// Reads sources and caches what the decoder attends to. Sources are shared evenly, in order: of `n` sequences and
+    /// `m` sources, each `n / m` consecutive sequences attend to one source. Returns a vector for every token of the
+    /// sources.
     ///
     /// # Errors
-    /// [`crate::Error::Request`] when the model has no encoder, the session was not started for it, or the sources
-    /// do not fit. The sources before are forgotten, if the call was cancelled.
+    /// [`Error::Request`](crate::Error::Request) when the model has no encoder, the session was not started for it, or
+    /// the sources do not fit. A call that fails after that check forgets the sources of earlier calls.
     fn encode<'s>(&self, session: &'s mut Session<'_>, sources: Tokens<'_>) -> Result<SequenceOutput<'s>> {
-        let Some(encoder) = self.encoder() else {
-            return Err(request("source", "given", "none: the model has no encoder"));
-        };
-        let decoder = self.decoder();
-        session.compute_in(self.dtype());
-        let Session { call: ctx, work, cache, stop, .. } = session;
-        cache.expect(layout(decoder, true))?;
-        work.source.fill(sources, (encoder.vocabulary_size(), self.positions()), First::IfReal)?;
-        let mut keys = cache.sources(&work.source.spans)?;
-        let (rows, end) = (work.source.len(), work.source.end());
-        let mut pieces = carve(&mut work.hidden, encoder.sizes(ctx, (rows, end)))?;
-        let width = encoder.output_dim();
-        let (threads, source) = (&mut work.threads, &work.source);
-        ctx.enter(|ctx| -> Result<()> {
-            let scene = Scene::of(source);
-            let room = Room { pieces: pieces.each_mut().map(|piece| &mut **piece), threads, stop };
-            encoder.run(ctx, scene, room, None)?;
-            let states = matrix(pieces[0], [rows, width])?;
-            for (i, block) in decoder.blocks.iter().enumerate() {
-                stop.check()?;
-                block.project_memory(ctx, &mut threads.caller.scratch, states, &mut keys.layer(i))?;
-            }
-            Ok(())
-        })?;
-        cache.commit_sources(&work.source.spans);
-        let [x, ..] = pieces;
-        Ok(SequenceOutput { data: matrix(x, [rows, width])?, rows: &work.source })
+        session.encode(self, sources)
     }
 
-    /// Appends tokens to sequences, one of them to each: the i-th of `tokens` to `sequences[i]`. A vector for every
-    /// new token.
+    /// Appends tokens to sequences: the `i`-th sequence of `tokens` to number `sequences[i]`. Returns a vector for
+    /// every new token.
     ///
     /// # Errors
-    /// [`crate::Error::Request`] when the session was not started for this model, a sequence is named twice, or would
-    /// grow beyond the cache's capacity or the model's positions; the sequences are as before then.
+    /// [`Error::Request`](crate::Error::Request) when the session was not started for this model, a sequence is named
+    /// twice, or would grow beyond the cache's capacity or the model's positions. On any error the sequences stay as
+    /// they were.
     fn decode<'s>(
         &self,
         session: &'s mut Session<'_>,
         sequences: &[usize],
         tokens: Tokens<'_>,
     ) -> Result<SequenceOutput<'s>> {
-        let stack = self.decoder();
-        session.compute_in(self.dtype());
-        let Session { call: ctx, work, cache, stop, .. } = session;
-        cache.expect(layout(stack, self.has_encoder()))?;
-        if sequences.len() != tokens.batch() {
-            return Err(request("number of sequences", sequences.len(), tokens.batch()));
-        }
-        let limits = (stack.vocabulary_size(), self.positions());
-        work.rows.fill_after(tokens, limits, First::IfReal, |i| {
-            sequences.get(i).and_then(|sequence| cache.so_far(*sequence)).unwrap_or_default()
-        })?;
-        cache.extend(sequences, &work.rows)?;
-        let rows = work.rows.len();
-        let pieces = carve(&mut work.hidden, stack.sizes(ctx, (rows, cache.end())))?;
-        let (threads, new) = (&mut work.threads, &work.rows);
-        ctx.enter(|ctx| {
-            let (kept, cross) = cache.kept()?;
-            let memory = cross.map(|(kept, spans)| SceneMemory { states: None, spans, kept });
-            let scene = Scene { kept: Some(kept), memory, ..Scene::of(new) };
-            stack.run(ctx, scene, Room { pieces, threads, stop }, None)
-        })?;
-        cache.commit();
-        work.output(stack)
+        session.decode(self, sequences, tokens)
     }
 
-    /// Logits `[rows, vocabulary_size]` of rows of the decoder's output, copied out of the session first: all of
-    /// them, or only those that are needed, such as the last of each sequence.
+    /// Writes the logits `[rows, vocabulary_size]` of rows of the decoder's output: of all rows, or only of those that
+    /// are needed, such as the last row of each sequence. Copy the rows out of the session first.
     ///
     /// # Errors
-    /// Shapes that disagree.
+    /// When the shapes disagree.
     fn logits(&self, session: &mut Session<'_>, rows: MatRef<'_, f32>, logits: &mut [f32]) -> Result<()> {
-        session.compute_in(self.dtype());
-        let Session { call: ctx, work, .. } = session;
-        self.head().apply(ctx, &mut work.threads.caller.scratch, rows, logits)
+        session.logits(self, rows, logits)
     }
 }
 
-impl<M: Model + private::Stacks + ?Sized> Decoder for M {}
-
-/// The sizes of the keys and values that a decoder keeps.
-fn layout(decoder: &Stack, cross: bool) -> CacheLayout {
-    CacheLayout { layers: decoder.blocks.len(), width: decoder.config.attention.key_width(), cross }
-}
-
-impl Session<'_> {
-    /// Forgets all sequences and makes room for others, to be decoded by this model. Steps that add one token to
-    /// each of them allocate nothing then.
-    ///
-    /// # Errors
-    /// When the size is beyond the model's limits, or memory cannot be had.
-    pub fn start(&mut self, model: &(impl Decoder + ?Sized), options: CacheOptions) -> Result<()> {
-        let CacheOptions { sequences, capacity, .. } = options;
-        if capacity > model.max_positions() {
-            return Err(request("capacity", capacity, format!("at most {}", model.max_positions())));
-        }
-        let stack = model.decoder();
-        self.compute_in(model.dtype());
-        self.cache.start(layout(stack, model.has_encoder()), options, self.call.precision())?;
-        let plan = Plan::of(stack, &self.call, (sequences, capacity));
-        let head = model.head().scratch_len(&self.call, sequences);
-        // Steps share every product.
-        self.reserve_plan(Plan { scratch: plan.scratch.max(head), apart: (0, 0), ..plan }, (sequences, 1))
-    }
-
-    /// Forgets the tokens of a sequence.
-    ///
-    /// # Errors
-    /// When there is no such sequence.
-    pub fn clear_sequence(&mut self, sequence: usize) -> Result<()> {
-        self.cache.clear(sequence)
-    }
-
-    /// Makes the sequence `to` a copy of `from`.
-    ///
-    /// # Errors
-    /// When there is no such sequence, or the two have different sources.
-    pub fn copy_sequence(&mut self, from: usize, to: usize) -> Result<()> {
-        self.cache.copy(from, to)
-    }
-}
+impl<M: Model + DecoderStacks + ?Sized> Decoder for M {}

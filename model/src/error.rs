@@ -1,35 +1,39 @@
-//! The one error type of the crate.
+//! The error type of the crate.
+
+mod request;
 
 use std::path::PathBuf;
 
-/// What loading a model or running it can refuse.
+pub use request::RequestError;
+
+/// Why loading a model or running it failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The preset's files are not what they must be.
+    /// A file of the preset is missing or malformed.
     #[error(transparent)]
     Load(#[from] rachis_loader::Error),
-    /// A kernel refused its operands: the level asked for, or a shape.
+    /// A kernel refused its operands, the level is not supported, or memory could not be allocated.
     #[error(transparent)]
     Kernel(#[from] rachis_kernels::Error),
     /// A field of the configuration has a value that no model can have.
     #[error("config: {field} is {found}, expected {expected}")]
     Config {
-        /// The field at fault, by its KerasHub name.
+        /// The field, by its KerasHub name.
         field: &'static str,
         /// Its value.
         found: String,
-        /// What would do.
+        /// The values that are allowed.
         expected: String,
     },
-    /// The preset holds another architecture than the one asked for.
+    /// The preset holds another architecture than the requested one.
     #[error("{path}: holds a {found} model, not {expected}")]
     Architecture {
         /// The preset's directory.
         path: PathBuf,
-        /// What the preset says it is.
+        /// The architecture that the preset names.
         found: String,
-        /// What was asked for.
+        /// The requested architecture.
         expected: &'static str,
     },
     /// A weight that the architecture needs is not in the preset.
@@ -38,20 +42,20 @@ pub enum Error {
         /// The weight's name in the preset.
         name: String,
     },
-    /// A layer's weight that the configuration has no place for: another model's configuration.
+    /// A layer has a weight that the configuration has no place for: the configuration is another model's.
     #[error("weight {name} is in the files, expected none by the configuration")]
     ExtraWeight {
         /// The weight's name in the preset.
         name: String,
     },
-    /// A weight has another shape than the configuration says.
+    /// A weight has another shape than the configuration implies.
     #[error("weight {name} has shape {}, expected {expected:?}", clip(format!("{found:?}")))]
     WeightShape {
         /// The weight's name in the preset.
         name: String,
-        /// The shape that the configuration asks for.
+        /// The shape that the configuration implies.
         expected: Vec<usize>,
-        /// The shape found.
+        /// The shape in the file.
         found: Vec<usize>,
     },
     /// A weight is stored as something other than a float of 16 or 32 bits.
@@ -59,52 +63,59 @@ pub enum Error {
     WeightDtype {
         /// The weight's name in the preset.
         name: String,
-        /// The storage type found.
+        /// The type in the file.
         found: String,
     },
-    /// A weight has a number that the type it was to be stored as does not reach.
+    /// A weight has a value outside the range of float16, in which it should be saved.
     #[error("weight {name} has the value {found}, expected numbers in the range of float16")]
-    Beyond {
-        /// The weight's name in the directory that was to be written.
+    WeightRange {
+        /// The weight's name in the directory that was being written.
         name: String,
-        /// The number.
+        /// The value.
         found: f32,
     },
-    /// The session's deadline has passed, or its caller has cancelled the call.
+    /// A name is none of those that a setting has.
+    #[error("{what} is {found:?}, expected {expected}")]
+    UnknownName {
+        /// The setting.
+        what: &'static str,
+        /// The name.
+        found: String,
+        /// The names that are known.
+        expected: &'static str,
+    },
+    /// The session's cancel flag was set; see [`Session::set_cancel`](crate::Session::set_cancel).
     #[error("the call was cancelled")]
     Cancelled,
-    /// A request does not fit the model.
-    #[error("{what} is {found}, expected {expected}")]
-    Request {
-        /// The part of the request at fault.
-        what: String,
-        /// What was given.
-        found: String,
-        /// What would do.
-        expected: String,
-    },
+    /// The session's deadline passed; see [`Session::set_deadline`](crate::Session::set_deadline).
+    #[error("the call's deadline has passed")]
+    DeadlineExceeded,
+    /// A request does not fit the model or the session.
+    #[error(transparent)]
+    Request(#[from] RequestError),
 }
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// What a file holds, on one line of bounded length: for messages.
+/// Text out of a file as one line of bounded length, for messages.
 pub(crate) fn clip(text: impl ToString) -> String {
-    const MOST: usize = 200;
+    const MAX_CHARS: usize = 200;
     let text = text.to_string();
-    let mut line: String = text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(MOST).is_some() {
+    let mut line: String =
+        text.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(MAX_CHARS).is_some() {
         line.push_str("...");
     }
     line
 }
 
-/// [`Error::Request`] from anything printable.
-pub(crate) fn request(what: impl ToString, found: impl ToString, expected: impl ToString) -> Error {
-    Error::Request { what: what.to_string(), found: found.to_string(), expected: expected.to_string() }
+/// Checks the length of a slice of the request, or of one that the caller gives for the output.
+pub(crate) fn check_len(what: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(RequestError::Length { what, found, expected }.into()) }
 }
 
-/// Room for `len` elements in all, or an error when the memory cannot be had.
+/// Grows the capacity of `list` to `len` elements.
 pub(crate) fn try_reserve<T>(list: &mut Vec<T>, len: usize) -> Result<()> {
     let bytes = len.saturating_mul(size_of::<T>());
     list.try_reserve(len.saturating_sub(list.len()))

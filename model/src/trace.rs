@@ -1,4 +1,4 @@
-//! Spans for the crate `tracing`, at level TRACE: nothing at all without the feature of that name.
+//! Spans for the crate `tracing`, at level TRACE. Without the feature `tracing` they are nothing.
 
 /// A span that ends when it is dropped.
 pub(crate) struct Span {
@@ -6,7 +6,7 @@ pub(crate) struct Span {
     _entered: tracing::span::EnteredSpan,
 }
 
-/// Opens a span of this name with one field.
+/// Defines a function that opens a span of its name, with one field.
 macro_rules! span {
     ($name:ident($field:ident)) => {
         pub(crate) fn $name($field: usize) -> Span {
@@ -20,9 +20,9 @@ macro_rules! span {
     };
 }
 
-// The layers of an encoder or a decoder on so many rows.
+// The layers of an encoder or a decoder, on this many rows.
 span!(stack(rows));
-// One of them.
+// One layer, by its number.
 span!(layer(number));
-// Logits of so many rows.
+// The logits of this many rows.
 span!(logits(rows));

@@ -69,7 +69,7 @@ fn a_shared_batch_ends_within_a_layer_and_the_next_is_as_ever() {
     cancel.store(false, Ordering::Relaxed);
     assert_eq!(all(model.forward(&mut session, inputs).unwrap().sequence_output), expected);
     session.set_deadline(Some(Instant::now()));
-    assert!(matches!(model.forward(&mut session, inputs), Err(Error::Cancelled)));
+    assert!(matches!(model.forward(&mut session, inputs), Err(Error::DeadlineExceeded)));
     session.set_deadline(None);
     assert_eq!(all(model.forward(&mut session, inputs).unwrap().sequence_output), expected);
 }
@@ -83,7 +83,7 @@ fn a_deadline_that_has_passed_computes_nothing_and_one_to_come_all() {
     let mut seen = 0;
     let mut observe = |_: usize, _: SequenceOutput<'_>| seen += 1;
     let result = model.forward_observed(&mut session, tokens, &mut observe);
-    assert!(matches!(result, Err(Error::Cancelled)));
+    assert!(matches!(result, Err(Error::DeadlineExceeded)));
     assert_eq!(seen, 0);
     session.set_deadline(Some(Instant::now() + Duration::from_secs(3600)));
     assert!(model.forward(&mut session, tokens).is_ok());
@@ -98,14 +98,14 @@ fn sequences_keep_what_they_had() {
     let run = |cancelled: bool| {
         let mut session = session();
         session.set_cancel(Some(Arc::clone(&cancel)));
-        session.start(&model, CacheOptions { sequences: 1, capacity: 6, dtype: None }).unwrap();
+        session.start(&model, CacheOptions::new(1, 6)).unwrap();
         let tokens = |ids: &'static [u32]| Tokens::padded(ids, 1, ids.len());
         if cancelled {
             cancel.store(true, Ordering::Relaxed);
             assert!(matches!(model.encode(&mut session, source), Err(Error::Cancelled)));
             cancel.store(false, Ordering::Relaxed);
             let none = model.decode(&mut session, &[0], tokens(&[7, 8]));
-            assert!(matches!(none, Err(Error::Request { .. })), "a source that was not read to its end");
+            assert!(matches!(none, Err(Error::Request(_))), "a source that was not read to its end");
         }
         model.encode(&mut session, source).unwrap();
         model.decode(&mut session, &[0], tokens(&[7, 8])).unwrap();

@@ -4,11 +4,11 @@
 mod common;
 
 use common::models::Sizes;
-use rachis::falcon::FalconPositions;
+use rachis::falcon::{AlibiRounding, FalconPositions};
 use rachis::kernels::{Ctx, Level, MatRef, Precision};
 use rachis::{
-    BartBackbone, BartConfig, CacheDtype, CacheOptions, Decoder, FalconBackbone, FalconConfig, OptBackbone,
-    Seq2SeqInputs, Session, T5Backbone, T5Config, Tokens,
+    BartBackbone, CacheOptions, Decoder, Dtype, FalconBackbone, OptBackbone, Seq2SeqInputs, Session,
+    T5Backbone, Tokens,
 };
 use rachis_testkit::{CountingAllocator, for_each_level};
 
@@ -61,21 +61,24 @@ macro_rules! seq2seq {
 fn subjects() -> Vec<Subject> {
     let sizes = Sizes { vocabulary: VOCABULARY, layers: 2, heads: 3, hidden: 51, inner: 70, positions: 200 };
     let opt = sizes.opt();
-    let bart = BartConfig {
-        decoder_num_layers: 2,
-        decoder_num_heads: 3,
-        decoder_intermediate_dim: 66,
-        ..Sizes { layers: 1, heads: 2, hidden: 36, inner: 50, ..sizes }.bart()
+    let bart = {
+        let mut config = Sizes { layers: 1, heads: 2, hidden: 36, inner: 50, ..sizes }.bart();
+        config.decoder_num_layers = 2;
+        config.decoder_num_heads = 3;
+        config.decoder_intermediate_dim = 66;
+        config
     };
-    let t5 = T5Config {
-        key_value_dim: 17,
-        decoder_num_layers: 3,
-        use_gated_activation: true,
-        ..Sizes { layers: 1, hidden: 40, inner: 50, ..sizes }.t5()
+    let t5 = {
+        let mut config = Sizes { layers: 1, hidden: 40, inner: 50, ..sizes }.t5();
+        config.key_value_dim = 17;
+        config.decoder_num_layers = 3;
+        config.use_gated_activation = true;
+        config
     };
-    let alibi = FalconConfig {
-        positions: FalconPositions::Alibi { round: true },
-        ..Sizes { hidden: 48, inner: 50, ..sizes }.falcon()
+    let alibi = {
+        let mut config = Sizes { hidden: 48, inner: 50, ..sizes }.falcon();
+        config.positions = FalconPositions::Alibi { rounding: AlibiRounding::Bf16 };
+        config
     };
     let rotary = Sizes { heads: 6, hidden: 60, inner: 50, ..sizes }.rotary_falcon(2);
     vec![
@@ -117,10 +120,14 @@ fn start<'p>(
     subject: &Subject,
     ctx: Ctx<'p>,
     (sources, capacity): (&[Vec<u32>], usize),
-    dtype: Option<CacheDtype>,
+    dtype: Option<Dtype>,
 ) -> Session<'p> {
     let mut session = Session::new(ctx);
-    let options = CacheOptions { sequences: sources.len(), capacity, dtype };
+    let options = {
+        let mut options = CacheOptions::new(sources.len(), capacity);
+        options.dtype = dtype;
+        options
+    };
     session.start(&*subject.model, options).unwrap();
     if subject.model.has_encoder() {
         let lengths: Vec<usize> = sources.iter().map(Vec::len).collect();
@@ -206,7 +213,7 @@ fn results_do_not_depend_on_the_size_of_a_prefill() {
         for_each_level(Level::supported(), |level| {
             let ctx = Ctx::new(level).unwrap();
             let mut session = Session::new(ctx);
-            let options = CacheOptions { sequences: 12, capacity, dtype: None };
+            let options = CacheOptions::new(12, capacity);
             session.start(&*subject.model, options).unwrap();
             if subject.model.has_encoder() {
                 let lengths: Vec<usize> = sources.iter().map(Vec::len).collect();
@@ -245,9 +252,13 @@ fn results_do_not_depend_on_threads_or_copies() {
             .collect();
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            for dtype in [None, Some(CacheDtype::Float32)] {
+            for dtype in [None, Some(Dtype::Float32)] {
                 let mut session = Session::new(ctx.with_pool(Some(&pool)));
-                let options = CacheOptions { sequences: 2, capacity: 24, dtype };
+                let options = {
+                    let mut options = CacheOptions::new(2, 24);
+                    options.dtype = dtype;
+                    options
+                };
                 session.start(&*subject.model, options).unwrap();
                 if subject.model.has_encoder() {
                     // One source for both sequences.
@@ -278,7 +289,7 @@ fn sixteen_bit_caches_have_small_errors() {
     for subject in subjects() {
         let full = (subject.forward)(&mut Session::new(ctx), &source, &sequence);
         let mut bytes = Vec::new();
-        for (dtype, bound) in [(CacheDtype::Float16, 4e-3), (CacheDtype::Bfloat16, 3e-2)] {
+        for (dtype, bound) in [(Dtype::Float16, 4e-3), (Dtype::Bfloat16, 3e-2)] {
             let sources = std::slice::from_ref(&source);
             let mut session = start(&subject, ctx, (sources, 40), Some(dtype));
             let mut found = append(&subject, &mut session, &[(0, &sequence[..20])]).remove(0);
@@ -333,7 +344,7 @@ fn invalid_requests_are_errors_and_change_nothing() {
         let one = Tokens::padded(&[3], 1, 1);
         let error = |result: rachis::Result<rachis::SequenceOutput<'_>>| result.unwrap_err().to_string();
         assert!(error(model.decode(&mut session, &[0], one)).contains("KV cache"), "not started");
-        let options = CacheOptions { sequences: 2, capacity: 4, dtype: None };
+        let options = CacheOptions::new(2, 4);
         session.start(model, options).unwrap();
         if model.has_encoder() {
             assert!(error(model.decode(&mut session, &[0], one)).contains("sources"), "{}", subject.name);
@@ -363,7 +374,7 @@ fn invalid_requests_are_errors_and_change_nothing() {
         assert!(rows(model.decode(&mut session, &[0], one).unwrap().sequence(0)) == first);
         assert!(session.copy_sequence(0, 2).is_err() && session.clear_sequence(2).is_err());
         for (sequences, capacity) in [(usize::MAX, 100), (1, usize::MAX), (usize::MAX, 0), (1, 0), (0, 4)] {
-            let options = CacheOptions { sequences, capacity, dtype: None };
+            let options = CacheOptions::new(sequences, capacity);
             assert!(session.start(model, options).is_err(), "{options:?}");
             assert!(model.decode(&mut session, &[0], one).is_err(), "{options:?}");
         }
@@ -374,7 +385,7 @@ fn invalid_requests_are_errors_and_change_nothing() {
 fn copies_need_the_same_source() {
     for subject in subjects() {
         let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
-        session.start(&*subject.model, CacheOptions { sequences: 4, capacity: 4, dtype: None }).unwrap();
+        session.start(&*subject.model, CacheOptions::new(4, 4)).unwrap();
         if subject.model.has_encoder() {
             subject.model.encode(&mut session, Tokens::ragged(&[3, 4, 5], &[1, 2])).unwrap();
             let error = session.copy_sequence(0, 2).unwrap_err().to_string();

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Batch, compare_half_with_goldens, compare_with_goldens, load, outputs};
-use rachis::DtypePolicy;
+use rachis::Dtype;
 use rachis::kernels::{Ctx, Level};
 use rachis::loader::Access;
 use rachis_testkit::for_each_level;
@@ -69,7 +69,7 @@ fn a_small_variance_shows_the_epsilon() {
     compare("bert_lowvar/hf", Access::Map);
 }
 
-fn compare_half(model: &str, dtype: &str, policy: DtypePolicy) {
+fn compare_half(model: &str, dtype: &str, policy: Dtype) {
     let directory = format!("{model}/hf_{dtype}");
     let (bert, heads) = load(&directory, Access::Map);
     assert_eq!(bert.dtype(), policy, "the file's own policy");
@@ -80,10 +80,10 @@ fn compare_half(model: &str, dtype: &str, policy: DtypePolicy) {
 
 #[test]
 fn bfloat16_files() {
-    compare_half("bert_gelu", "bf16", DtypePolicy::Bfloat16);
+    compare_half("bert_gelu", "bf16", Dtype::Bfloat16);
 }
 
 #[test]
 fn float16_files() {
-    compare_half("bert_tanh", "f16", DtypePolicy::Float16);
+    compare_half("bert_tanh", "f16", Dtype::Float16);
 }

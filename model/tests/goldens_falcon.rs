@@ -4,7 +4,7 @@ mod common;
 
 use common::{Batch, causal_outputs, compare_half_with_goldens, compare_with_goldens};
 use rachis::kernels::Ctx;
-use rachis::{DtypePolicy, FalconBackbone};
+use rachis::{Dtype, FalconBackbone};
 use rachis_testkit::goldens::fixture;
 
 fn outputs(model: &FalconBackbone, ctx: Ctx<'_>, batch: &Batch) -> Vec<(String, Vec<f32>)> {
@@ -62,7 +62,7 @@ fn a_small_variance_shows_the_epsilon() {
 #[test]
 fn bfloat16_files() {
     let model = FalconBackbone::from_preset(fixture("falcon_rw/hf_bf16")).unwrap();
-    assert_eq!(model.dtype(), DtypePolicy::Bfloat16, "the file's own policy");
+    assert_eq!(model.dtype(), Dtype::Bfloat16, "the file's own policy");
     compare_half_with_goldens("falcon", "falcon_rw", "bf16", |ctx, goldens, case| {
         outputs(&model, ctx, &Batch::of(goldens, case))
     });

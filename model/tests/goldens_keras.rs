@@ -6,7 +6,7 @@ mod common;
 use common::{kind, run};
 use rachis::kernels::{Ctx, Level, Precision};
 use rachis::loader::{Access, Preset};
-use rachis::{Backbone, DtypePolicy};
+use rachis::{Backbone, Dtype};
 use rachis_testkit::for_each_level;
 use rachis_testkit::goldens::{Goldens, Limits, fixture, relative_error};
 
@@ -91,7 +91,7 @@ fn half_precision_files() {
     let goldens = Goldens::read("bert_tanh/goldens.safetensors");
     let expected = Goldens::read("bert_tanh/lowp_goldens.safetensors");
     let (limits, case) = (Limits::read(), "rpad_s13");
-    for (dtype, policy) in [("bf16", DtypePolicy::Bfloat16), ("f16", DtypePolicy::Float16)] {
+    for (dtype, policy) in [("bf16", Dtype::Bfloat16), ("f16", Dtype::Float16)] {
         let model = load(&format!("bert_tanh/keras_{dtype}"));
         assert_eq!(model.dtype(), policy, "the file's own policy");
         for_each_level(Level::supported(), |level| {

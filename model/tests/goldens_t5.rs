@@ -4,7 +4,7 @@ mod common;
 
 use common::{compare_half_with_goldens, compare_with_goldens, seq2seq_outputs};
 use rachis::kernels::Ctx;
-use rachis::{DtypePolicy, T5Backbone};
+use rachis::{Dtype, T5Backbone};
 use rachis_testkit::goldens::{Goldens, fixture};
 
 fn outputs(model: &T5Backbone, ctx: Ctx<'_>, goldens: &Goldens, case: &str) -> Vec<(String, Vec<f32>)> {
@@ -44,7 +44,7 @@ fn a_small_variance_shows_the_epsilon() {
 #[test]
 fn bfloat16_files() {
     let model = T5Backbone::from_preset(fixture("t5_relu_tied/hf_bf16")).unwrap();
-    assert_eq!(model.dtype(), DtypePolicy::Bfloat16, "the file's own policy");
+    assert_eq!(model.dtype(), Dtype::Bfloat16, "the file's own policy");
     compare_half_with_goldens("t5", "t5_relu_tied", "bf16", |ctx, goldens, case| {
         outputs(&model, ctx, goldens, case)
     });
@@ -53,7 +53,7 @@ fn bfloat16_files() {
 #[test]
 fn float16_files() {
     let model = T5Backbone::from_preset(fixture("t5_gated_untied/hf_f16")).unwrap();
-    assert_eq!(model.dtype(), DtypePolicy::Float16, "the file's own policy");
+    assert_eq!(model.dtype(), Dtype::Float16, "the file's own policy");
     compare_half_with_goldens("t5", "t5_gated_untied", "f16", |ctx, goldens, case| {
         outputs(&model, ctx, goldens, case)
     });

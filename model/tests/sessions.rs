@@ -7,8 +7,8 @@ use common::Batch;
 use common::models::Sizes;
 use rachis::kernels::{Activation, Ctx, Level, Precision};
 use rachis::{
-    Backbone, BartBackbone, BartConfig, BertBackbone, BertConfig, BertInputs, FalconBackbone, Model,
-    OptBackbone, OptConfig, Seq2SeqInputs, SequenceOutput, Session, T5Backbone, T5Config, Tokens,
+    Backbone, BartBackbone, BertBackbone, BertConfig, BertInputs, FalconBackbone, Model, OptBackbone,
+    Seq2SeqInputs, SequenceOutput, Session, T5Backbone, Tokens,
 };
 use rachis_testkit::{CountingAllocator, for_each_level};
 
@@ -80,22 +80,33 @@ seq2seq_subject!(T5Backbone);
 /// Models whose sizes are no multiple of any tile, large enough for several blocks of k.
 fn subjects() -> Vec<Box<dyn Subject>> {
     let sizes = Sizes { vocabulary: 501, layers: 2, heads: 3, hidden: 102, inner: 290, positions: 80 };
-    let bert = BertConfig { activation: Activation::GeluErf, ..sizes.bert() };
-    let opt = sizes.opt();
-    let projected = OptConfig { embedding_dim: 70, norm_first: false, ..sizes.opt() };
-    let bart = BartConfig {
-        decoder_num_layers: 1,
-        decoder_num_heads: 6,
-        decoder_intermediate_dim: 330,
-        scale_embedding: true,
-        ..sizes.bart()
+    let bert = {
+        let mut config = sizes.bert();
+        config.activation = Activation::GeluErf;
+        config
     };
-    let t5 = T5Config {
-        key_value_dim: 38,
-        decoder_num_layers: 3,
-        use_gated_activation: true,
-        tie_embedding_weights: false,
-        ..sizes.t5()
+    let opt = sizes.opt();
+    let projected = {
+        let mut config = sizes.opt();
+        config.embedding_dim = 70;
+        config.norm_first = false;
+        config
+    };
+    let bart = {
+        let mut config = sizes.bart();
+        config.decoder_num_layers = 1;
+        config.decoder_num_heads = 6;
+        config.decoder_intermediate_dim = 330;
+        config.scale_embedding = true;
+        config
+    };
+    let t5 = {
+        let mut config = sizes.t5();
+        config.key_value_dim = 38;
+        config.decoder_num_layers = 3;
+        config.use_gated_activation = true;
+        config.tie_embedding_weights = false;
+        config
     };
     let alibi = sizes.falcon();
     let rotary = Sizes { heads: 6, hidden: 108, ..sizes }.rotary_falcon(2);
@@ -326,13 +337,14 @@ fn the_class_is_inferred_from_the_configuration() {
 
 #[test]
 fn a_seed_is_a_model() {
-    let config = || BertConfig {
-        vocabulary_size: 30,
-        hidden_dim: 24,
-        num_heads: 2,
-        intermediate_dim: 8,
-        num_layers: 1,
-        ..BertConfig::default()
+    let config = || {
+        let mut config = BertConfig::default();
+        config.vocabulary_size = 30;
+        config.hidden_dim = 24;
+        config.num_heads = 2;
+        config.intermediate_dim = 8;
+        config.num_layers = 1;
+        config
     };
     let ctx = Ctx::new(Level::Scalar).unwrap();
     let run = |seed| alone(&BertBackbone::random(config(), seed).unwrap(), ctx, &[1, 2, 3]);

@@ -41,7 +41,7 @@ fn stacks_layers_and_logits_have_spans() {
     let names = Names::default();
     tracing::subscriber::with_default(names.clone(), || {
         let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
-        session.start(&model, CacheOptions { sequences: 1, capacity: 6, dtype: None }).unwrap();
+        session.start(&model, CacheOptions::new(1, 6)).unwrap();
         let output = model.decode(&mut session, &[0], Tokens::padded(&[3, 4], 1, 2)).unwrap();
         let row = output.sequence(0).row(1).to_vec();
         let mut logits = [0.0; 31];

@@ -11,8 +11,7 @@ use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::{Ctx, Level};
 use rachis::loader::{Preset, Region};
 use rachis::{
-    Backbone, BartConfig, BertBackbone, BertConfig, Error, FalconConfig, OptConfig, Session, Storage,
-    T5Config,
+    Backbone, BartConfig, BertBackbone, BertConfig, Error, FalconConfig, OptConfig, Session, T5Config,
 };
 use rachis_testkit::goldens::{Goldens, fixture};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -46,7 +45,7 @@ impl Files {
     /// What `save_preset` writes of a model.
     fn saved(model: &Backbone) -> Files {
         let dir = tempfile::tempdir().unwrap();
-        model.save_preset(dir.path(), Storage::Unchanged).unwrap();
+        model.save_preset(dir.path(), None).unwrap();
         Files::read(dir.path())
     }
 

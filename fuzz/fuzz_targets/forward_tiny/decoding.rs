@@ -1,7 +1,7 @@
 //! A session that decodes: its rows are those of a forward pass, its errors change nothing.
 
 use rachis::kernels::MatRef;
-use rachis::{CacheDtype, CacheOptions, Decoder, Result, SequenceOutput, Session, Tokens};
+use rachis::{CacheOptions, Decoder, Dtype, Result, SequenceOutput, Session, Tokens};
 
 use crate::Input;
 use crate::batches::Batch;
@@ -23,11 +23,14 @@ impl Run<'_> {
     pub fn decode(&self, session: &mut Session<'_>) {
         let [capacity, dtype, copies] = self.input.cache.map(usize::from);
         let (count, copies) = (self.sequences.len(), 1 + copies % 2);
-        let dtype = [None, Some(CacheDtype::Float32), Some(CacheDtype::Bfloat16), Some(CacheDtype::Float16)]
-            [dtype % 4];
+        let dtype = [None, Some(Dtype::Float32), Some(Dtype::Bfloat16), Some(Dtype::Float16)][dtype % 4];
         let capacity = capacity % 20;
         self.refuse_absurd(session);
-        let options = CacheOptions { sequences: count * copies, capacity, dtype };
+        let options = {
+            let mut options = CacheOptions::new(count * copies, capacity);
+            options.dtype = dtype;
+            options
+        };
         let started = session.start(self.model, options);
         started.as_ref().err().iter().for_each(|error| check(error));
         let fits = (1..=self.model.max_positions()).contains(&capacity);
@@ -125,7 +128,7 @@ impl Run<'_> {
         let options =
             [(usize::MAX, 1), (1, usize::MAX), (usize::MAX, 0), (0, 1), (1 << 40, 16), (1, 1 << 30)];
         let (sequences, capacity) = options[usize::from(self.input.request[2]) % options.len()];
-        let options = CacheOptions { sequences, capacity, dtype: None };
+        let options = CacheOptions::new(sequences, capacity);
         check(&session.start(self.model, options).unwrap_err());
         let one = Tokens::padded(&[0], 1, 1);
         check(&self.model.decode(session, &[0], one).unwrap_err());

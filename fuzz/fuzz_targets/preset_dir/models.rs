@@ -2,7 +2,7 @@
 
 use rachis::kernels::{Ctx, Level};
 use rachis::{
-    Backbone, BertInputs, DtypePolicy, PresetOptions, PresetWeights, Result, Seq2SeqInputs, SequenceOutput,
+    Backbone, BertInputs, Dtype, PresetOptions, PresetWeights, Result, Seq2SeqInputs, SequenceOutput,
     Session, Tokens,
 };
 use rachis_loader::{Config, Preset};
@@ -13,13 +13,13 @@ use crate::directory::Directory;
 
 /// Loads the same model from both.
 pub fn loaded(directory: &Directory, mapped: &Preset, read: &Preset) {
-    let options = PresetOptions { dtype: Some(DtypePolicy::Bfloat16), ..PresetOptions::default() };
+    let options = PresetOptions::new().with_dtype(Dtype::Bfloat16);
     let models = [Backbone::load(mapped), Backbone::load(read)];
     let other = Backbone::load_with(mapped, options);
     let messages = models.each_ref().map(|model| error(directory, model));
     assert_eq!(messages[0], messages[1]);
     if let Ok(other) = &other {
-        assert_eq!(other.dtype(), DtypePolicy::Bfloat16);
+        assert_eq!(other.dtype(), Dtype::Bfloat16);
     }
     error(directory, &other);
     if let [Ok(mapped), Ok(read)] = models {
@@ -32,8 +32,8 @@ pub fn loaded(directory: &Directory, mapped: &Preset, read: &Preset) {
 pub fn random(directory: &Directory, preset: &Preset) {
     if is_tiny(preset.config()) {
         let weights = PresetWeights::Random { seed: 1 };
-        let model =
-            Backbone::from_preset_with(preset.dir(), PresetOptions { weights, ..PresetOptions::default() });
+        let options = PresetOptions::new().with_weights(weights);
+        let model = Backbone::from_preset_with(preset.dir(), options);
         error(directory, &model);
         model.iter().for_each(|model| drop(forward(directory, model)));
     }

@@ -1,23 +1,25 @@
-//! Any of the backbones, as a preset's configuration names it.
+//! Any of the backbones, chosen by a preset's configuration.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
+use rachis_kernels::{Ctx, Dtype};
 use rachis_loader::Preset;
 
-use super::PresetOptions;
-use crate::bart::BartBackbone;
-use crate::bert::BertBackbone;
-use crate::config::{DtypePolicy, architecture, other_architecture};
+use super::private::Sealed;
+use super::{BackboneInputs, BackboneOutput, PresetOptions};
+use crate::architectures::bart::BartBackbone;
+use crate::architectures::bert::BertBackbone;
+use crate::architectures::falcon::FalconBackbone;
+use crate::architectures::opt::OptBackbone;
+use crate::architectures::t5::T5Backbone;
+use crate::config::{architecture, other_architecture};
 use crate::decoder::Decoder;
 use crate::error::Result;
-use crate::falcon::FalconBackbone;
 use crate::layers::Embedding;
-use crate::opt::OptBackbone;
-use crate::save::Storage;
-use crate::t5::T5Backbone;
+use crate::session::{Model, SequenceOutput, Session, Tower, TowerObserver, WorkspacePlan};
 
-/// A backbone whose class is inferred from the preset.
+/// A backbone whose architecture the preset decides.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(clippy::large_enum_variant, reason = "a program has a few models, and moves none of them")]
@@ -34,7 +36,7 @@ pub enum Backbone {
     T5(T5Backbone),
 }
 
-/// What all of them do alike.
+/// Does the same with the model of each variant.
 macro_rules! each {
     ($backbone:expr, $model:ident => $do:expr) => {
         match $backbone {
@@ -48,40 +50,42 @@ macro_rules! each {
 }
 
 impl Backbone {
-    /// The model of the preset of this name, its weights memory-mapped: a directory of Hugging Face's or KerasHub's, or a
-    /// handle that is looked for in the caches of both libraries: `hf://owner/name`, `kaggle://...`, or a name of
-    /// KerasHub's such as `bert_base_en` (see [`Handle`](rachis_loader::Handle)).
+    /// Loads the preset of this name, with its weights memory-mapped.
+    ///
+    /// A name is a directory of Hugging Face or KerasHub, or a handle that is looked up in the caches of both
+    /// libraries: `hf://owner/name`, `kaggle://...`, or one of KerasHub's names such as `bert_base_en` (see
+    /// [`Handle`](rachis_loader::Handle)).
     ///
     /// The files must not be truncated or written in place while the model lives; see
-    /// [`Access::Map`](rachis_loader::Access::Map), and [`Backbone::load`] for presets opened otherwise.
+    /// [`Access::Map`](rachis_loader::Access::Map), and [`Backbone::load`] for presets that were opened otherwise.
     ///
     /// # Errors
-    /// A name that leads nowhere, a file that is missing or malformed, an architecture this crate does not have, a weight that is missing
-    /// or misshapen.
+    /// When there is no such preset, a file is missing or malformed, the crate does not have the architecture, or a
+    /// weight is missing or has another shape.
     pub fn from_preset(name: impl AsRef<OsStr>) -> Result<Backbone> {
         Backbone::from_preset_with(name, PresetOptions::default())
     }
 
-    /// The model of the preset of this name, opened as `options` say.
+    /// Loads the preset of this name as `options` say.
     ///
     /// # Errors
-    /// As [`Backbone::from_preset`]; without weights, also a configuration that there is no memory for.
+    /// See [`Backbone::from_preset`]. With random weights, also when their memory could not be allocated.
     pub fn from_preset_with(name: impl AsRef<OsStr>, options: PresetOptions) -> Result<Backbone> {
         Backbone::load_with(&options.open(name)?, options)
     }
 
-    /// The model in an opened preset, which it shares rather than copies.
+    /// The model in an opened preset. It shares the preset's weights and copies none.
     ///
     /// # Errors
-    /// As [`Backbone::from_preset`].
+    /// When the crate does not have the preset's architecture, or a weight is missing or has another shape.
     pub fn load(preset: &Preset) -> Result<Backbone> {
         Backbone::load_with(preset, PresetOptions::default())
     }
 
-    /// The model in an opened preset. Of the options, how the preset's files are accessed is settled by now.
+    /// The model in an opened preset, as `options` say. The options about opening the preset have no effect.
     ///
     /// # Errors
-    /// As [`Backbone::from_preset_with`].
+    /// See [`Backbone::load`]. With random weights, also when their memory could not be allocated.
     pub fn load_with(preset: &Preset, options: PresetOptions) -> Result<Backbone> {
         match architecture(preset) {
             "bart" | "BartBackbone" => BartBackbone::load_with(preset, options).map(Backbone::Bart),
@@ -98,9 +102,9 @@ impl Backbone {
     /// Writes the model as a Hugging Face directory: see [`BackboneOf::save_preset`](super::BackboneOf::save_preset).
     ///
     /// # Errors
-    /// As there.
-    pub fn save_preset(&self, dir: impl AsRef<Path>, storage: Storage) -> Result<()> {
-        each!(self, model => model.save_preset(dir, storage))
+    /// See [`BackboneOf::save_preset`](super::BackboneOf::save_preset).
+    pub fn save_preset(&self, dir: impl AsRef<Path>, dtype: Option<Dtype>) -> Result<()> {
+        each!(self, model => model.save_preset(dir, dtype))
     }
 
     /// The class, by KerasHub's name.
@@ -114,8 +118,8 @@ impl Backbone {
         }
     }
 
-    /// The dtype policy: that of the options, or the one that the preset states.
-    pub fn dtype(&self) -> DtypePolicy {
+    /// The dtype of computation: that of the options, or the one that the preset states.
+    pub fn dtype(&self) -> Dtype {
         each!(self, model => model.dtype())
     }
 
@@ -124,7 +128,67 @@ impl Backbone {
         each!(self, model => model.token_embedding())
     }
 
-    /// The model as one that writes tokens; `None` of an encoder alone.
+    /// One forward pass, whatever the architecture.
+    ///
+    /// # Errors
+    /// [`RequestError::InputKind`](crate::RequestError::InputKind) when the inputs are those of another kind of model,
+    /// and other variants of [`Error::Request`](crate::Error::Request) when they do not fit; nothing is computed then.
+    pub fn forward<'s, 'i>(
+        &self,
+        session: &'s mut Session<'_>,
+        inputs: impl Into<BackboneInputs<'i>>,
+    ) -> Result<BackboneOutput<'s>> {
+        let inputs = inputs.into();
+        Ok(match self {
+            Backbone::Bart(model) => BackboneOutput::Seq2Seq(model.forward(session, inputs.seq2seq()?)?),
+            Backbone::Bert(model) => BackboneOutput::Bert(model.forward(session, inputs.bert()?)?),
+            Backbone::Falcon(model) => BackboneOutput::Sequence(model.forward(session, inputs.tokens()?)?),
+            Backbone::Opt(model) => BackboneOutput::Sequence(model.forward(session, inputs.tokens()?)?),
+            Backbone::T5(model) => BackboneOutput::Seq2Seq(model.forward(session, inputs.seq2seq()?)?),
+        })
+    }
+
+    /// One forward pass that shows every layer's output to `observer`. The layers of BERT are an encoder's, the layers
+    /// of Falcon and OPT a decoder's.
+    ///
+    /// # Errors
+    /// See [`Backbone::forward`].
+    pub fn forward_observed<'s, 'i>(
+        &self,
+        session: &'s mut Session<'_>,
+        inputs: impl Into<BackboneInputs<'i>>,
+        observer: TowerObserver<'_>,
+    ) -> Result<BackboneOutput<'s>> {
+        let inputs = inputs.into();
+        Ok(match self {
+            Backbone::Bart(model) => {
+                BackboneOutput::Seq2Seq(model.forward_observed(session, inputs.seq2seq()?, observer)?)
+            }
+            Backbone::T5(model) => {
+                BackboneOutput::Seq2Seq(model.forward_observed(session, inputs.seq2seq()?, observer)?)
+            }
+            Backbone::Bert(model) => {
+                let observer = &mut |layer: usize, output: SequenceOutput<'_>| {
+                    observer(Tower::Encoder, layer, output);
+                };
+                BackboneOutput::Bert(model.forward_observed(session, inputs.bert()?, observer)?)
+            }
+            Backbone::Falcon(model) => {
+                let observer = &mut |layer: usize, output: SequenceOutput<'_>| {
+                    observer(Tower::Decoder, layer, output);
+                };
+                BackboneOutput::Sequence(model.forward_observed(session, inputs.tokens()?, observer)?)
+            }
+            Backbone::Opt(model) => {
+                let observer = &mut |layer: usize, output: SequenceOutput<'_>| {
+                    observer(Tower::Decoder, layer, output);
+                };
+                BackboneOutput::Sequence(model.forward_observed(session, inputs.tokens()?, observer)?)
+            }
+        })
+    }
+
+    /// The model as one that writes tokens; `None` for an encoder alone.
     pub fn decoder(&self) -> Option<&dyn Decoder> {
         match self {
             Backbone::Bart(model) => Some(model),
@@ -133,5 +197,17 @@ impl Backbone {
             Backbone::Opt(model) => Some(model),
             Backbone::T5(model) => Some(model),
         }
+    }
+}
+
+impl Sealed for Backbone {}
+
+impl Model for Backbone {
+    fn dtype(&self) -> Dtype {
+        each!(self, model => model.dtype())
+    }
+
+    fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<WorkspacePlan> {
+        each!(self, model => model.plan(ctx, batch, seq))
     }
 }

@@ -4,7 +4,7 @@ use rachis_loader::{Config, ConfigSource, Preset};
 
 use super::strategy::{BeamRule, BeamSearch, EarlyStopping, Sampler, Strategy, positive};
 use crate::config::{LARGEST_TABLE, field, within};
-use crate::error::{Error, Result, request};
+use crate::error::{Error, RequestError, Result};
 
 /// The arguments of generation: transformers' `GenerationConfig`. The default is transformers' too: greedy search, 20
 /// new tokens, no processors.
@@ -159,11 +159,10 @@ impl GenerationConfig {
             }
         };
         if limit > largest {
-            return Err(request("maximum length", limit, format!("at most {largest}")));
+            return Err(RequestError::MaxLength { found: limit, max: largest }.into());
         }
         if limit <= prompt_len {
-            let expected = format!("less than the maximum length {limit}");
-            return Err(request("length of the prompt", prompt_len, expected));
+            return Err(RequestError::PromptLength { found: prompt_len, max: limit }.into());
         }
         Ok(limit)
     }

@@ -12,11 +12,9 @@ use rachis_kernels::MatRef;
 use super::config::GenerationConfig;
 use super::processors::LogitsProcessors;
 use super::strategy::{ContrastiveSearch, Strategy};
-use crate::cache::CacheOptions;
 use crate::decoder::Decoder;
-use crate::error::{Result, request, try_reserve};
-use crate::session::Session;
-use crate::tokens::{First, Rows, Tokens};
+use crate::error::{RequestError, Result, try_reserve};
+use crate::session::{CacheOptions, First, Limits, RowLayout, Session, Tokens};
 
 /// The prompts of [`generate()`].
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +93,7 @@ pub fn generate(
     config.validate(vocabulary)?;
     let prompts = decoder_prompts(model, inputs, config)?;
     if prompts.is_empty() {
-        return Err(request("batch", 0, "at least one sequence"));
+        return Err(RequestError::EmptyBatch.into());
     }
     // The last token is not decoded, except in a contrastive search, which compares the candidates' hidden states.
     let (slots_per_prompt, undecoded) = match config.strategy {
@@ -112,8 +110,8 @@ pub fn generate(
     let sequences = prompts
         .len()
         .checked_mul(slots_per_prompt)
-        .ok_or_else(|| request("number of sequences", slots_per_prompt, "fewer for each prompt"))?;
-    session.start(model, CacheOptions { sequences, capacity, dtype: None })?;
+        .ok_or(RequestError::SequencesPerPrompt { found: slots_per_prompt })?;
+    session.start(model, CacheOptions::new(sequences, capacity))?;
     if model.has_encoder() {
         model.encode(session, inputs.tokens)?;
     }
@@ -142,18 +140,15 @@ fn decoder_prompts(
     inputs: GenerationInputs<'_>,
     config: &GenerationConfig,
 ) -> Result<Vec<Vec<u32>>> {
-    let mut rows = Rows::default();
+    let mut rows = RowLayout::default();
     if model.has_encoder() {
         // The sources are checked first, since there is one prompt for each of them.
-        rows.fill(inputs.tokens, (model.vocabulary_size(), model.max_positions()), First::IfReal)?;
+        let limits = Limits { vocabulary: model.vocabulary_size(), positions: model.max_positions() };
+        rows.fill(inputs.tokens, limits, First::IfReal)?;
         let start = config.decoder_start_token_id.or(config.bos_token_id);
         let prompt = match (inputs.decoder_prompt, start) {
             (Some([]), _) | (None, None) => {
-                return Err(request(
-                    "decoder prompt",
-                    "empty",
-                    "decoder_start_token_id, or at least one token",
-                ));
+                return Err(RequestError::EmptyDecoderPrompt.into());
             }
             (Some(prompt), _) => prompt.to_vec(),
             (None, Some(start)) => vec![start],
@@ -161,9 +156,10 @@ fn decoder_prompts(
         return Ok(vec![prompt; rows.spans.len()]);
     }
     if inputs.decoder_prompt.is_some() {
-        return Err(request("decoder prompt", "given", "none: the model has no encoder"));
+        return Err(RequestError::NoEncoder { what: "decoder prompt" }.into());
     }
-    rows.fill(inputs.tokens, (model.vocabulary_size(), usize::MAX), First::IfReal)?;
+    let limits = Limits { vocabulary: model.vocabulary_size(), positions: usize::MAX };
+    rows.fill(inputs.tokens, limits, First::IfReal)?;
     Ok(rows.spans.iter().map(|span| rows.ids[span.queries.clone()].to_vec()).collect())
 }
 

@@ -8,7 +8,7 @@
 
 use super::scores::{TopKSelector, argmax};
 use super::strategy::{Sampler, SamplingMethod};
-use crate::random::Random;
+use crate::weights::Random;
 
 /// Chooses tokens by a [`Sampler`], in buffers that all sequences reuse.
 #[derive(Debug, Default)]

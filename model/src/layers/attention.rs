@@ -1,99 +1,57 @@
-//! Multi-head attention with its projections: to a layer's own rows, to those kept of earlier calls, or to another
-//! sequence.
+//! Multi-head attention with its projections: to a layer's own rows, to cached keys and values of earlier calls, or
+//! to a source.
+
+mod config;
 
 use rachis_kernels::{
-    Activation, AnyMatMut, AnyMatRef, Attention, AttentionMask, Bias, Ctx, Elem, Heads, MatMut, MatRef,
-    RotaryRows, Scratch, Span, attention, attention_scratch_len, copy_rows, rotary_rows,
+    AnyMatMut, AnyMatRef, Attention, AttentionMask, Bias, Ctx, Elem, Heads, MatMut, MatRef, RotaryRows,
+    Scratch, Span, attention, attention_scratch_len, copy_rows, rotary_rows,
 };
 
-use crate::cache::Kept;
+pub(crate) use config::{AttentionConfig, AttentionNames};
+
 use crate::error::Result;
-use crate::layers::{Linear, matrix_as, matrix_mut};
-use crate::save::Tensors;
-use crate::weights::Scope;
-
-/// What the weights are called, below the layer's own name.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum AttentionNames {
-    /// Queries, keys, values, and what mixes the heads.
-    Apart([&'static str; 4]),
-    /// All three in one, group by group of heads that share keys, and what mixes the heads.
-    Fused([&'static str; 2]),
-}
-
-/// The sizes of an attention.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AttentionConfig {
-    pub(crate) hidden: usize,
-    /// Heads of queries, and of keys and values.
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
-    /// Multiplies the scores.
-    pub(crate) scale: f32,
-    /// Whether projections have biases.
-    pub(crate) bias: bool,
-}
-
-impl AttentionConfig {
-    /// As many heads of keys as of queries, side by side as wide as the layer, and the usual scale.
-    pub(crate) fn square(hidden: usize, heads: usize, bias: bool) -> AttentionConfig {
-        let head_dim = hidden / heads;
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        AttentionConfig { hidden, heads, kv_heads: heads, head_dim, scale, bias }
-    }
-
-    /// Columns of all heads' queries.
-    pub(crate) fn query_width(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    /// Columns of all heads' keys, and of their values.
-    pub(crate) fn key_width(&self) -> usize {
-        self.kv_heads * self.head_dim
-    }
-
-    /// Columns of all three.
-    pub(crate) fn width(&self) -> usize {
-        self.query_width() + 2 * self.key_width()
-    }
-}
+use crate::layers::{Epilogue, Linear, matrix_as, matrix_mut};
+use crate::session::CachedKv;
+use crate::weights::{Scope, Tensors};
 
 /// An attention with its weights.
 #[derive(Debug)]
 pub(crate) struct MultiHeadAttention {
     config: AttentionConfig,
-    input: Input,
+    input: InputProjection,
     output: Linear,
 }
 
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a layer has one, and it does not move")]
-enum Input {
-    Apart([Linear; 3]),
+enum InputProjection {
+    /// Queries, keys and values.
+    Separate([Linear; 3]),
     Fused(Linear),
 }
 
-/// What a layer's rows attend to and what their positions do.
-pub(crate) struct Around<'a> {
-    /// The rows of each sequence, and those of its keys: its own, or kept ones.
+/// The arguments of self-attention beside queries, keys and values.
+pub(crate) struct SelfAttentionArgs<'a> {
+    /// The rows of each sequence, and the rows of its keys: its own rows, or rows of the cache.
     pub(crate) spans: &'a [Span],
-    pub(crate) causal: bool,
+    /// Whether a query attends to later keys.
+    pub(crate) mask: AttentionMask,
     pub(crate) bias: Bias<'a>,
-    /// Angles by which queries and keys are turned.
+    /// The angles by which queries and keys are rotated.
     pub(crate) rotary: Option<MatRef<'a, f32>>,
-    /// Keys and values of this and of earlier calls, to which the layer's own are added.
-    pub(crate) kept: Option<[Kept<'a>; 2]>,
+    /// Cached keys and values, to which those of this call are appended.
+    pub(crate) cache: Option<[CachedKv<'a>; 2]>,
 }
 
-/// Another sequence that a layer's rows attend to.
-pub(crate) struct Memory<'a> {
-    /// Its vectors; without any, keys and values are there from an earlier call.
+/// The arguments of attention to a source beside the queries.
+pub(crate) struct CrossAttentionArgs<'a> {
+    /// The encoder's output. `None` when its keys and values are in `kv` already.
     pub(crate) states: Option<MatRef<'a, f32>>,
-    /// The layer's rows of each sequence, and those of the other.
+    /// The layer's rows of each sequence, and the rows of its source.
     pub(crate) spans: &'a [Span],
-    /// Keys and values, side by side.
-    pub(crate) kept: Kept<'a>,
+    /// Keys and values of the source, side by side.
+    pub(crate) kv: CachedKv<'a>,
 }
 
 impl MultiHeadAttention {
@@ -105,34 +63,39 @@ impl MultiHeadAttention {
         let AttentionConfig { hidden, bias, .. } = config;
         let into = |name: &str, width| Linear::load(&scope.at(name), hidden, width, bias);
         let (input, output) = match names {
-            AttentionNames::Apart([query, key, value, output]) => {
-                let key = into(key, config.key_width())?;
-                let value = into(value, config.key_width())?;
-                (Input::Apart([into(query, config.query_width())?, key, value]), output)
+            AttentionNames::Separate([query, key, value, output]) => {
+                let key = into(key, config.kv_width())?;
+                let value = into(value, config.kv_width())?;
+                (InputProjection::Separate([into(query, config.query_width())?, key, value]), output)
             }
-            AttentionNames::Fused([all, output]) => (Input::Fused(into(all, config.width())?), output),
+            AttentionNames::Fused([qkv, output]) => {
+                (InputProjection::Fused(into(qkv, config.qkv_width())?), output)
+            }
         };
         let output = Linear::load(&scope.at(output), config.query_width(), hidden, bias)?;
         Ok(MultiHeadAttention { config, input, output })
     }
 
-    /// What is to be stored, under the names of `like`, which may have the projections in one.
+    /// Adds the tensors to save, under the names of `like`, which may have the input projections fused.
     pub(crate) fn save<'m>(&'m self, like: &'m MultiHeadAttention, tensors: &mut Tensors<'m>) {
         match (&self.input, &like.input) {
-            (Input::Apart(input), Input::Apart(like)) => {
+            (InputProjection::Separate(input), InputProjection::Separate(like)) => {
                 input.iter().zip(like).for_each(|(layer, like)| layer.save(like, tensors));
             }
-            (Input::Apart([query, key, value]), Input::Fused(like)) => {
+            (InputProjection::Separate([query, key, value]), InputProjection::Fused(like)) => {
                 let AttentionConfig { heads, kv_heads, head_dim, .. } = self.config;
                 let queries = heads / kv_heads * head_dim;
-                let group = move |i: usize| {
+                let kv_head = move |i: usize| {
                     let [queries, keys] = [queries, head_dim].map(|width| i * width..(i + 1) * width);
                     [(query, queries), (key, keys.clone()), (value, keys)]
                 };
-                Linear::save_fused((0..kv_heads).flat_map(group), like, tensors);
+                Linear::save_fused((0..kv_heads).flat_map(kv_head), like, tensors);
             }
-            // No source of names has them apart where the model has them in one.
-            (Input::Fused(input), Input::Fused(like) | Input::Apart([like, ..])) => input.save(like, tensors),
+            // Names are never separate where the model's weights are fused.
+            (
+                InputProjection::Fused(input),
+                InputProjection::Fused(like) | InputProjection::Separate([like, ..]),
+            ) => input.save(like, tensors),
         }
         self.output.save(&like.output, tensors);
     }
@@ -140,29 +103,30 @@ impl MultiHeadAttention {
     /// Elements of scratch that calls on `rows` rows need.
     pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize) -> usize {
         let input = match &self.input {
-            Input::Apart([query, ..]) => query.scratch_len(ctx, rows, 2),
-            Input::Fused(all) => all.scratch_len(ctx, rows, 0),
+            InputProjection::Separate([query, ..]) => query.scratch_len(ctx, rows, 2),
+            InputProjection::Fused(qkv) => qkv.scratch_len(ctx, rows, 0),
         };
         let attention = attention_scratch_len(ctx, self.config.head_dim);
         input.max(self.output.scratch_len(ctx, rows, 0)).max(attention)
     }
 
-    /// How heads lie in what [`MultiHeadAttention::project`] makes, and the first columns of queries, keys and values.
+    /// The layout of heads in the output of [`MultiHeadAttention::project`], and the first columns of queries, keys and
+    /// values.
     fn heads(&self) -> (Heads, [usize; 3]) {
         let AttentionConfig { heads, kv_heads, head_dim, .. } = self.config;
         match self.input {
-            Input::Apart(_) => {
-                let (query, key) = (self.config.query_width(), self.config.key_width());
+            InputProjection::Separate(_) => {
+                let (query, key) = (self.config.query_width(), self.config.kv_width());
                 (Heads::dense(heads, kv_heads, head_dim), [0, query, query + key])
             }
-            Input::Fused(_) => {
+            InputProjection::Fused(_) => {
                 let query = heads / kv_heads * head_dim;
                 (Heads::fused(heads, kv_heads, head_dim), [0, query, query + head_dim])
             }
         }
     }
 
-    /// Queries, keys and values of x, `[rows, width]`.
+    /// Queries, keys and values of `x`: `out` is `[rows, qkv_width]`.
     pub(crate) fn project<T: Elem>(
         &self,
         ctx: &Ctx,
@@ -171,38 +135,40 @@ impl MultiHeadAttention {
         out: MatMut<'_, T>,
     ) -> Result<()> {
         match &self.input {
-            Input::Apart([query, key, value]) => Linear::apply_all([query, key, value], ctx, scratch, x, out),
-            Input::Fused(all) => all.apply(ctx, scratch, x, (Activation::Identity, None), out),
+            InputProjection::Separate([query, key, value]) => {
+                Linear::apply_all([query, key, value], ctx, scratch, x, out)
+            }
+            InputProjection::Fused(qkv) => qkv.apply(ctx, scratch, x, Epilogue::none(), out),
         }
     }
 
-    /// `out = softmax((q k^T + bias) scale) v`, of what [`MultiHeadAttention::project`] made in `projected`.
-    pub(crate) fn mix<T: Elem>(
+    /// `out = softmax((q k^T + bias) scale) v`, with the queries, keys and values that [`MultiHeadAttention::project`]
+    /// wrote to `qkv`. The keys are cached ones, too, where there are any.
+    pub(crate) fn attend<T: Elem>(
         &self,
         ctx: &Ctx,
         scratch: &mut Scratch,
-        projected: &mut [f32],
-        around: Around<'_>,
+        qkv: &mut [f32],
+        args: SelfAttentionArgs<'_>,
         out: MatMut<'_, T>,
     ) -> Result<()> {
-        let Around { spans, causal, bias, rotary, kept } = around;
-        let mask = if causal { AttentionMask::Causal } else { AttentionMask::None };
+        let SelfAttentionArgs { spans, mask, bias, rotary, cache } = args;
         let (mut heads, [query, key, value]) = self.heads();
-        let width = self.config.width();
+        let width = self.config.qkv_width();
         let shape = [out.rows(), width];
         if let Some(angles) = rotary {
-            self.rotate(ctx, matrix_mut::<T>(projected, shape)?, angles)?;
+            self.rotate(ctx, matrix_mut::<T>(qkv, shape)?, angles)?;
         }
-        let projected = matrix_as::<T>(projected, shape)?;
-        let columns = |first| projected.columns(first, width - first);
-        let [k, v]: [AnyMatRef<'_>; 2] = match kept {
+        let qkv = matrix_as::<T>(qkv, shape)?;
+        let columns = |first| qkv.columns(first, width - first);
+        let [k, v]: [AnyMatRef<'_>; 2] = match cache {
             None => [columns(key)?.into(), columns(value)?.into()],
-            Some(mut kept) => {
-                for (kept, first) in kept.iter_mut().zip([key, value]) {
-                    keep(ctx, (columns(first)?, heads), spans, kept)?;
+            Some(mut cache) => {
+                for (cache, first) in cache.iter_mut().zip([key, value]) {
+                    append(ctx, NewHeads { rows: columns(first)?, heads }, spans, cache)?;
                 }
                 heads.kv_stride = heads.dim;
-                let [k, v] = kept;
+                let [k, v] = cache;
                 [k.into_ref()?, v.into_ref()?]
             }
         };
@@ -210,14 +176,16 @@ impl MultiHeadAttention {
         Ok(attention(ctx, scratch, Attention { q, k, v, heads, scale, bias, mask, spans, out })?)
     }
 
-    /// Turns queries and keys by their angles.
+    /// Rotates queries and keys by the angles of their positions.
     fn rotate<T: Elem>(&self, ctx: &Ctx, x: MatMut<'_, T>, angles: MatRef<'_, f32>) -> Result<()> {
         let AttentionConfig { heads, kv_heads, .. } = self.config;
         let op = match self.input {
-            // All queries, then all keys.
-            Input::Apart(_) => RotaryRows { x, angles, groups: 1, step: 0, heads: heads + kv_heads },
-            // In each group, queries and then the key.
-            Input::Fused(_) => {
+            // The queries of all heads, then the keys of all heads.
+            InputProjection::Separate(_) => {
+                RotaryRows { x, angles, groups: 1, step: 0, heads: heads + kv_heads }
+            }
+            // For each key head, its queries and then its key.
+            InputProjection::Fused(_) => {
                 let (step, heads) = (self.heads().0.query_stride, heads / kv_heads + 1);
                 RotaryRows { x, angles, groups: kv_heads, step, heads }
             }
@@ -225,85 +193,90 @@ impl MultiHeadAttention {
         Ok(rotary_rows(ctx, op)?)
     }
 
-    /// `out = softmax(q k^T scale) v` with the queries of x and the keys and values of another sequence; `queries` is
-    /// room for them.
-    pub(crate) fn mix_memory<T: Elem>(
+    /// The queries of `x` for attention to a source: `out` is `[rows, query_width]`. Only with separate projections.
+    pub(crate) fn project_query<T: Elem>(
         &self,
         ctx: &Ctx,
         scratch: &mut Scratch,
-        (x, queries): (MatRef<'_, f32>, &mut [f32]),
-        memory: Memory<'_>,
+        x: MatRef<'_, f32>,
         out: MatMut<'_, T>,
     ) -> Result<()> {
-        let Input::Apart([query, ..]) = &self.input else { return Ok(()) };
-        let AttentionConfig { heads, kv_heads, head_dim, scale, .. } = self.config;
-        let Memory { states, spans, mut kept } = memory;
-        if let Some(states) = states {
-            self.project_memory(ctx, scratch, states, &mut kept)?;
-        }
-        let shape = [x.rows(), self.config.query_width()];
-        let plain = (Activation::Identity, None);
-        query.apply(ctx, scratch, x, plain, matrix_mut::<T>(queries, shape)?)?;
-        let [k, v] = kept.into_halves()?;
-        let op = Attention {
-            q: matrix_as::<T>(queries, shape)?,
-            k,
-            v,
-            heads: Heads::dense(heads, kv_heads, head_dim),
-            scale,
-            bias: Bias::None,
-            mask: AttentionMask::None,
-            spans,
-            out,
-        };
-        Ok(attention(ctx, scratch, op)?)
+        let InputProjection::Separate([query, ..]) = &self.input else { return Ok(()) };
+        query.apply(ctx, scratch, x, Epilogue::none(), out)
     }
 
-    /// Keys and values of another sequence, side by side.
-    pub(crate) fn project_memory(
+    /// The keys and values of a source, side by side, from the encoder's output. Only with separate projections.
+    pub(crate) fn project_source(
         &self,
         ctx: &Ctx,
         scratch: &mut Scratch,
         states: MatRef<'_, f32>,
-        kept: &mut Kept<'_>,
+        kv: &mut CachedKv<'_>,
     ) -> Result<()> {
-        let Input::Apart([_, key, value]) = &self.input else { return Ok(()) };
+        let InputProjection::Separate([_, key, value]) = &self.input else { return Ok(()) };
         let both = [key, value];
-        match kept.matrix()? {
+        match kv.matrix_mut()? {
             AnyMatMut::F32(out) => Linear::apply_all(both, ctx, scratch, states, out),
             AnyMatMut::Bf16(out) => Linear::apply_all(both, ctx, scratch, states, out),
             AnyMatMut::F16(out) => Linear::apply_all(both, ctx, scratch, states, out),
         }
     }
 
-    /// `out = residual + output(mixed)`
-    pub(crate) fn finish<T: Elem>(
+    /// `out = softmax(q k^T scale) v` with the keys and values of a source.
+    pub(crate) fn cross_attend<T: Elem>(
         &self,
         ctx: &Ctx,
         scratch: &mut Scratch,
-        mixed: MatRef<'_, T>,
-        (residual, out): (MatRef<'_, f32>, MatMut<'_, f32>),
+        q: MatRef<'_, T>,
+        args: CrossAttentionArgs<'_>,
+        out: MatMut<'_, T>,
     ) -> Result<()> {
-        self.output.apply(ctx, scratch, mixed, (Activation::Identity, Some(residual)), out)
+        let AttentionConfig { heads, kv_heads, head_dim, scale, .. } = self.config;
+        let CrossAttentionArgs { states, spans, mut kv } = args;
+        if let Some(states) = states {
+            self.project_source(ctx, scratch, states, &mut kv)?;
+        }
+        let [k, v] = kv.into_halves()?;
+        let heads = Heads::dense(heads, kv_heads, head_dim);
+        let op = Attention { q, k, v, heads, scale, bias: Bias::None, mask: AttentionMask::None, spans, out };
+        Ok(attention(ctx, scratch, op)?)
+    }
+
+    /// `out = residual + output(context)`
+    pub(crate) fn project_output<T: Elem>(
+        &self,
+        ctx: &Ctx,
+        scratch: &mut Scratch,
+        context: MatRef<'_, T>,
+        residual: MatRef<'_, f32>,
+        out: MatMut<'_, f32>,
+    ) -> Result<()> {
+        self.output.apply(ctx, scratch, context, Epilogue::residual(residual), out)
     }
 }
 
-/// Writes the heads of new keys, or values, behind those of their sequences, where heads lie side by side.
-fn keep<T: Elem>(
+/// The keys, or the values, of new rows.
+struct NewHeads<'a, T> {
+    rows: MatRef<'a, T>,
+    heads: Heads,
+}
+
+/// Copies new keys, or values, behind those of their sequences in the cache, where heads lie side by side.
+fn append<T: Elem>(
     ctx: &Ctx,
-    (new, heads): (MatRef<'_, T>, Heads),
+    NewHeads { rows, heads }: NewHeads<'_, T>,
     spans: &[Span],
-    kept: &mut Kept<'_>,
+    cache: &mut CachedKv<'_>,
 ) -> Result<()> {
     let Heads { kv_heads, dim, kv_stride, .. } = heads;
-    // Heads side by side are one piece.
-    let (pieces, width) = if kv_stride == dim { (1, kv_heads * dim) } else { (kv_heads, dim) };
-    let mut kept = kept.matrix()?;
+    // Heads that lie side by side already are copied as one.
+    let (copies, width) = if kv_stride == dim { (1, kv_heads * dim) } else { (kv_heads, dim) };
+    let mut cache = cache.matrix_mut()?;
     for Span { queries, keys } in spans {
         let to = keys.end - queries.len()..keys.end;
-        for piece in 0..pieces {
-            let from = new.rows_range(queries.clone()).columns(piece * kv_stride, width)?;
-            copy_rows(ctx, from.into(), kept.block_mut(to.clone(), piece * width..(piece + 1) * width)?)?;
+        for i in 0..copies {
+            let from = rows.rows_range(queries.clone()).columns(i * kv_stride, width)?;
+            copy_rows(ctx, from.into(), cache.block_mut(to.clone(), i * width..(i + 1) * width)?)?;
         }
     }
     Ok(())

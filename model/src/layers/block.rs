@@ -1,85 +1,19 @@
-//! A transformer layer: self-attention, for some attention to another sequence, and a feed-forward block, each with
-//! a residual and a normalisation.
+//! A transformer layer: self-attention, in some decoders attention to a source, and a feed-forward block. Each of these
+//! sub-layers adds its input as a residual and has a norm before or behind it.
 
-use rachis_kernels::{Activation, Ctx, Dtype, Elem, MatRef, Scratch, bf16};
+mod config;
 
-use crate::cache::Kept;
+use rachis_kernels::{Ctx, Dtype, Elem, MatMut, MatRef, Scratch, bf16};
+
+pub(crate) use config::{BlockConfig, BlockNames, NormPlacement};
+
 use crate::error::Result;
-use crate::layers::attention::{Around, AttentionConfig, AttentionNames, Memory, MultiHeadAttention};
-use crate::layers::feed_forward::{FeedForward, FeedForwardNames};
-use crate::layers::{Norm, NormKind, matrix, matrix_as, matrix_len, matrix_mut};
-use crate::save::Tensors;
-use crate::weights::Scope;
-
-/// What a layer's weights are called, below the layer's own name.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BlockNames {
-    pub(crate) attention: AttentionNames,
-    pub(crate) attention_norm: &'static str,
-    /// The attention to another sequence and its norm, where there is one.
-    pub(crate) cross: Option<(AttentionNames, &'static str)>,
-    pub(crate) feed_forward: FeedForwardNames,
-    /// Without a name it is the attention's norm.
-    pub(crate) feed_forward_norm: Option<&'static str>,
-}
-
-impl BlockNames {
-    /// KerasHub's `TransformerEncoder`.
-    pub(crate) const KERAS: BlockNames = BlockNames {
-        attention: AttentionNames::Apart([
-            "_self_attention_layer/query_dense",
-            "_self_attention_layer/key_dense",
-            "_self_attention_layer/value_dense",
-            "_self_attention_layer/output_dense",
-        ]),
-        attention_norm: "_self_attention_layer_norm",
-        cross: None,
-        feed_forward: FeedForwardNames {
-            input: "_feedforward_intermediate_dense",
-            gate: None,
-            output: "_feedforward_output_dense",
-        },
-        feed_forward_norm: Some("_feedforward_layer_norm"),
-    };
-
-    /// KerasHub's `TransformerDecoder` with attention to an encoder.
-    pub(crate) const KERAS_CROSS: BlockNames = BlockNames {
-        cross: Some((
-            AttentionNames::Apart([
-                "_cross_attention_layer/query_dense",
-                "_cross_attention_layer/key_dense",
-                "_cross_attention_layer/value_dense",
-                "_cross_attention_layer/output_dense",
-            ]),
-            "_cross_attention_layer_norm",
-        )),
-        ..BlockNames::KERAS
-    };
-}
-
-/// The sizes and choices of a layer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BlockConfig {
-    pub(crate) attention: AttentionConfig,
-    /// Between the two dense layers of the feed-forward block.
-    pub(crate) inner: usize,
-    pub(crate) activation: Activation,
-    pub(crate) norm: (NormKind, f32),
-    pub(crate) order: Order,
-    /// Whether a token sees no later ones.
-    pub(crate) causal: bool,
-}
-
-/// Where a layer normalises, and what goes into its feed-forward block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// `x = norm(x + attention(x)); x = norm(x + feed_forward(x))`
-    NormLast,
-    /// `x = x + attention(norm(x)); x = x + feed_forward(norm(x))`
-    NormFirst,
-    /// `x = x + attention(norm(x)) + feed_forward(norm(x))`
-    Parallel,
-}
+use crate::layers::attention::{AttentionConfig, CrossAttentionArgs, MultiHeadAttention, SelfAttentionArgs};
+use crate::layers::buffers::{BlockBuffers, RowSizes};
+use crate::layers::feed_forward::{FeedForward, FeedForwardConfig};
+use crate::layers::{Norm, matrix, matrix_as, matrix_len, matrix_mut};
+use crate::session::CachedKv;
+use crate::weights::{Scope, Tensors};
 
 /// A layer with its weights.
 #[derive(Debug)]
@@ -87,20 +21,31 @@ pub(crate) struct Block {
     config: BlockConfig,
     attention: MultiHeadAttention,
     attention_norm: Norm,
-    cross: Option<(MultiHeadAttention, Norm)>,
+    cross: Option<CrossAttention>,
     feed_forward: FeedForward,
     feed_forward_norm: Option<Norm>,
 }
 
-/// A layer's working memory, for some rows: its input and output, two more of that width, one of which may hold the
-/// heads side by side, and one wide enough for the widest product. In each lies a [`matrix`].
-pub(crate) struct Buffers<'w> {
-    pub(crate) rows: usize,
-    pub(crate) x: &'w mut [f32],
-    pub(crate) y: &'w mut [f32],
-    pub(crate) z: &'w mut [f32],
-    pub(crate) wide: &'w mut [f32],
-    pub(crate) scratch: &'w mut Scratch,
+/// The attention to a source and its norm.
+#[derive(Debug)]
+struct CrossAttention {
+    attention: MultiHeadAttention,
+    norm: Norm,
+}
+
+/// The memory that all sub-layers of a layer use.
+struct Shared<'b> {
+    rows: usize,
+    intermediate: &'b mut [f32],
+    scratch: &'b mut Scratch,
+}
+
+/// The buffers of one sub-layer: `to = from + f(norm(from))`, or `from + f(from)` without a norm before it.
+struct SubLayer<'b> {
+    from: &'b [f32],
+    /// Memory for `norm(from)`.
+    normed: &'b mut [f32],
+    to: &'b mut [f32],
 }
 
 impl Block {
@@ -109,25 +54,28 @@ impl Block {
         let AttentionConfig { hidden, bias, .. } = config.attention;
         let attention = |names| MultiHeadAttention::load(scope, names, config.attention);
         let norm = |name: &str| Norm::load(&scope.at(name), hidden, config.norm);
-        let cross = |(names, norm_name)| -> Result<_> { Ok((attention(names)?, norm(norm_name)?)) };
-        let (sizes, dense) = ([hidden, config.inner], (config.activation, bias));
+        let cross = |(names, norm_name)| -> Result<_> {
+            Ok(CrossAttention { attention: attention(names)?, norm: norm(norm_name)? })
+        };
+        let BlockConfig { intermediate, activation, .. } = config;
+        let dense = FeedForwardConfig { hidden, intermediate, activation, bias };
         Ok(Block {
             attention: attention(names.attention)?,
             attention_norm: norm(names.attention_norm)?,
             cross: names.cross.map(cross).transpose()?,
-            feed_forward: FeedForward::load(scope, &names.feed_forward, sizes, dense)?,
+            feed_forward: FeedForward::load(scope, &names.feed_forward, dense)?,
             feed_forward_norm: names.feed_forward_norm.map(norm).transpose()?,
             config,
         })
     }
 
-    /// What is to be stored, under the names of `like`.
+    /// Adds the tensors to save, under the names of `like`.
     pub(crate) fn save<'m>(&'m self, like: &'m Block, tensors: &mut Tensors<'m>) {
         self.attention.save(&like.attention, tensors);
         self.attention_norm.save(&like.attention_norm, tensors);
-        if let (Some((attention, norm)), Some((like_attention, like_norm))) = (&self.cross, &like.cross) {
-            attention.save(like_attention, tensors);
-            norm.save(like_norm, tensors);
+        if let (Some(cross), Some(like)) = (&self.cross, &like.cross) {
+            cross.attention.save(&like.attention, tensors);
+            cross.norm.save(&like.norm, tensors);
         }
         self.feed_forward.save(&like.feed_forward, tensors);
         if let (Some(norm), Some(like)) = (&self.feed_forward_norm, &like.feed_forward_norm) {
@@ -135,149 +83,189 @@ impl Block {
         }
     }
 
-    /// Elements of y, z and the wide buffer for `rows` rows.
-    pub(crate) fn sizes(config: &BlockConfig, rows: usize) -> [usize; 3] {
+    /// Elements that a row takes in each buffer.
+    pub(crate) fn row_sizes(config: &BlockConfig) -> RowSizes {
         let AttentionConfig { hidden, .. } = config.attention;
-        let mixed = config.attention.query_width().max(hidden);
-        let wide = config.attention.width().max(config.inner);
-        let [y, z, wide] = [mixed, hidden, wide].map(|width| matrix_len([rows, width]));
-        // Attention to another sequence has queries there beside what it mixes.
-        [y, z, wide.max(2 * matrix_len([rows, config.attention.query_width()]))]
+        let len = |width| matrix_len([1, width]);
+        let intermediate = len(config.attention.qkv_width().max(config.intermediate));
+        RowSizes {
+            states: len(hidden),
+            context: len(config.attention.query_width().max(hidden)),
+            sum: len(hidden),
+            // Attention to a source has both its queries and its heads' outputs there.
+            intermediate: intermediate.max(2 * len(config.attention.query_width())),
+        }
     }
 
-    /// Elements of scratch that a call on `rows` rows needs, with up to as many in the other sequences.
+    /// Elements of scratch that a call on `rows` rows needs, with up to as many rows in the sources.
     pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize) -> usize {
         self.attention.scratch_len(ctx, rows).max(self.feed_forward.scratch_len(ctx, rows))
     }
 
-    /// Keys and values of another sequence that the layer attends to.
-    pub(crate) fn project_memory(
+    /// Writes the keys and values of sources, from the encoder's output, if the layer attends to any.
+    pub(crate) fn project_source(
         &self,
         ctx: &Ctx,
         scratch: &mut Scratch,
         states: MatRef<'_, f32>,
-        kept: &mut Kept<'_>,
+        kv: &mut CachedKv<'_>,
     ) -> Result<()> {
         match &self.cross {
-            Some((heads, _)) => heads.project_memory(ctx, scratch, states, kept),
+            Some(cross) => cross.attention.project_source(ctx, scratch, states, kv),
             None => Ok(()),
         }
     }
 
-    /// Replaces x by the layer's output. A layer with attention to another sequence needs its `memory`.
+    /// Replaces the states by the layer's output. A layer with attention to a source needs the arguments `cross`.
     pub(crate) fn apply(
         &self,
         ctx: &Ctx,
-        around: Around<'_>,
-        memory: Option<Memory<'_>>,
-        buffers: Buffers<'_>,
+        args: SelfAttentionArgs<'_>,
+        cross: Option<CrossAttentionArgs<'_>>,
+        buffers: BlockBuffers<'_>,
     ) -> Result<()> {
         match ctx.precision().operand_dtype() {
-            Dtype::Bfloat16 => self.apply_in::<bf16>(ctx, around, memory, buffers),
-            Dtype::Float32 | Dtype::Float16 => self.apply_in::<f32>(ctx, around, memory, buffers),
+            Dtype::Bfloat16 => self.apply_in::<bf16>(ctx, args, cross, buffers),
+            Dtype::Float32 | Dtype::Float16 => self.apply_in::<f32>(ctx, args, cross, buffers),
         }
     }
 
-    /// What is used in products only, which round it to the context's precision anyway, is stored as `T`.
+    /// Applies the layer with the operands of products stored as `T`: products round them to the context's precision
+    /// anyway.
     fn apply_in<T: Elem>(
         &self,
         ctx: &Ctx,
-        around: Around<'_>,
-        memory: Option<Memory<'_>>,
-        mut buffers: Buffers<'_>,
+        args: SelfAttentionArgs<'_>,
+        cross: Option<CrossAttentionArgs<'_>>,
+        buffers: BlockBuffers<'_>,
     ) -> Result<()> {
-        self.attend::<T>(ctx, around, &mut buffers)?;
-        if self.config.order == Order::Parallel {
-            return self.feed_forward::<T>(ctx, &mut buffers);
+        let BlockBuffers { rows, states, context, sum, intermediate, scratch } = buffers;
+        let shared = &mut Shared { rows, intermediate, scratch };
+        let shape = [rows, self.config.attention.hidden];
+        let norm = |norm: &Norm, from: &[f32], to: &mut [f32]| {
+            norm.apply(ctx, matrix(from, shape)?, matrix_mut(to, shape)?)
+        };
+        let cross = self.cross.as_ref().zip(cross);
+        self.self_attention::<T>(ctx, args, SubLayer { from: states, normed: context, to: sum }, shared)?;
+        match self.config.placement {
+            NormPlacement::Post => {
+                norm(&self.attention_norm, sum, states)?;
+                if let Some((cross, args)) = cross {
+                    let io = SubLayer { from: states, normed: context, to: sum };
+                    self.cross_attention::<T>(ctx, cross, args, io, shared)?;
+                    norm(&cross.norm, sum, states)?;
+                }
+                self.feed_forward::<T>(ctx, SubLayer { from: states, normed: context, to: sum }, shared)?;
+                norm(self.feed_forward_norm(), sum, states)
+            }
+            // The states move from buffer to buffer, so that the last sub-layer writes them to where the first read
+            // them.
+            NormPlacement::Pre => match cross {
+                None => {
+                    self.feed_forward::<T>(ctx, SubLayer { from: sum, normed: context, to: states }, shared)
+                }
+                Some((cross, args)) => {
+                    let io = SubLayer { from: sum, normed: states, to: context };
+                    self.cross_attention::<T>(ctx, cross, args, io, shared)?;
+                    self.feed_forward::<T>(ctx, SubLayer { from: context, normed: sum, to: states }, shared)
+                }
+            },
+            NormPlacement::Parallel => {
+                norm(self.feed_forward_norm(), states, context)?;
+                let input = matrix(context, shape)?;
+                self.dense::<T>(ctx, input, matrix(sum, shape)?, matrix_mut(states, shape)?, shared)
+            }
         }
-        self.finish(ctx, &self.attention_norm, &mut buffers)?;
-        let cross = self.cross.as_ref().zip(memory);
-        let crossed = cross.is_some();
-        if let Some(((heads, norm), memory)) = cross {
-            self.attend_to::<T>(ctx, (heads, norm), memory, &mut buffers)?;
-            self.finish(ctx, norm, &mut buffers)?;
-        }
-        self.feed_forward::<T>(ctx, &mut buffers)?;
-        self.finish(ctx, self.last_norm(), &mut buffers)?;
-        if crossed && self.config.order == Order::NormFirst {
-            // Each block has exchanged x and z, and there were three.
-            buffers.z.copy_from_slice(buffers.x);
-        }
-        Ok(())
     }
 
-    /// `z = x + attention(x)`
-    fn attend<T: Elem>(&self, ctx: &Ctx, around: Around<'_>, buffers: &mut Buffers<'_>) -> Result<()> {
-        let Buffers { rows, x, y, z, wide, scratch } = buffers;
-        let config = &self.config.attention;
-        let (heads, outer) = (&self.attention, [*rows, config.hidden]);
-        let input = self.input(ctx, &self.attention_norm, (x, *rows), y)?;
-        heads.project(ctx, scratch, input, matrix_mut::<T>(wide, [*rows, config.width()])?)?;
-        let shape = [*rows, config.query_width()];
-        heads.mix(ctx, scratch, wide, around, matrix_mut::<T>(y, shape)?)?;
-        let ends = (matrix(x, outer)?, matrix_mut(z, outer)?);
-        heads.finish(ctx, scratch, matrix_as::<T>(y, shape)?, ends)
-    }
-
-    /// `z = x + attention(x, memory)`
-    fn attend_to<T: Elem>(
+    /// `to = from + attention(from)`
+    fn self_attention<T: Elem>(
         &self,
         ctx: &Ctx,
-        (heads, norm): (&MultiHeadAttention, &Norm),
-        memory: Memory<'_>,
-        buffers: &mut Buffers<'_>,
+        args: SelfAttentionArgs<'_>,
+        SubLayer { from, normed, to }: SubLayer<'_>,
+        shared: &mut Shared<'_>,
     ) -> Result<()> {
-        let Buffers { rows, x, y, z, wide, scratch } = buffers;
-        let outer = [*rows, self.config.attention.hidden];
-        let shape = [*rows, self.config.attention.query_width()];
-        // The input may lie in y, where the mixture would.
-        let (queries, mixed) = wide.split_at_mut(matrix_len(shape));
-        let input = self.input(ctx, norm, (x, *rows), y)?;
-        heads.mix_memory(ctx, scratch, (input, queries), memory, matrix_mut::<T>(mixed, shape)?)?;
-        let ends = (matrix(x, outer)?, matrix_mut(z, outer)?);
-        heads.finish(ctx, scratch, matrix_as::<T>(mixed, shape)?, ends)
+        let Shared { rows, intermediate, scratch } = shared;
+        let config = &self.config.attention;
+        let (heads, shape) = (&self.attention, [*rows, config.hidden]);
+        let input = self.input(ctx, &self.attention_norm, from, normed, *rows)?;
+        heads.project(ctx, scratch, input, matrix_mut::<T>(intermediate, [*rows, config.qkv_width()])?)?;
+        // The norm is not needed any more: the outputs of the heads take its memory.
+        let (context, context_shape) = (normed, [*rows, config.query_width()]);
+        heads.attend(ctx, scratch, intermediate, args, matrix_mut::<T>(context, context_shape)?)?;
+        let context = matrix_as::<T>(context, context_shape)?;
+        heads.project_output(ctx, scratch, context, matrix(from, shape)?, matrix_mut(to, shape)?)
     }
 
-    /// `z = x + feed_forward(x)`; in parallel to the attention, whose sum is in z, `x = z + feed_forward(x)`.
-    fn feed_forward<T: Elem>(&self, ctx: &Ctx, buffers: &mut Buffers<'_>) -> Result<()> {
-        let Buffers { rows, x, y, z, wide, scratch } = buffers;
-        let (outer, inner) = ([*rows, self.config.attention.hidden], [*rows, self.config.inner]);
-        let input = self.input(ctx, self.last_norm(), (x, *rows), y)?;
-        self.feed_forward.widen(ctx, scratch, input, matrix_mut::<T>(wide, inner)?)?;
-        let (residual, out) = if self.config.order == Order::Parallel { (z, x) } else { (x, z) };
-        let ends = (matrix(residual, outer)?, matrix_mut(out, outer)?);
-        self.feed_forward.narrow(ctx, scratch, matrix_as::<T>(wide, inner)?, ends)
+    /// `to = from + attention(from, source)`
+    fn cross_attention<T: Elem>(
+        &self,
+        ctx: &Ctx,
+        cross: &CrossAttention,
+        args: CrossAttentionArgs<'_>,
+        SubLayer { from, normed, to }: SubLayer<'_>,
+        shared: &mut Shared<'_>,
+    ) -> Result<()> {
+        let Shared { rows, intermediate, scratch } = shared;
+        let (heads, shape) = (&cross.attention, [*rows, self.config.attention.hidden]);
+        let heads_shape = [*rows, self.config.attention.query_width()];
+        let (queries, context) = intermediate.split_at_mut(matrix_len(heads_shape));
+        let input = self.input(ctx, &cross.norm, from, normed, *rows)?;
+        heads.project_query(ctx, scratch, input, matrix_mut::<T>(queries, heads_shape)?)?;
+        let queries = matrix_as::<T>(queries, heads_shape)?;
+        heads.cross_attend(ctx, scratch, queries, args, matrix_mut::<T>(context, heads_shape)?)?;
+        let context = matrix_as::<T>(context, heads_shape)?;
+        heads.project_output(ctx, scratch, context, matrix(from, shape)?, matrix_mut(to, shape)?)
+    }
+
+    /// `to = from + feed_forward(from)`
+    fn feed_forward<T: Elem>(
+        &self,
+        ctx: &Ctx,
+        SubLayer { from, normed, to }: SubLayer<'_>,
+        shared: &mut Shared<'_>,
+    ) -> Result<()> {
+        let shape = [shared.rows, self.config.attention.hidden];
+        let input = self.input(ctx, self.feed_forward_norm(), from, normed, shared.rows)?;
+        self.dense::<T>(ctx, input, matrix(from, shape)?, matrix_mut(to, shape)?, shared)
+    }
+
+    /// `out = residual + output(activation(input(x)))`
+    fn dense<T: Elem>(
+        &self,
+        ctx: &Ctx,
+        x: MatRef<'_, f32>,
+        residual: MatRef<'_, f32>,
+        out: MatMut<'_, f32>,
+        shared: &mut Shared<'_>,
+    ) -> Result<()> {
+        let Shared { rows, intermediate, scratch } = shared;
+        let shape = [*rows, self.config.intermediate];
+        self.feed_forward.expand(ctx, scratch, x, matrix_mut::<T>(intermediate, shape)?)?;
+        self.feed_forward.contract(ctx, scratch, matrix_as::<T>(intermediate, shape)?, residual, out)
     }
 
     /// The feed-forward block's norm.
-    fn last_norm(&self) -> &Norm {
+    fn feed_forward_norm(&self) -> &Norm {
         self.feed_forward_norm.as_ref().unwrap_or(&self.attention_norm)
     }
 
-    /// What goes into a block: x, or its norm in y.
+    /// The input of a sub-layer's first product: `from`, or its norm, written to `normed`.
     fn input<'a>(
         &self,
         ctx: &Ctx,
         norm: &Norm,
-        (x, rows): (&'a [f32], usize),
-        y: &'a mut [f32],
+        from: &'a [f32],
+        normed: &'a mut [f32],
+        rows: usize,
     ) -> Result<MatRef<'a, f32>> {
         let shape = [rows, self.config.attention.hidden];
-        let x = matrix(x, shape)?;
-        if self.config.order == Order::NormLast {
-            return Ok(x);
+        let from = matrix(from, shape)?;
+        if self.config.placement == NormPlacement::Post {
+            return Ok(from);
         }
-        norm.apply(ctx, x, matrix_mut(y, shape)?)?;
-        matrix(y, shape)
-    }
-
-    /// Makes of the sum in z the block's output in x: its norm, or itself.
-    fn finish(&self, ctx: &Ctx, norm: &Norm, buffers: &mut Buffers<'_>) -> Result<()> {
-        if self.config.order != Order::NormLast {
-            std::mem::swap(&mut buffers.x, &mut buffers.z);
-            return Ok(());
-        }
-        let shape = [buffers.rows, self.config.attention.hidden];
-        norm.apply(ctx, matrix(buffers.z, shape)?, matrix_mut(buffers.x, shape)?)
+        norm.apply(ctx, from, matrix_mut(normed, shape)?)?;
+        matrix(normed, shape)
     }
 }

@@ -1,27 +1,26 @@
-//! Tables of vectors, selected by ids.
+//! Tables of vectors that ids select.
 
 use rachis_kernels::{Accumulate, AnyMatRef, Ctx, Elem, EmbedRows, MatMut, embed_rows};
 
 use crate::error::Result;
-use crate::save::{Piece, Tensors};
-use crate::weights::{Init, Naming, Role, Scope, Weight};
+use crate::weights::{Init, Naming, Role, RowBlock, Scope, Tensors, Weight};
 
 /// An embedding table `[vocabulary, hidden]`.
 #[derive(Debug, Clone)]
 pub struct Embedding {
     table: Weight,
-    /// Rows before that of index 0.
+    /// Rows at the front of the stored table that no id selects.
     unused: usize,
     scale: f32,
 }
 
 impl Embedding {
-    /// The table at `scope`, of this shape.
+    /// The table of this shape at `scope`.
     pub(crate) fn load(scope: &Scope<'_>, vocabulary: usize, hidden: usize) -> Result<Embedding> {
         Embedding::load_after(scope, 0, vocabulary, hidden)
     }
 
-    /// The same behind `unused` rows that no index means.
+    /// The table of this shape at `scope`, stored behind `unused` rows that no id selects.
     pub(crate) fn load_after(
         scope: &Scope<'_>,
         unused: usize,
@@ -32,17 +31,17 @@ impl Embedding {
         Ok(Embedding { table, unused, scale: 1.0 })
     }
 
-    /// The same table, whose vectors are multiplied by `scale` when they are looked up.
+    /// The table with vectors that are multiplied by `scale` when they are looked up.
     pub(crate) fn scaled(self, scale: f32) -> Embedding {
         Embedding { scale, ..self }
     }
 
-    /// What is to be stored, under the name of `like` and behind as many unused rows.
+    /// Adds the tensor to save, under the name of `like` and behind as many unused rows.
     pub(crate) fn save<'m>(&'m self, like: &'m Embedding, tensors: &mut Tensors<'m>) {
         let table = self.table.matrix();
         let missing = like.unused.saturating_sub(self.unused);
         let shape = vec![missing + table.rows(), table.cols()];
-        tensors.add(like.table.name(), shape, vec![Piece::Zeros(missing), Piece::Rows(table)]);
+        tensors.add(like.table.name(), shape, vec![RowBlock::Zeros(missing), RowBlock::Matrix(table)]);
     }
 
     /// Width of a vector.
@@ -50,16 +49,16 @@ impl Embedding {
         self.table.matrix().cols()
     }
 
-    /// The vectors as stored.
+    /// The vectors as they are stored, `[vocabulary, hidden]`.
     pub fn table(&self) -> AnyMatRef<'_> {
         let table = self.table.matrix();
         table.rows_range(self.unused..table.rows())
     }
 
-    /// `out[i] = table[ids[i]]`, scaled where the model does so.
+    /// `out[i] = table[ids[i]]`, multiplied by the model's scale of embeddings if it has one. `out` is `[ids, hidden]`.
     ///
     /// # Errors
-    /// An id outside the table, or an output of another shape.
+    /// When an id is outside the table, or `out` has another shape.
     pub fn lookup<T: Elem>(&self, ctx: &Ctx, ids: &[u32], out: MatMut<'_, T>) -> Result<()> {
         self.gather(ctx, ids, Accumulate::Replace, out)
     }
@@ -69,7 +68,7 @@ impl Embedding {
         self.gather(ctx, ids, Accumulate::Add, out)
     }
 
-    /// The table as a weight of a tied head.
+    /// The table as the weight of a tied head.
     pub(crate) fn weight(&self) -> Weight {
         self.table.clone()
     }
@@ -85,7 +84,7 @@ impl Embedding {
     }
 }
 
-/// Where the table is that an encoder and a decoder share. Hugging Face files without it have the encoder's copy or
+/// The scope of the table that an encoder and a decoder share. Hugging Face files without it have the encoder's copy or
 /// the decoder's.
 pub(crate) fn shared_table<'s>(root: &Scope<'s>) -> Scope<'s> {
     let names = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"];

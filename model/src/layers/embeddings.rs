@@ -1,16 +1,16 @@
-//! What goes into the first layer: the sum of a token's vectors, normalised or projected where the architecture does.
+//! The input of the first layer: the sum of a token's vectors, normed or projected where the architecture does so.
 
 use core::ops::Range;
 
-use rachis_kernels::{Activation, Ctx};
+use rachis_kernels::Ctx;
 
 use crate::error::Result;
-use crate::layers::block::Buffers;
-use crate::layers::{Embedding, Linear, Norm, matrix, matrix_mut};
-use crate::save::Tensors;
-use crate::tokens::Rows;
+use crate::layers::buffers::BlockBuffers;
+use crate::layers::{Embedding, Epilogue, Linear, Norm, matrix, matrix_mut};
+use crate::session::RowLayout;
+use crate::weights::Tensors;
 
-/// The tables and what follows them.
+/// The embedding tables and what follows them.
 #[derive(Debug)]
 pub(crate) struct Embeddings {
     pub(crate) tokens: Embedding,
@@ -25,25 +25,25 @@ pub(crate) struct Embeddings {
 #[derive(Debug)]
 pub(crate) struct PositionEmbedding {
     pub(crate) table: Embedding,
-    pub(crate) counting: Counting,
+    pub(crate) count: PositionCount,
 }
 
-/// What the position of a token is, for a [`PositionEmbedding`].
+/// How positions are counted, for a [`PositionEmbedding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Counting {
-    /// Its place in the sequence, padding included.
-    Absolute,
-    /// The number of real tokens before it.
-    Real,
+pub(crate) enum PositionCount {
+    /// From the start of the sequence, padding included.
+    All,
+    /// The real tokens before this one.
+    RealTokens,
 }
 
 impl Embeddings {
-    /// The tokens alone.
+    /// Token vectors alone.
     pub(crate) fn of(tokens: Embedding) -> Embeddings {
         Embeddings { tokens, projection: None, positions: None, segments: None, norm: None }
     }
 
-    /// What is to be stored, under the names of `like`.
+    /// Adds the tensors to save, under the names of `like`.
     pub(crate) fn save<'m>(&'m self, like: &'m Embeddings, tensors: &mut Tensors<'m>) {
         self.tokens.save(&like.tokens, tensors);
         if let (Some(projection), Some(like)) = (&self.projection, &like.projection) {
@@ -65,43 +65,44 @@ impl Embeddings {
         self.tokens.width()
     }
 
-    /// The input of the first layer for a group of the rows, in x; y and the wide buffer are used on the way.
-    /// `segments` has an id for each row, if any.
+    /// Writes the input of the first layer for a micro-batch of the rows to the states. The context and intermediate
+    /// buffers are used on the way. `segments` has an id for each row where the model has segments.
     pub(crate) fn apply(
         &self,
         ctx: &Ctx,
-        (rows, group): (&Rows, Range<usize>),
+        rows: &RowLayout,
+        micro_batch: Range<usize>,
         segments: &[u32],
-        buffers: &mut Buffers<'_>,
+        buffers: BlockBuffers<'_>,
     ) -> Result<()> {
-        let Buffers { rows: count, x, y, wide, scratch, .. } = buffers;
+        let BlockBuffers { rows: count, states, context, intermediate, scratch, .. } = buffers;
         let hidden = self.projection.as_ref().map_or(self.width(), Linear::outputs);
-        let shape = [*count, hidden];
-        let ids = &rows.ids[group.clone()];
+        let shape = [count, hidden];
+        let ids = &rows.ids[micro_batch.clone()];
         let (sum, normed) = match &self.norm {
-            Some(norm) => (&mut **y, Some((norm, &mut **x))),
-            None => (&mut **x, None),
+            Some(norm) => (context, Some((norm, states))),
+            None => (states, None),
         };
         if let Some(projection) = &self.projection {
-            let narrow = [*count, self.width()];
-            self.tokens.lookup(ctx, ids, matrix_mut::<f32>(wide, narrow)?)?;
-            let (narrow, out) = (matrix(wide, narrow)?, matrix_mut::<f32>(sum, shape)?);
-            projection.apply(ctx, scratch, narrow, (Activation::Identity, None), out)?;
+            let token_shape = [count, self.width()];
+            self.tokens.lookup(ctx, ids, matrix_mut::<f32>(intermediate, token_shape)?)?;
+            let tokens = matrix(intermediate, token_shape)?;
+            projection.apply(ctx, scratch, tokens, Epilogue::none(), matrix_mut::<f32>(sum, shape)?)?;
         } else {
             self.tokens.lookup(ctx, ids, matrix_mut::<f32>(sum, shape)?)?;
         }
-        if let Some(PositionEmbedding { table, counting }) = &self.positions {
-            let positions = match counting {
-                Counting::Absolute => &rows.positions,
-                Counting::Real => &rows.counts,
+        if let Some(PositionEmbedding { table, count }) = &self.positions {
+            let positions = match count {
+                PositionCount::All => &rows.positions,
+                PositionCount::RealTokens => &rows.real_before,
             };
-            table.add(ctx, &positions[group.clone()], matrix_mut::<f32>(sum, shape)?)?;
+            table.add(ctx, &positions[micro_batch.clone()], matrix_mut::<f32>(sum, shape)?)?;
         }
         if let Some(table) = &self.segments {
-            table.add(ctx, &segments[group], matrix_mut::<f32>(sum, shape)?)?;
+            table.add(ctx, &segments[micro_batch], matrix_mut::<f32>(sum, shape)?)?;
         }
-        if let Some((norm, x)) = normed {
-            norm.apply(ctx, matrix(sum, shape)?, matrix_mut(x, shape)?)?;
+        if let Some((norm, states)) = normed {
+            norm.apply(ctx, matrix(sum, shape)?, matrix_mut(states, shape)?)?;
         }
         Ok(())
     }

@@ -1,23 +1,25 @@
-//! From a decoder's output to logits.
+//! The language-model head: from a decoder's output to logits.
 
-use rachis_kernels::{Activation, Ctx, MatMut, MatRef, Scratch};
+use rachis_kernels::{Ctx, MatMut, MatRef, Scratch};
 
-use crate::error::{Result, request};
-use crate::layers::{Embedding, Linear};
-use crate::save::Tensors;
+use crate::error::{Result, check_len};
+use crate::layers::{Embedding, Epilogue, Linear};
 use crate::trace;
-use crate::weights::{Init, Source, Weight};
+use crate::weights::{Init, Tensors, Weight, WeightSource};
 
-/// The weights of a Hugging Face head that is not tied.
+/// The name of an untied head's weights in a Hugging Face file.
 pub(crate) const UNTIED_HEAD: &str = "lm_head.weight";
 
-/// The weights of the logits, `[vocabulary, width]`: the token table, or a head's own.
+/// The weights of the logits, `[vocabulary, width]`: the token table where `tied` gives it, otherwise the head's own.
 pub(crate) fn head_weight(
-    source: &Source<'_>,
-    (tokens, tied): (&Embedding, bool),
+    source: &WeightSource<'_>,
+    tied: Option<&Embedding>,
     shape: [usize; 2],
 ) -> Result<Weight> {
-    if tied { Ok(tokens.weight()) } else { source.scope("").named(UNTIED_HEAD, &shape, Init::KERNEL) }
+    match tied {
+        Some(table) => Ok(table.weight()),
+        None => source.scope("").named(UNTIED_HEAD, &shape, Init::KERNEL),
+    }
 }
 
 /// A language-model head, tied to the token table or not.
@@ -33,7 +35,7 @@ impl LogitsHead {
         LogitsHead { linear, scale }
     }
 
-    /// What is to be stored, under the names of `like`.
+    /// Adds the tensors to save, under the names of `like`.
     pub(crate) fn save<'m>(&'m self, like: &'m LogitsHead, tensors: &mut Tensors<'m>) {
         self.linear.save(&like.linear, tensors);
     }
@@ -47,7 +49,7 @@ impl LogitsHead {
         self.linear.scratch_len(ctx, rows, 0)
     }
 
-    /// `logits = scale (x w + b)`
+    /// `logits = scale (x w + b)`, `[rows, vocabulary]`
     pub(crate) fn apply(
         &self,
         ctx: &Ctx,
@@ -57,12 +59,9 @@ impl LogitsHead {
     ) -> Result<()> {
         let (count, outputs) = (x.rows(), self.linear.outputs());
         let _span = trace::logits(count);
-        let (found, expected) = (logits.len(), count.saturating_mul(outputs));
-        if found != expected {
-            return Err(request("length of the logits", found, expected));
-        }
+        check_len("the logits", logits.len(), count.saturating_mul(outputs))?;
         let out = MatMut::new(logits, count, outputs)?;
-        self.linear.apply(ctx, scratch, x, (Activation::Identity, None), out)?;
+        self.linear.apply(ctx, scratch, x, Epilogue::none(), out)?;
         if self.scale != 1.0 {
             for logit in logits {
                 *logit *= self.scale;

@@ -1,4 +1,4 @@
-//! A dense layer on weights in place.
+//! A dense layer, whose weights are used where they lie in the file.
 
 use core::ops::Range;
 
@@ -8,10 +8,9 @@ use rachis_kernels::{
 };
 
 use crate::error::Result;
-use crate::save::{Piece, Tensors};
-use crate::weights::{Init, Naming, Role, Scope, Weight};
+use crate::weights::{Init, Naming, Role, RowBlock, Scope, Tensors, Weight};
 
-/// `y = activation(x w + b)`, with `w` as the file has it.
+/// `y = activation(x w + b)`, with `w` in the file's layout.
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Weight,
@@ -19,8 +18,39 @@ pub(crate) struct Linear {
     layout: Layout,
 }
 
+/// What follows a product: `activation(x w + b) + residual`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Epilogue<'a, C> {
+    pub(crate) activation: Activation,
+    pub(crate) residual: Option<MatRef<'a, C>>,
+}
+
+impl<'a, C> Epilogue<'a, C> {
+    /// Nothing.
+    pub(crate) fn none() -> Self {
+        Epilogue { activation: Activation::Identity, residual: None }
+    }
+
+    /// An activation.
+    pub(crate) fn activation(activation: Activation) -> Self {
+        Epilogue { activation, residual: None }
+    }
+
+    /// The addition of a residual.
+    pub(crate) fn residual(residual: MatRef<'a, C>) -> Self {
+        Epilogue { activation: Activation::Identity, residual: Some(residual) }
+    }
+}
+
+/// A second dense layer that multiplies the first one's output.
+pub(crate) struct Gate<'l> {
+    pub(crate) layer: &'l Linear,
+    /// Applied to the first layer's output.
+    pub(crate) activation: Activation,
+}
+
 impl Linear {
-    /// The layer at `scope`: its weight and, if there is to be one, its bias.
+    /// The layer at `scope`: its weight and, with `bias`, its bias. A bias that the configuration excludes is an error.
     pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
         let (shape, layout) = match scope.naming() {
             Naming::HuggingFace => ([outputs, inputs], Layout::Nk),
@@ -36,66 +66,69 @@ impl Linear {
         Ok(Linear { weight, bias, layout })
     }
 
-    /// A layer of weights from elsewhere, a row for each output: a head, tied or not.
-    pub(crate) fn tied(weight: Weight, bias: Option<Weight>) -> Linear {
+    /// A layer with this `[outputs, inputs]` weight: a logits head, tied to a table or not.
+    pub(crate) fn from_output_rows(weight: Weight, bias: Option<Weight>) -> Linear {
         Linear { weight, bias, layout: Layout::Nk }
     }
 
-    /// A layer whose weights are those given, a row for each input.
-    pub(crate) fn of_inputs(weight: Weight) -> Linear {
+    /// A layer with this `[inputs, outputs]` weight.
+    pub(crate) fn from_input_rows(weight: Weight) -> Linear {
         Linear { weight, bias: None, layout: Layout::Kn }
     }
 
-    /// What is to be stored, a row for each output, under the names of `like`.
+    /// Adds the tensors to save, `[outputs, inputs]`, under the names of `like`.
     pub(crate) fn save<'m>(&'m self, like: &'m Linear, tensors: &mut Tensors<'m>) {
-        let part = self.part(Activation::Identity);
-        let shape = vec![part.weights.n(), part.weights.k()];
-        let outputs = 0..part.weights.n();
-        tensors.add(like.weight.name(), shape, vec![self.stored(outputs)]);
+        let weights = self.weights();
+        let shape = vec![weights.n(), weights.k()];
+        tensors.add(like.weight.name(), shape, vec![self.output_rows(0..weights.n())]);
         match (&self.bias, &like.bias) {
             (Some(bias), Some(like)) => tensors.add_vector(bias, like),
-            // A bias that only some files have, and under one name.
+            // A bias that only some files have: it has the same name in all of them.
             (Some(bias), None) => {
                 let row = bias.matrix();
-                tensors.add(bias.name(), vec![row.rows(), row.cols()], vec![Piece::Rows(row)]);
+                tensors.add(bias.name(), vec![row.rows(), row.cols()], vec![RowBlock::Matrix(row)]);
             }
             (None, _) => {}
         }
     }
 
-    /// Layers on the same input as one, under the names of `like`: its outputs are these ranges of theirs, in order.
+    /// Adds layers on the same input as one tensor, under the names of `like`: its outputs are these ranges of theirs,
+    /// in order.
     pub(crate) fn save_fused<'m>(
         ranges: impl Iterator<Item = (&'m Linear, Range<usize>)> + Clone,
         like: &'m Linear,
         tensors: &mut Tensors<'m>,
     ) {
         let outputs = ranges.clone().map(|(_, range)| range.len()).sum();
-        let inputs = ranges.clone().map(|(layer, _)| layer.part(Activation::Identity).weights.k()).next();
-        let pieces = ranges.clone().map(|(layer, range)| layer.stored(range)).collect();
-        tensors.add(like.weight.name(), vec![outputs, inputs.unwrap_or(0)], pieces);
+        let inputs = ranges.clone().map(|(layer, _)| layer.weights().k()).next();
+        let blocks = ranges.clone().map(|(layer, range)| layer.output_rows(range)).collect();
+        tensors.add(like.weight.name(), vec![outputs, inputs.unwrap_or(0)], blocks);
         if let Some(like) = &like.bias {
             let bias = |(layer, range): (&'m Linear, Range<usize>)| {
-                layer.bias.as_ref().map(|bias| Piece::Rows(bias.as_column().rows_range(range)))
+                layer.bias.as_ref().map(|bias| RowBlock::Matrix(bias.as_column().rows_range(range)))
             };
             tensors.add(like.name(), vec![outputs], ranges.filter_map(bias).collect());
         }
     }
 
-    /// The weights of some outputs, a row for each.
-    fn stored(&self, outputs: Range<usize>) -> Piece<'_> {
+    /// The weights of some outputs, one row for each output.
+    fn output_rows(&self, outputs: Range<usize>) -> RowBlock<'_> {
         let matrix = self.weight.matrix();
         match self.layout {
-            Layout::Nk => Piece::Rows(matrix.rows_range(outputs)),
+            Layout::Nk => RowBlock::Matrix(matrix.rows_range(outputs)),
             // The range is inside the matrix.
             Layout::Kn => {
-                matrix.columns(outputs.start, outputs.len()).map_or(Piece::Zeros(0), Piece::Columns)
+                matrix.columns(outputs.start, outputs.len()).map_or(RowBlock::Zeros(0), RowBlock::Transposed)
             }
         }
     }
 
+    fn weights(&self) -> Weights<'_> {
+        Weights { matrix: self.weight.matrix(), layout: self.layout }
+    }
+
     fn part(&self, activation: Activation) -> Part<'_> {
-        let weights = Weights { matrix: self.weight.matrix(), layout: self.layout };
-        Part { weights, bias: self.bias.as_ref().map(Weight::slice), activation }
+        Part { weights: self.weights(), bias: self.bias.as_ref().map(Weight::slice), activation }
     }
 
     /// `out = activation(x w + b) + residual`
@@ -104,19 +137,19 @@ impl Linear {
         ctx: &Ctx,
         scratch: &mut Scratch,
         x: MatRef<'_, A>,
-        epilogue: (Activation, Option<MatRef<'_, C>>),
+        epilogue: Epilogue<'_, C>,
         out: MatMut<'_, C>,
     ) -> Result<()> {
-        let (activation, residual) = epilogue;
+        let Epilogue { activation, residual } = epilogue;
         Ok(gemm(ctx, scratch, Gemm { residual, ..Gemm::of(x, self.part(activation), out) })?)
     }
 
     /// Number of outputs.
     pub(crate) fn outputs(&self) -> usize {
-        self.part(Activation::Identity).weights.n()
+        self.weights().n()
     }
 
-    /// Several layers on the same input: their outputs are columns of `out`, in order.
+    /// Applies several layers to the same input: their outputs are columns of `out`, in order.
     pub(crate) fn apply_all<A: Elem, C: Elem, const L: usize>(
         layers: [&Linear; L],
         ctx: &Ctx,
@@ -131,13 +164,13 @@ impl Linear {
     /// `out = activation(x w + b) * gate(x)`
     pub(crate) fn apply_gated<C: Elem>(
         &self,
-        gate: &Linear,
         ctx: &Ctx,
         scratch: &mut Scratch,
-        (x, activation): (MatRef<'_, f32>, Activation),
+        x: MatRef<'_, f32>,
+        gate: Gate<'_>,
         out: MatMut<'_, C>,
     ) -> Result<()> {
-        let parts = [self.part(activation), gate.part(Activation::Identity)];
+        let parts = [self.part(gate.activation), gate.layer.part(Activation::Identity)];
         Ok(gemm(ctx, scratch, Gemm { a: x, parts, combine: Combine::Product, residual: None, out })?)
     }
 
@@ -146,13 +179,14 @@ impl Linear {
         gemm_scratch_len(ctx, &Dims { parts: 2, combine: Combine::Product, ..self.dims(rows) })
     }
 
-    /// Elements of scratch that a call on `rows` rows needs, together with `others` like it.
+    /// Elements of scratch that [`Linear::apply`] on `rows` rows needs, or [`Linear::apply_all`] with `others` more
+    /// layers like this one.
     pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize, others: usize) -> usize {
         gemm_scratch_len(ctx, &Dims { parts: 1 + others, ..self.dims(rows) })
     }
 
     fn dims(&self, rows: usize) -> Dims {
-        let weights = self.part(Activation::Identity).weights;
+        let weights = self.weights();
         Dims::of_one(self.layout, [rows, weights.n(), weights.k()])
     }
 }

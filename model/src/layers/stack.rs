@@ -1,25 +1,27 @@
-//! An encoder or a decoder: embeddings, layers, and what follows the last of them.
+//! A stack: embeddings, layers, and what follows the last of them. An encoder or a decoder is one stack.
+
+mod input;
 
 use core::ops::Range;
 
-use rachis_kernels::{Activation, Ctx, MatRef, Span};
+use rachis_kernels::Ctx;
 
-use crate::cache::{CrossKeys, KeptKeys};
+pub(crate) use input::{CrossInput, StackInput};
+
 use crate::error::Result;
-use crate::layers::attention::{Around, Memory};
-use crate::layers::block::{Block, BlockConfig, BlockNames, Buffers};
-use crate::layers::embeddings::Embeddings;
-use crate::layers::groups::{
-    GroupSpans, Own, RowSizes, Share, Threads, cut, groups, others, rows_inside, within,
+use crate::layers::block::{Block, BlockConfig, BlockNames};
+use crate::layers::buffers::{
+    BlockBuffers, LayerBuffers, RowSizes, StackBuffers, StackSizes, StackWorkspace,
 };
-use crate::layers::positions::{Places, Positions, Prepared};
-use crate::layers::{Linear, Norm, matrix, matrix_len, matrix_mut};
-use crate::save::Tensors;
-use crate::session::{Observer, SequenceOutput};
-use crate::stop::Stop;
-use crate::tokens::Rows;
+use crate::layers::embeddings::Embeddings;
+use crate::layers::micro_batch::{
+    MicroBatchSpans, Share, ThreadScratch, Threads, divide, micro_batches, rows_in_flight, worker_count,
+};
+use crate::layers::positions::{Positions, QueryKeyPositions};
+use crate::layers::{Epilogue, Linear, Norm, matrix, matrix_len, matrix_mut};
+use crate::session::{Extent, Observer, SequenceOutput, WorkerPlan};
 use crate::trace;
-use crate::weights::{Naming, Scope};
+use crate::weights::{Naming, Scope, Tensors};
 
 /// An encoder or a decoder.
 #[derive(Debug)]
@@ -34,90 +36,47 @@ pub struct Stack {
     pub(crate) projection: Option<Linear>,
 }
 
-/// What a stack runs on.
-pub(crate) struct Scene<'a> {
-    pub(crate) rows: &'a Rows,
-    /// A segment for each row, where the embeddings have any.
-    pub(crate) segments: &'a [u32],
-    /// Keys and values of earlier calls.
-    pub(crate) kept: Option<KeptKeys<'a>>,
-    /// The sequences that layers attend to beside their own.
-    pub(crate) memory: Option<SceneMemory<'a>>,
+/// The layers of a stack that share a name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerRange {
+    pub(crate) name: &'static str,
+    /// Number of the first layer. KerasHub numbers the decoder's layers on from the encoder's.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
 }
 
-impl<'a> Scene<'a> {
-    /// Rows that attend to one another.
-    pub(crate) fn of(rows: &'a Rows) -> Scene<'a> {
-        Scene { rows, segments: &[], kept: None, memory: None }
-    }
-
-    /// Whether what a layer does to some rows leaves nothing for others to wait for.
-    fn is_apart(&self) -> bool {
-        self.kept.is_none() && self.memory.is_none()
-    }
-
-    /// What the rows of a group attend to in a layer.
-    fn around<'s>(
-        &'s mut self,
-        (layer, group): (usize, &Range<usize>),
-        Prepared { bias, rotary }: Prepared<'s>,
-        causal: bool,
-        spans: &'s mut GroupSpans,
-    ) -> (Around<'s>, Option<Memory<'s>>) {
-        match &self.kept {
-            None => within(&self.rows.spans, group, group.start, &mut spans.own),
-            Some(kept) => within(kept.spans, group, 0, &mut spans.own),
-        }
-        let kept = self.kept.as_mut().map(|kept| kept.store.layer(layer));
-        let memory = self.memory.as_mut().map(|memory| {
-            within(memory.spans, group, 0, &mut spans.memory);
-            Memory {
-                // Once the first group has attended to them, keys and values are there.
-                states: memory.states.filter(|_| group.start == 0),
-                spans: &spans.memory,
-                kept: memory.kept.layer(layer),
-            }
-        });
-        (Around { spans: &spans.own, causal, bias, rotary, kept }, memory)
-    }
+/// The contexts of a pass.
+#[derive(Clone, Copy)]
+struct PassContexts<'c> {
+    /// With all threads.
+    all: &'c Ctx<'c>,
+    /// Within a share: without the pool where each thread has a share of its own.
+    share: &'c Ctx<'c>,
 }
 
-/// See [`Memory`].
-pub(crate) struct SceneMemory<'a> {
-    pub(crate) states: Option<MatRef<'a, f32>>,
-    pub(crate) spans: &'a [Span],
-    pub(crate) kept: CrossKeys<'a>,
-}
-
-/// What a stack works with: pieces of the workspace, of the lengths that [`Stack::sizes`] gives. The output comes to lie in the first,
-/// unless it is time to stop.
-pub(crate) struct Room<'w> {
-    pub(crate) pieces: [&'w mut [f32]; 5],
-    pub(crate) threads: &'w mut Threads,
-    pub(crate) stop: &'w Stop,
-}
-
-/// What is done to a group of rows, whose sequences may be noted in the last.
-type OnGroup<'t> =
-    &'t (dyn Fn(&mut Scene<'_>, &Range<usize>, Buffers<'_>, &mut GroupSpans) -> Result<()> + Sync);
+/// Work on a micro-batch of rows, whose spans may be kept in the last argument.
+type MicroBatchTask<'t> = &'t (
+        dyn Fn(&mut StackInput<'_>, &Range<usize>, BlockBuffers<'_>, &mut MicroBatchSpans) -> Result<()>
+            + Sync
+    );
 
 impl Stack {
-    /// The layers of this name, from number `first` on; a Hugging Face file must have no more of them. KerasHub's
-    /// numbers go on from one stack to the next.
+    /// Loads layers. A Hugging Face file must have no more layers of this name.
     pub(crate) fn blocks(
         scope: &Scope<'_>,
-        (name, first, layers): (&str, usize, usize),
+        layers: LayerRange,
         names: &BlockNames,
         config: BlockConfig,
     ) -> Result<Vec<Block>> {
-        let end = first + layers;
+        let LayerRange { name, first, count } = layers;
+        let end = first + count;
         if scope.naming() == Naming::HuggingFace {
             scope.layer(name, end).expect_none()?;
         }
         (first..end).map(|i| Block::load(&scope.layer(name, i), names, config)).collect()
     }
 
-    /// What is to be stored, under the names of `like`.
+    /// Adds the tensors to save, under the names of `like`.
     pub(crate) fn save<'m>(&'m self, like: &'m Stack, tensors: &mut Tensors<'m>) {
         self.embeddings.save(&like.embeddings, tensors);
         if let (Positions::Relative(bias), Positions::Relative(like)) = (&self.positions, &like.positions) {
@@ -147,213 +106,147 @@ impl Stack {
         if self.projection.is_some() { self.embeddings.width() } else { self.hidden_dim() }
     }
 
-    /// Elements of the pieces of a [`Room`] for `rows` rows at positions less than `end`.
-    pub(crate) fn sizes(&self, ctx: &Ctx, (rows, end): (usize, usize)) -> [usize; 5] {
-        let (inside, sizes) = (rows_inside(ctx.threads(), rows, end), self.row_sizes());
-        let [y, z, wide] = sizes.room.map(|size| inside * size);
-        let x = rows * sizes.x;
-        // Before a projection, z has all rows.
-        let z = if self.projection.is_some() { x } else { z };
-        [x.max(matrix_len([rows, self.embeddings.width()])), y, z, wide, self.positions.room(rows, end)]
+    /// Lengths of the buffers for calls of this extent.
+    pub(crate) fn sizes(&self, ctx: &Ctx, Extent { rows, positions }: Extent) -> StackSizes {
+        let (in_flight, row) = (rows_in_flight(ctx.threads(), rows, positions), self.row_sizes());
+        let states = rows * row.states;
+        StackSizes {
+            // At the end they hold the output, which may be wider than the layers.
+            states: states.max(matrix_len([rows, self.embeddings.width()])),
+            context: in_flight * row.context,
+            // The last projection reads all rows from there.
+            sum: if self.projection.is_some() { states } else { in_flight * row.sum },
+            intermediate: in_flight * row.intermediate,
+            positions: self.positions.working_len(rows, positions),
+        }
     }
 
     fn row_sizes(&self) -> RowSizes {
-        let [y, z, wide] = Block::sizes(&self.config, 1);
-        let table = matrix_len([1, self.embeddings.width()]);
-        RowSizes { x: matrix_len([1, self.hidden_dim()]), room: [y, z, wide.max(table)] }
+        let row = Block::row_sizes(&self.config);
+        // Token vectors lie there before they are projected to the width of the layers.
+        let intermediate = row.intermediate.max(matrix_len([1, self.embeddings.width()]));
+        RowSizes { intermediate, ..row }
     }
 
-    /// Elements of scratch that a call on `rows` rows needs, with up to as many in the other sequences.
+    /// Elements of scratch that a call on `rows` rows needs, with up to as many rows in the sources.
     pub(crate) fn scratch_len(&self, ctx: &Ctx, rows: usize) -> usize {
         let blocks = self.blocks.first().map_or(0, |block| block.scratch_len(ctx, rows));
         let projections = self.embeddings.projection.iter().chain(&self.projection);
         projections.map(|projection| projection.scratch_len(ctx, rows, 0)).fold(blocks, usize::max)
     }
 
-    /// Threads beside the calling one that may take sequences through layers by themselves, and the elements of scratch
-    /// that each of them needs then.
-    pub(crate) fn apart(&self, ctx: &Ctx, (rows, end): (usize, usize)) -> (usize, usize) {
-        match others(ctx, [rows, self.hidden_dim()], end) {
-            0 => (0, 0),
-            others => (others, self.scratch_len(&ctx.with_pool(None), rows_inside(1, rows, end))),
+    /// The scratch of the threads that may take shares of sequences beside the calling thread.
+    pub(crate) fn worker_plan(&self, ctx: &Ctx, extent: Extent) -> WorkerPlan {
+        let rows = rows_in_flight(1, extent.rows, extent.positions);
+        match worker_count(ctx, extent, self.hidden_dim()) {
+            0 => WorkerPlan::NONE,
+            count => WorkerPlan { count, scratch: self.scratch_len(&ctx.with_pool(None), rows) },
         }
     }
 
-    /// Runs the layers; the output is the [`matrix`] `[rows, output_dim]` at the start of the room's first piece.
+    /// Runs the layers. The output is the [`matrix`](matrix()) `[rows, output_dim]` at the start of the states.
     pub(crate) fn run(
         &self,
         ctx: &Ctx,
-        mut scene: Scene<'_>,
-        room: Room<'_>,
+        mut input: StackInput<'_>,
+        workspace: StackWorkspace<'_>,
         mut observer: Option<Observer<'_>>,
     ) -> Result<()> {
-        let Room { pieces: [table_x, y, z, wide, positions], threads, stop } = room;
-        let (rows, hidden) = (scene.rows, self.hidden_dim());
+        let StackWorkspace { buffers, threads, stop } = workspace;
+        let StackBuffers { states: all_states, mut layer, positions } = buffers;
+        let (rows, hidden) = (input.rows, self.hidden_dim());
         let count = rows.len();
         let _span = trace::stack(count);
         let longest = rows.spans.iter().map(|span| span.queries.len()).max().unwrap_or(0);
-        let Threads { caller, others } = threads;
-        let apart = scene.is_apart() && cut(&rows.spans, hidden, others);
-        let (inside, others) =
-            if apart { (&ctx.with_pool(None), &mut others[..]) } else { (ctx, &mut [][..]) };
-        let x = &mut table_x[..count * self.row_sizes().x];
-        let mut share = Share { spans: &rows.spans, longest, x, room: [y, &mut *z, wide], caller, others };
-        let contexts = [ctx, inside];
+        let Threads { caller, workers } = threads;
+        let divided = input.is_independent() && divide(&rows.spans, hidden, workers);
+        let (share_ctx, workers) =
+            if divided { (&ctx.with_pool(None), &mut workers[..]) } else { (ctx, &mut [][..]) };
+        let contexts = PassContexts { all: ctx, share: share_ctx };
+        let states_len = count * self.row_sizes().states;
+        let states = &mut all_states[..states_len];
+        let mut share =
+            Share { spans: &rows.spans, longest, states, layer: layer.reborrow(), caller, workers };
 
-        self.on_groups(contexts, &mut scene, share.again(), &|scene, group, mut buffers, _| {
-            self.embeddings.apply(inside, (rows, group.clone()), scene.segments, &mut buffers)
+        self.for_each_micro_batch(contexts, &mut input, share.reborrow(), &|input, rows, buffers, _| {
+            self.embeddings.apply(share_ctx, input.rows, rows.clone(), input.segments, buffers)
         })?;
-        let keys = scene.kept.as_ref().map_or(&rows.positions[..], |kept| kept.positions);
-        let prepared = self.positions.prepare(Places { queries: &rows.positions, keys }, positions)?;
+        let keys = input.cache.as_ref().map_or(&rows.positions[..], |cache| cache.positions);
+        let prepared =
+            self.positions.prepare(QueryKeyPositions { queries: &rows.positions, keys }, positions)?;
 
         for i in 0..=self.blocks.len() {
             stop.check()?;
             if let Some(observe) = observer.as_mut() {
-                observe(i, SequenceOutput { data: matrix(share.x, [count, hidden])?, rows });
+                observe(i, SequenceOutput { data: matrix(share.states, [count, hidden])?, rows });
             }
             let Some(block) = self.blocks.get(i) else { break };
             let _span = trace::layer(i);
-            self.on_groups(contexts, &mut scene, share.again(), &|scene, group, buffers, spans| {
-                stop.check()?;
-                let positions = prepared.of(group, scene.kept.is_none());
-                let (around, memory) = scene.around((i, group), positions, self.config.causal, spans);
-                block.apply(inside, around, memory, buffers)
-            })?;
+            self.for_each_micro_batch(
+                contexts,
+                &mut input,
+                share.reborrow(),
+                &|input, rows, buffers, spans| {
+                    stop.check()?;
+                    let positions = prepared.of(rows, input.key_rows());
+                    let (args, cross) = input.attention_args(i, rows, positions, self.config.mask, spans);
+                    block.apply(share_ctx, args, cross, buffers)
+                },
+            )?;
         }
 
         if let Some(norm) = &self.norm {
-            self.on_groups(contexts, &mut scene, share, &|_, group, Buffers { x, z, .. }, _| {
-                z.copy_from_slice(x);
-                let shape = [group.len(), hidden];
-                norm.apply(inside, matrix(z, shape)?, matrix_mut(x, shape)?)
+            self.for_each_micro_batch(contexts, &mut input, share, &|_, rows, buffers, _| {
+                let BlockBuffers { states, sum, .. } = buffers;
+                // The norm of a row cannot be written where the row is.
+                sum[..states.len()].copy_from_slice(states);
+                let shape = [rows.len(), hidden];
+                norm.apply(share_ctx, matrix(sum, shape)?, matrix_mut(states, shape)?)
             })?;
         }
         if let Some(projection) = &self.projection {
-            let x = &mut table_x[..count * self.row_sizes().x];
-            let z = &mut z[..x.len()];
-            z.copy_from_slice(x);
             let scratch = &mut caller.scratch;
-            let out = matrix_mut::<f32>(table_x, [count, self.output_dim()])?;
-            let plain = (Activation::Identity, None);
-            projection.apply(ctx, scratch, matrix(z, [count, hidden])?, plain, out)?;
+            let sum = &mut layer.sum[..states_len];
+            sum.copy_from_slice(&all_states[..states_len]);
+            let out = matrix_mut::<f32>(all_states, [count, self.output_dim()])?;
+            projection.apply(ctx, scratch, matrix(sum, [count, hidden])?, Epilogue::none(), out)?;
         }
         Ok(())
     }
 
-    /// Does something to each group of a share's rows: in the second context, and if several threads have shares of
-    /// their own, in those of the first at the same time.
-    fn on_groups(
+    /// Runs `task` on each micro-batch of a share's rows. Where several threads have shares, they work at the same
+    /// time.
+    fn for_each_micro_batch(
         &self,
-        [threads, inside]: [&Ctx; 2],
-        scene: &mut Scene<'_>,
+        contexts: PassContexts<'_>,
+        input: &mut StackInput<'_>,
         share: Share<'_>,
-        task: OnGroup<'_>,
+        task: MicroBatchTask<'_>,
     ) -> Result<()> {
         let sizes = self.row_sizes();
         let (share, far) = share.halves(sizes);
         if let Some(far) = far {
-            debug_assert!(scene.is_apart(), "halves begin with none of what others left");
-            let (rows, segments) = (scene.rows, scene.segments);
+            debug_assert!(input.is_independent(), "shares of a cache would be written by several threads");
+            let (rows, segments) = (input.rows, input.segments);
             let half = |share| {
-                let scene = &mut Scene { segments, ..Scene::of(rows) };
-                self.on_groups([threads, inside], scene, share, task)
+                let input = &mut StackInput { segments, ..StackInput::of(rows) };
+                self.for_each_micro_batch(contexts, input, share, task)
             };
-            let (near, far) = threads.join(|| half(share), || half(far));
+            let (near, far) = contexts.all.join(|| half(share), || half(far));
             return near.and(far);
         }
         let start = share.start();
-        let Share { spans, x, room: [y, z, wide], caller, .. } = share;
-        for group in groups(inside, spans) {
-            let x = &mut x[(group.start - start) * sizes.x..(group.end - start) * sizes.x];
-            let z = &mut z[..x.len()];
-            let Own { scratch, spans, .. } = &mut *caller;
-            task(scene, &group, Buffers { rows: group.len(), x, y, z, wide, scratch }, spans)?;
+        let Share { spans, states, layer, caller, .. } = share;
+        let LayerBuffers { context, sum, intermediate } = layer;
+        for rows in micro_batches(contexts.share, spans) {
+            let states = &mut states[(rows.start - start) * sizes.states..(rows.end - start) * sizes.states];
+            let ThreadScratch { scratch, spans, .. } = &mut *caller;
+            let buffers = BlockBuffers { rows: rows.len(), states, context, sum, intermediate, scratch };
+            task(input, &rows, buffers, spans)?;
         }
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use rachis_kernels::Level;
-    use rayon::{ThreadPool, ThreadPoolBuilder};
-
-    use super::*;
-    use crate::backbone::private::{Architecture, Forward};
-    use crate::error::Error;
-    use crate::seq2seq::{Seq2SeqInputs, Seq2SeqParts};
-    use crate::session::Session;
-    use crate::t5::T5Config;
-    use crate::tokens::{First, Tokens};
-    use crate::weights::Source;
-
-    const HIDDEN: usize = 24;
-
-    fn model() -> Seq2SeqParts {
-        let config = T5Config {
-            vocabulary_size: 9,
-            num_layers: 2,
-            num_heads: 2,
-            hidden_dim: HIDDEN,
-            intermediate_dim: 40,
-            ..T5Config::default()
-        };
-        Source::randomly(1, |source| config.build(source)).unwrap()
-    }
-
-    fn pool(threads: usize) -> ThreadPool {
-        ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
-    }
-
-    #[test]
-    fn threads_take_sequences_where_there_are_enough() {
-        let (model, ids) = (model(), [3u32; 60]);
-        for threads in [2, 3] {
-            let pool = pool(threads);
-            for (lengths, apart) in [(&[10usize; 6][..], true), (&[60], false), (&[1, 1, 1], false)] {
-                let mut session = Session::new(Ctx::new(Level::Scalar).unwrap().with_pool(Some(&pool)));
-                let tokens = Tokens::ragged(&ids[..lengths.iter().sum()], lengths);
-                model
-                    .run(&mut session, Seq2SeqInputs { encoder: tokens, decoder: tokens }, None)
-                    .map(drop)
-                    .unwrap();
-                let others = &session.work.threads.others;
-                assert_eq!(others.len(), threads - 1);
-                // Scratch is had when it is needed.
-                others.iter().for_each(|own| assert_eq!(own.scratch.bytes() > 0, apart, "{lengths:?}"));
-            }
-        }
-    }
-
-    #[test]
-    fn every_share_is_done_and_the_error_of_any_is_that_of_all() {
-        let (model, pool) = (model(), pool(3));
-        let ctx = Ctx::new(Level::Scalar).unwrap().with_pool(Some(&pool));
-        let mut rows = Rows::default();
-        rows.fill(Tokens::ragged(&[3; 60], &[10; 6]), (9, 100), First::IfReal).unwrap();
-        let sizes = model.encoder.sizes(&ctx, (60, 10));
-        for fails in [None, Some(0), Some(20), Some(40)] {
-            let mut memory = sizes.map(|len| vec![0.0f32; len]);
-            let mut threads = Threads::default();
-            threads.others.resize_with(2, Own::default);
-            assert!(cut(&rows.spans, HIDDEN, &mut threads.others));
-            let [x, y, z, wide, _] = memory.each_mut().map(|piece| &mut piece[..]);
-            let Threads { caller, others } = &mut threads;
-            let share = Share { spans: &rows.spans, longest: 10, x, room: [y, z, wide], caller, others };
-            let done = Mutex::new(Vec::new());
-            let task: OnGroup<'_> = &|_, group, buffers, _| {
-                assert_eq!(buffers.rows, group.len());
-                done.lock().unwrap().push(group.clone());
-                if Some(group.start) == fails { Err(Error::Cancelled) } else { Ok(()) }
-            };
-            let contexts = [&ctx, &ctx.with_pool(None)];
-            let result = model.encoder.on_groups(contexts, &mut Scene::of(&rows), share, task);
-            assert_eq!(result.is_err(), fails.is_some(), "{fails:?}");
-            let mut done = done.into_inner().unwrap();
-            done.sort_unstable_by_key(|group| group.start);
-            assert_eq!(done, [0..20, 20..40, 40..60]);
-        }
-    }
-}
+mod tests;

@@ -16,81 +16,75 @@ pub struct Sizes {
 
 impl Sizes {
     pub fn bert(self) -> BertConfig {
-        BertConfig {
-            vocabulary_size: self.vocabulary,
-            num_layers: self.layers,
-            num_heads: self.heads,
-            hidden_dim: self.hidden,
-            intermediate_dim: self.inner,
-            max_sequence_length: self.positions,
-            ..BertConfig::default()
-        }
+        let mut config = BertConfig::default();
+        config.vocabulary_size = self.vocabulary;
+        config.num_layers = self.layers;
+        config.num_heads = self.heads;
+        config.hidden_dim = self.hidden;
+        config.intermediate_dim = self.inner;
+        config.max_sequence_length = self.positions;
+        config
     }
 
     pub fn opt(self) -> OptConfig {
-        OptConfig {
-            vocabulary_size: self.vocabulary,
-            num_layers: self.layers,
-            num_heads: self.heads,
-            hidden_dim: self.hidden,
-            intermediate_dim: self.inner,
-            max_sequence_length: self.positions,
-            embedding_dim: self.hidden,
-            ..OptConfig::default()
-        }
+        let mut config = OptConfig::default();
+        config.vocabulary_size = self.vocabulary;
+        config.num_layers = self.layers;
+        config.num_heads = self.heads;
+        config.hidden_dim = self.hidden;
+        config.intermediate_dim = self.inner;
+        config.max_sequence_length = self.positions;
+        config.embedding_dim = self.hidden;
+        config
     }
 
     /// With two towers of these sizes.
     pub fn bart(self) -> BartConfig {
-        BartConfig {
-            vocabulary_size: self.vocabulary,
-            num_layers: self.layers,
-            num_heads: self.heads,
-            hidden_dim: self.hidden,
-            intermediate_dim: self.inner,
-            max_sequence_length: self.positions,
-            decoder_num_layers: self.layers,
-            decoder_num_heads: self.heads,
-            decoder_intermediate_dim: self.inner,
-            ..BartConfig::default()
-        }
+        let mut config = BartConfig::default();
+        config.vocabulary_size = self.vocabulary;
+        config.num_layers = self.layers;
+        config.num_heads = self.heads;
+        config.hidden_dim = self.hidden;
+        config.intermediate_dim = self.inner;
+        config.max_sequence_length = self.positions;
+        config.decoder_num_layers = self.layers;
+        config.decoder_num_heads = self.heads;
+        config.decoder_intermediate_dim = self.inner;
+        config
     }
 
     /// With two towers of these sizes.
     pub fn t5(self) -> T5Config {
-        T5Config {
-            vocabulary_size: self.vocabulary,
-            num_layers: self.layers,
-            num_heads: self.heads,
-            hidden_dim: self.hidden,
-            intermediate_dim: self.inner,
-            decoder_num_layers: self.layers,
-            ..T5Config::default()
-        }
+        let mut config = T5Config::default();
+        config.vocabulary_size = self.vocabulary;
+        config.num_layers = self.layers;
+        config.num_heads = self.heads;
+        config.hidden_dim = self.hidden;
+        config.intermediate_dim = self.inner;
+        config.decoder_num_layers = self.layers;
+        config
     }
 
     /// With ALiBi, and keys for every head.
     pub fn falcon(self) -> FalconConfig {
-        FalconConfig {
-            vocabulary_size: self.vocabulary,
-            num_layers: self.layers,
-            num_attention_heads: self.heads,
-            hidden_dim: self.hidden,
-            intermediate_dim: self.inner,
-            num_kv_heads: self.heads,
-            ..FalconConfig::default()
-        }
+        let mut config = FalconConfig::default();
+        config.vocabulary_size = self.vocabulary;
+        config.num_layers = self.layers;
+        config.num_attention_heads = self.heads;
+        config.hidden_dim = self.hidden;
+        config.intermediate_dim = self.inner;
+        config.num_kv_heads = self.heads;
+        config
     }
 
     /// With rotary positions, blocks side by side, and so many heads of keys.
     pub fn rotary_falcon(self, num_kv_heads: usize) -> FalconConfig {
-        FalconConfig {
-            num_kv_heads,
-            use_bias: false,
-            parallel: true,
-            separate_norms: true,
-            positions: FalconPositions::Rotary { theta: 10_000.0 },
-            ..self.falcon()
-        }
+        let mut config = self.falcon();
+        config.num_kv_heads = num_kv_heads;
+        config.use_bias = false;
+        config.parallel = true;
+        config.separate_norms = true;
+        config.positions = FalconPositions::Rotary { theta: 10_000.0 };
+        config
     }
 }

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rachis::generation::EarlyStopping;
 use rachis::kernels::{Ctx, Level, Precision};
 use rachis::loader::Preset;
-use rachis::{Backbone, DtypePolicy, PresetOptions};
+use rachis::{Backbone, PresetOptions};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Result;
@@ -267,11 +267,12 @@ impl Common {
     /// Opens a preset and its model, in the dtype of `--dtype`.
     pub fn open(&self, model: &OsStr) -> Result<(Preset, Backbone)> {
         let dtype = self.dtype.map(|dtype| match dtype {
-            DtypeName::Float32 => DtypePolicy::Float32,
-            DtypeName::Bfloat16 => DtypePolicy::Bfloat16,
-            DtypeName::Float16 => DtypePolicy::Float16,
+            DtypeName::Float32 => rachis::Dtype::Float32,
+            DtypeName::Bfloat16 => rachis::Dtype::Bfloat16,
+            DtypeName::Float16 => rachis::Dtype::Float16,
         });
-        let options = PresetOptions { dtype, ..PresetOptions::default() };
+        let mut options = PresetOptions::new();
+        options.dtype = dtype;
         let preset = options.open(model)?;
         let model = Backbone::load_with(&preset, options)?;
         Ok((preset, model))

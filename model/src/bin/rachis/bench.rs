@@ -152,7 +152,7 @@ fn encode(backbone: &Backbone, batch: usize, seq: usize) -> Result<Call<'_>> {
                 model.forward(session, BertInputs { tokens, segment_ids: None })?.sequence_output
             }
             (_, Some(model)) => {
-                session.start(model, CacheOptions { sequences: batch, capacity: seq, dtype: None })?;
+                session.start(model, CacheOptions::new(batch, seq))?;
                 if model.has_encoder() {
                     model.encode(session, tokens)?
                 } else {

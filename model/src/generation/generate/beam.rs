@@ -5,7 +5,7 @@ use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::generation::beam::BeamState;
 use crate::generation::strategy::{BeamRule, BeamSearch};
-use crate::tokens::Tokens;
+use crate::session::Tokens;
 
 impl<M: Decoder + ?Sized> GenerationLoop<'_, '_, M> {
     /// Runs a beam search for every prompt.

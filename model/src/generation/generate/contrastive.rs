@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::generation::contrastive::select_candidate;
 use crate::generation::sample::TokenSampler;
 use crate::generation::strategy::ContrastiveSearch;
-use crate::tokens::Tokens;
+use crate::session::Tokens;
 
 /// The sequence of a prompt.
 struct Sequence {

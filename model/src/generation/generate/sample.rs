@@ -5,8 +5,8 @@ use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::generation::sample::TokenSampler;
 use crate::generation::strategy::Sampler;
-use crate::random::Random;
-use crate::tokens::Tokens;
+use crate::session::Tokens;
+use crate::weights::Random;
 
 impl<M: Decoder + ?Sized> GenerationLoop<'_, '_, M> {
     /// Samples the sequences of every prompt.
