@@ -1,5 +1,5 @@
-//! Activation functions against the f64 oracle at every level and for every storage type, at every length.
-//! `math_exhaustive` covers the values; here are the types, the tails and the special values.
+//! Activation functions against the f64 oracle: every level, storage type and length, the tails of the functions, and special
+//! values. `math_exhaustive` covers all values of f32.
 
 mod common;
 
@@ -10,7 +10,7 @@ use rachis_testkit::{Grid, Kind, Rng, shapes, tolerance};
 
 #[track_caller]
 fn check<T: Element>(ctx: &Ctx, function: Activation, x: &[T]) {
-    // One row in a grid of one: unaligned, and with guards behind.
+    // A grid of one row, so that the values are unaligned and have guards after them.
     let mut y = Grid::new(x, (1, x.len()), 0);
     activate(ctx, activation(function), y.row_mut(0));
     y.assert_guards();
@@ -40,7 +40,7 @@ fn every_length_obeys_the_bound() {
 }
 
 fn dense<T: Element>(ctx: &Ctx) {
-    // Where the functions bend, and far into both tails.
+    // Where the functions curve, and far into both tails.
     let x: Vec<T> = (-30_000..30_000).map(|i| T::from_f32(i as f32 * 1e-3)).collect();
     for function in Activation::ALL {
         check(ctx, function, &x);
@@ -61,8 +61,8 @@ fn specials<T: Element>(ctx: &Ctx) {
         check(ctx, function, &x);
         let mut y = x;
         activate(ctx, activation(function), &mut y);
-        let rest = (y[4].to_f32(), y[5].to_f32());
-        assert_eq!(rest, (0.0, 0.0), "{function:?} keeps zero");
+        let zeros = (y[4].to_f32(), y[5].to_f32());
+        assert_eq!(zeros, (0.0, 0.0), "{function:?} of zero is zero");
     }
 }
 

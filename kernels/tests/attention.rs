@@ -1,18 +1,18 @@
-//! Attention over ragged batches against the f64 oracle at every level, for every storage type: shapes, biases, hidden
-//! keys, and scores that hurt.
+//! Attention over ragged batches against the f64 oracle at every level, for every storage type: shapes, biases, causal masks,
+//! and scores that are far apart or not finite.
 
 mod common;
 
-use common::attention_case::{Added, Case};
+use common::attention_case::{Case, CaseBias};
 use common::{Element, at_every_level, for_each_type, view_mut};
 use rachis_kernels::{
     AlibiRounding, AttentionMask, Ctx, Precision, Scratch, Span, attention, attention_scratch_len, bf16, f16,
 };
 use rachis_testkit::{Grid, Kind, Rng};
 
-/// Heads of 1, of a vector, of whole register tiles and of odd widths, one wider than a block of the product, and
-/// sequences around the tile's lanes and the keys that are taken at a time.
+/// Number of heads and their width: 1, one vector, whole register tiles, odd widths, and more than a block of k.
 const HEADS: [(usize, usize); 6] = [(1, 519), (2, 16), (3, 20), (2, 33), (1, 48), (1, 1)];
+/// Lengths of sequences around the lanes of the register tile and the keys of a block.
 const LENGTHS: [&[usize]; 6] = [&[1, 17], &[5, 1, 2], &[47, 48, 49], &[80, 2], &[127, 129], &[257]];
 
 fn matches_the_oracle<T: Element>(ctx: &Ctx) {
@@ -35,9 +35,9 @@ fn every_shape_and_type_obeys_the_bound() {
     });
 }
 
-/// Scores so far apart that those before a larger one vanish, in either order.
+/// Scores so far apart that the smaller ones have no weight, in ascending and in descending order.
 #[test]
-fn a_growing_maximum_scales_what_came_before() {
+fn a_growing_maximum_scales_the_sums_of_earlier_keys() {
     let (keys, width) = (300, 8);
     for ascending in [false, true] {
         let score = |key: usize| if ascending { key } else { keys - 1 - key } as f32;
@@ -51,14 +51,14 @@ fn a_growing_maximum_scales_what_came_before() {
 }
 
 #[test]
-fn special_scores_stay_in_their_rows() {
+fn scores_that_are_not_finite_affect_only_their_rows() {
     let mut case = Case::<f32>::random(&mut Rng::new(37), (1, 4), &[130]);
     let mut q: Vec<f32> = case.q.values().into_iter().map(f32::abs).collect();
     q[..4].fill(f32::NAN);
     q[4..8].fill(f32::MAX);
     case.q = Grid::new(&q, (130, 4), 0);
     let mut k = case.k.values();
-    // Beside the largest finite numbers: one score of negative infinity, one that is infinite for query 1.
+    // Products with the largest finite numbers: a score of negative infinity, and one that is infinite for query 1.
     k[..4].fill(-f32::MAX);
     k[129 * 4..].fill(1.0);
     case.k = Grid::new(&k, (130, 4), 0);
@@ -72,9 +72,10 @@ fn special_scores_stay_in_their_rows() {
     });
 }
 
-/// Every bias, causal or not, with keys and values shared by heads, in their own storage type.
+/// Every bias, with and without the causal mask, with heads that share keys and values, which have a storage type of their
+/// own.
 #[test]
-fn biases_and_hidden_keys_obey_the_bound() {
+fn biases_and_causal_masks_obey_the_bound() {
     fn check<T: Element, K: Element>(ctx: &Ctx) {
         let mut rng = Rng::new(38);
         for (heads, lengths) in [((6, 2, 20), &[5, 49][..]), ((4, 1, 16), &[131]), ((3, 3, 9), &[17, 1, 16])]
@@ -83,12 +84,12 @@ fn biases_and_hidden_keys_obey_the_bound() {
             let slopes = (0..heads.0).map(|head| 0.7 / (head + 1) as f32).collect();
             let table = Grid::random(&mut rng, Kind::Uniform, (heads.0, 2 * 140), 1);
             for bias in [
-                Added::Nothing,
-                Added::Linear {
+                CaseBias::None,
+                CaseBias::Linear {
                     slopes,
                     rounding: if heads.0 == 6 { AlibiRounding::Bf16 } else { AlibiRounding::None },
                 },
-                Added::Distance { table, zero: 140 },
+                CaseBias::Distance { table, zero: 140 },
             ] {
                 case.bias = bias;
                 for mask in [AttentionMask::None, AttentionMask::Causal] {
@@ -110,29 +111,29 @@ fn biases_and_hidden_keys_obey_the_bound() {
     });
 }
 
-/// From 257 on a number may not be one of bf16.
+/// From 257 on a distance may not be representable in bf16.
 #[test]
-fn numbers_of_keys_are_rounded_with_their_products() {
+fn alibi_rounds_distances_and_products_to_bf16() {
     let mut case = Case::<f32, f32>::sharing(&mut Rng::new(40), (2, 2, 8), &[270]);
-    case.bias = Added::Linear { slopes: vec![0.7, 0.1], rounding: AlibiRounding::Bf16 };
+    case.bias = CaseBias::Linear { slopes: vec![0.7, 0.1], rounding: AlibiRounding::Bf16 };
     at_every_level(|ctx| case.check(ctx, &case.run(ctx)));
 }
 
 #[test]
-fn queries_may_be_other_rows_than_keys() {
-    // The first row asks but is nobody's key; the last is neither.
+fn queries_and_keys_may_be_different_rows() {
+    // The first row is a query but no key; the last row is neither.
     let mut rng = Rng::new(33);
     let mut case = Case::<f32>::random(&mut rng, (2, 8), &[6]);
     case.spans = vec![Span { queries: 0..5, keys: 1..5 }];
     at_every_level(|ctx| {
         let out = case.run(ctx);
         case.check(ctx, &out);
-        assert!(out.row(5).iter().all(|x| *x == 7.0), "a row of no span is left as it is");
+        assert!(out.row(5).iter().all(|x| *x == 7.0), "a row of no span is unchanged");
     });
 }
 
 #[test]
-fn without_keys_the_result_is_zero() {
+fn a_span_without_keys_gives_rows_of_zeros() {
     let mut rng = Rng::new(34);
     let mut case = Case::<f32>::random(&mut rng, (2, 8), &[3, 2]);
     case.spans[0].keys = 0..0;
@@ -144,7 +145,7 @@ fn without_keys_the_result_is_zero() {
 }
 
 #[test]
-fn scratch_is_known_before_the_call() {
+fn attention_scratch_len_is_what_the_call_needs() {
     let mut rng = Rng::new(35);
     let case = Case::<f32>::random(&mut rng, (2, 16), &[65, 80]);
     at_every_level(|ctx| {

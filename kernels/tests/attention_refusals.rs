@@ -1,4 +1,4 @@
-//! What attention refuses: heads, operands, spans, biases and masks that do not fit, each before anything is written.
+//! Calls that attention refuses without writing anything: heads, operands, spans, biases and masks that do not fit.
 
 use rachis_kernels::{
     AlibiRounding, Attention, AttentionMask, Bias, Ctx, Error, Heads, Level, MatMut, MatRef, Scratch, Span,

@@ -1,4 +1,4 @@
-//! Copies between storage types at every level: each pair against scalar conversion, bit for bit.
+//! Copies between storage types at every level: every pair has the bits of scalar conversion.
 
 mod common;
 
@@ -42,9 +42,9 @@ fn every_pair_of_types_has_the_bits_of_scalar_conversion() {
     });
 }
 
-/// As a cache is written: a few rows of some columns.
+/// A block of rows and columns is written, as in a cache of keys.
 #[test]
-fn a_block_is_written_and_nothing_else() {
+fn only_the_block_is_written() {
     at_every_level(|ctx| {
         let from = Grid::<f32>::random(&mut Rng::new(52), Kind::Uniform, (2, 19), 1);
         let mut to = Grid::new(&[rachis_kernels::bf16::from_f32(7.0); 5 * 40], (5, 40), 3);

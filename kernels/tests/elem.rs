@@ -1,5 +1,5 @@
-//! Storage types at every level: widening is exact for every bit pattern, and narrowing rounds to nearest even
-//! at every edge. Gathering with a scale of 1 is loading and storing, and nothing else.
+//! Storage types at every level: widening is exact for every bit pattern, and narrowing rounds to nearest even at every edge.
+//! The tests gather one row with a scale of 1, which only loads and stores.
 
 mod common;
 
@@ -21,35 +21,35 @@ fn convert<T: Element, H: Element>(ctx: &Ctx, from: &[T]) -> Vec<H> {
     to
 }
 
-/// Every value of a 16-bit type, and 5 more to make a tail.
+/// Every value of a 16-bit type, and 5 more so that the length is no multiple of a vector.
 fn all<H: Storage>() -> Vec<H> {
     (0..=0xffff).chain(0x3c00..0x3c05).map(H::from_bits).collect()
 }
 
 fn widening_is_exact<H: Element>(ctx: &Ctx) {
     let values = all::<H>();
-    let wide: Vec<f32> = convert(ctx, &values);
-    let back: Vec<H> = convert(ctx, &values);
-    for ((x, wide), back) in values.iter().zip(wide).zip(back) {
+    let widened: Vec<f32> = convert(ctx, &values);
+    let copied: Vec<H> = convert(ctx, &values);
+    for ((x, widened), copied) in values.iter().zip(widened).zip(copied) {
         let expected = x.to_f32();
         if expected.is_nan() {
-            assert!(wide.is_nan() && back.to_f32().is_nan(), "{} {:#x} is NaN", ctx.level(), x.bits());
+            assert!(widened.is_nan() && copied.to_f32().is_nan(), "{} {:#x} is NaN", ctx.level(), x.bits());
         } else {
-            assert_eq!(wide.to_bits(), expected.to_bits(), "{} {} {:#x}", ctx.level(), H::NAME, x.bits());
-            assert_eq!(back.bits(), x.bits(), "{} {} there and back", ctx.level(), H::NAME);
+            assert_eq!(widened.to_bits(), expected.to_bits(), "{} {} {:#x}", ctx.level(), H::NAME, x.bits());
+            assert_eq!(copied.bits(), x.bits(), "{} {} copied", ctx.level(), H::NAME);
         }
     }
 }
 
 #[test]
-fn widening_is_exact_for_every_pattern_and_round_trips() {
+fn widening_and_copying_are_exact_for_every_bit_pattern() {
     at_every_level(|ctx| {
         widening_is_exact::<bf16>(ctx);
         widening_is_exact::<f16>(ctx);
     });
 }
 
-/// Around every value of the type: itself, the midpoint to the next, and the f32 on both sides of each.
+/// Around every value of the type: the value, the midpoint to the next, and both neighbours of each in f32.
 fn edges<H: Storage>() -> Vec<f32> {
     let mut edges = Vec::new();
     for bits in 0..=0xffff {
@@ -72,8 +72,8 @@ fn edges<H: Storage>() -> Vec<f32> {
 
 fn narrowing_rounds_to_nearest_even<H: Element>(ctx: &Ctx) {
     let edges = edges::<H>();
-    let narrow: Vec<H> = convert(ctx, &edges);
-    for (x, got) in edges.iter().zip(narrow) {
+    let narrowed: Vec<H> = convert(ctx, &edges);
+    for (x, got) in edges.iter().zip(narrowed) {
         // The testkit's rounding by arithmetic, and `half`'s by bits.
         assert_eq!(got.to_f64(), H::nearest(f64::from(*x)), "{} {} {x:e}", ctx.level(), H::NAME);
         assert_eq!(got.bits(), H::from_f32(*x).bits(), "{} {} {x:e}", ctx.level(), H::NAME);
@@ -81,8 +81,8 @@ fn narrowing_rounds_to_nearest_even<H: Element>(ctx: &Ctx) {
     let nans: Vec<f32> = [0x7f80_0001, 0x7fc0_0000, 0x7fff_ffff, 0xff80_0001, 0xffff_ffff, 0x7f80_ffff]
         .map(f32::from_bits)
         .repeat(4);
-    let narrow: Vec<H> = convert(ctx, &nans);
-    for (x, got) in nans.iter().zip(narrow) {
+    let narrowed: Vec<H> = convert(ctx, &nans);
+    for (x, got) in nans.iter().zip(narrowed) {
         assert!(got.to_f32().is_nan(), "{} {} NaN {:#x} stays NaN", ctx.level(), H::NAME, x.to_bits());
     }
 }
@@ -96,7 +96,7 @@ fn narrowing_rounds_to_nearest_even_and_keeps_nan() {
 }
 
 #[test]
-fn f32_is_stored_as_it_is() {
+fn f32_is_stored_unchanged() {
     at_every_level(|ctx| {
         let values: Vec<f32> = (0..100_000u32).map(|i| f32::from_bits(i.wrapping_mul(42_949))).collect();
         let stored: Vec<f32> = convert(ctx, &values);

@@ -1,39 +1,26 @@
-//! Embedding gather at every level: every pair of storage types, edge sizes, both ways to accumulate, and
-//! indices from outside.
+//! Embedding gather at every level: every pair of storage types, edge sizes, replacing and adding, and indices outside the
+//! table.
 
 mod common;
 
 use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
 use rachis_kernels::{Accumulate, Ctx, EmbedRows, Error, embed_rows};
-use rachis_testkit::tolerance::{Bound, U};
-use rachis_testkit::{Grid, Kind, Rng, shapes};
+use rachis_testkit::{Grid, Kind, Rng, shapes, tolerance};
 
 fn check<T: Element, H: Element>(ctx: &Ctx, hidden: usize, scale: f32, accumulate: Accumulate) {
     let mut rng = Rng::new(hidden as u64);
     let table: Grid<T> = Grid::random(&mut rng, Kind::Uniform, (7, hidden), 2);
-    let before: Grid<H> = Grid::random(&mut rng, Kind::Uniform, (5, hidden), hidden % 2);
+    let initial: Grid<H> = Grid::random(&mut rng, Kind::Uniform, (5, hidden), hidden % 2);
     let ids = [6, 0, 3, 3, 1];
-    let mut out = before.clone();
+    let mut out = initial.clone();
     let op =
         EmbedRows { ids: &ids, table: T::matrix(view(&table)), scale, accumulate, out: view_mut(&mut out) };
     embed_rows(ctx, op).unwrap();
     out.assert_guards();
     for (i, id) in ids.into_iter().enumerate() {
         for j in 0..hidden {
-            // Scaling rounds once, and adding once more.
-            let scaled = table.at(id as usize, j).to_f64() * f64::from(scale);
-            let bound = match accumulate {
-                Accumulate::Replace => Bound { exact: scaled, error: U * scaled.abs() },
-                Accumulate::Add => {
-                    let exact = before.at(i, j).to_f64() + scaled;
-                    Bound { exact, error: 2.0 * U * scaled.abs() + U * exact.abs() }
-                }
-            };
-            let bound = if scale == 1.0 && accumulate == Accumulate::Replace {
-                Bound::exactly(bound.exact)
-            } else {
-                bound
-            };
+            let sum_so_far = (accumulate == Accumulate::Add).then(|| initial.at(i, j).to_f64());
+            let bound = tolerance::embed(table.at(id as usize, j).to_f64(), scale.into(), sum_so_far);
             bound.check(out.at(i, j), || {
                 format!("{} {} row {i} column {j} of {hidden}", ctx.level(), T::NAME)
             });
@@ -61,7 +48,7 @@ fn every_length_and_pair_of_types_obeys_the_bound() {
 }
 
 #[test]
-fn no_ids_are_no_rows() {
+fn without_ids_there_are_no_rows() {
     at_every_level(|ctx| {
         let table = Grid::<f32>::new(&[], (0, 4), 0);
         let mut out = Grid::<f32>::new(&[], (0, 4), 0);

@@ -1,5 +1,5 @@
-//! Matrix products against the f64 oracle, at every level: every storage type, both layouts, every edge size,
-//! unaligned and strided, with every epilogue, and with the values that hurt.
+//! Matrix products against the f64 oracle at every level: every storage type, both layouts, every edge size, unaligned and
+//! strided operands, every epilogue, and special values.
 
 mod common;
 
@@ -13,10 +13,10 @@ use rachis_testkit::shapes::{self, GemmShape};
 use rachis_testkit::{Grid, Kind, Rng, oracle};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// Multiplications in a list of shapes.
+/// Multiplications in the list of shapes.
 const BUDGET: u64 = 20_000_000;
 
-/// A few shapes: one element, few rows, one tile and a bit, two blocks of k and a bit.
+/// A few shapes: one element, few rows, a little more than a tile, a little more than a block of k.
 const FEW: [GemmShape; 5] = [
     GemmShape { m: 1, n: 1, k: 1 },
     GemmShape { m: 3, n: 150, k: 70 },
@@ -42,8 +42,8 @@ fn every_shape_obeys_the_bound() {
         seed: i as u64,
         ..Case::new(shape, Layout::Nk)
     });
-    let both = cases.flat_map(|case| Layout::ALL.map(|layout| Case { layout, ..case }));
-    let products: Vec<_> = both
+    let in_both_layouts = cases.flat_map(|case| Layout::ALL.map(|layout| Case { layout, ..case }));
+    let products: Vec<_> = in_both_layouts
         .map(|case| {
             let operands = Operands::<f32, f32, f32>::new(case);
             let oracle = operands.oracle();
@@ -57,6 +57,28 @@ fn every_shape_obeys_the_bound() {
             worst = worst.max(operands.check(ctx, &mut scratch, oracle));
         }
         println!("{}: {} products, at most {worst:.3} of the bound", ctx.level(), products.len());
+    });
+}
+
+/// The products of models, as the benchmarks measure them, that are small enough for the oracle.
+#[test]
+fn products_of_models_obey_the_bound() {
+    let shapes = shapes::MODEL_GEMMS.into_iter().filter(|shape| shape.work() <= BUDGET / 2);
+    let cases = shapes.flat_map(|shape| Layout::ALL.map(|layout| Case::new(shape, layout)));
+    let products: Vec<_> = cases
+        .map(|case| {
+            let operands = Operands::<f32, bf16, f32>::new(case);
+            let oracle = operands.oracle();
+            (operands, oracle)
+        })
+        .collect();
+    // 1, 8 and 16 rows by the weights of BERT base's attention, in two layouts.
+    assert_eq!(products.len(), 6);
+    let mut scratch = Scratch::new();
+    at_every_level(|ctx| {
+        for (operands, oracle) in &products {
+            operands.check(ctx, &mut scratch, oracle);
+        }
     });
 }
 
@@ -80,8 +102,8 @@ fn every_combination_of_types_obeys_the_bound() {
                     let plain = Case { precision, gaps: [3, 1, 0, 7], ..Case::new(shape, layout) };
                     let full =
                         Case { bias: true, activation: oracle::Activation::Silu, residual: true, ..plain };
-                    let wide = Case { kinds: [Kind::WideRange; 2], seed: 9, ..plain };
-                    for case in [plain, full, wide] {
+                    let wide_range = Case { kinds: [Kind::WideRange; 2], seed: 9, ..plain };
+                    for case in [plain, full, wide_range] {
                         for_each_type!(with_a(ctx, case));
                     }
                 }
@@ -116,7 +138,7 @@ fn every_epilogue_obeys_the_bound() {
 }
 
 #[test]
-fn reduced_precision_rounds_operands_once_and_nothing_else() {
+fn precision_bf16_rounds_operands_once_and_nothing_else() {
     at_every_level(|ctx| {
         for shape in shapes::gemm(0) {
             for layout in Layout::ALL {
@@ -134,9 +156,9 @@ fn reduced_precision_rounds_operands_once_and_nothing_else() {
     });
 }
 
-/// In parts, what no bf16 is near is NaN; it stays in its row and column.
+/// At the precision bf16x6 on AMX, infinities are split into terms that add up to NaN. They affect only their row or column.
 #[test]
-fn special_values_in_parts_are_nan_where_they_count() {
+fn special_values_that_are_split_into_terms_affect_only_their_row_or_column() {
     let (m, n, k) = (40, 37, 70);
     at_every_level(|ctx| {
         for layout in Layout::ALL {
@@ -156,15 +178,16 @@ fn special_values_in_parts_are_nan_where_they_count() {
             let op = Gemm::product(MatRef::new(&a, m, k).unwrap(), Weights { matrix: weights, layout }, to);
             gemm(&ctx, &mut Scratch::new(), op).unwrap();
             for (i, y) in out.iter().enumerate() {
-                let counts = [3, 33].contains(&(i / n)) || i % n == 5;
-                let (level, parts) = (ctx.level(), ctx.level() == Level::Amx);
-                assert!(y.is_finite() != counts && (!counts || !parts || y.is_nan()), "{level} {i}: {y}");
+                let affected = [3, 33].contains(&(i / n)) || i % n == 5;
+                let (level, splits) = (ctx.level(), ctx.level() == Level::Amx);
+                assert!(y.is_finite() != affected, "{level} {i}: {y}");
+                assert!(!affected || !splits || y.is_nan(), "{level} {i}: {y}");
             }
         }
     });
 }
 
-/// NaN and infinity come out exactly where the exact arithmetic has them, and nowhere else.
+/// NaN and infinity are in the result exactly where exact arithmetic has them.
 #[test]
 fn special_values_propagate() {
     at_every_level(|ctx| {
@@ -189,9 +212,9 @@ fn special_values_propagate() {
     });
 }
 
-/// Scratch that holds NaN from an earlier call must not show.
+/// Earlier contents of scratch, NaN here, do not affect the result.
 #[test]
-fn left_over_scratch_does_not_show() {
+fn contents_of_scratch_do_not_affect_the_result() {
     at_every_level(|ctx| {
         let mut scratch = Scratch::new();
         for shape in FEW {
@@ -207,7 +230,7 @@ fn left_over_scratch_does_not_show() {
     });
 }
 
-/// A product over no k is the epilogue of zero; one without rows or columns is nothing at all.
+/// A product with K = 0 is the epilogue of zeros; one without rows or columns writes nothing.
 #[test]
 fn empty_dimensions_are_allowed() {
     at_every_level(|ctx| {
@@ -232,7 +255,7 @@ fn empty_dimensions_are_allowed() {
     });
 }
 
-/// One weight row, or one activation row, shared by all: a stride of zero is a broadcast.
+/// A row stride of zero repeats one row of weights or of activations.
 #[test]
 fn a_row_stride_of_zero_repeats_a_row() {
     at_every_level(|ctx| {
@@ -291,9 +314,9 @@ fn operands_that_disagree_are_refused_and_nothing_is_written() {
     refused((0, k), (0, k + 1), (0, 0), 0, (0, 0));
 }
 
-/// A second product of the same shape finds its scratch, and `gemm_scratch_len` knew how much.
+/// `gemm_scratch_len` is what the product needs: the scratch does not grow in the call.
 #[test]
-fn scratch_is_known_before_the_call_and_kept() {
+fn gemm_scratch_len_is_what_the_call_needs() {
     at_every_level(|ctx| {
         for shape in FEW {
             for layout in Layout::ALL {
@@ -312,7 +335,7 @@ fn scratch_is_known_before_the_call_and_kept() {
     });
 }
 
-/// What suffices for some rows suffices for fewer, which may be cut for fewer threads.
+/// Scratch for M rows suffices for fewer rows, which may be cut for fewer threads.
 #[test]
 fn scratch_for_some_rows_suffices_for_fewer() {
     let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -324,11 +347,11 @@ fn scratch_for_some_rows_suffices_for_fewer() {
         for ctx in contexts {
             for layout in Layout::ALL {
                 for (n, k) in [(768, 768), (3072, 768), (16, 1536), (100, 5000)] {
-                    let of = |m| gemm_scratch_len(&ctx, &Dims::of_one(layout, [m, n, k]));
+                    let scratch_len = |m| gemm_scratch_len(&ctx, &Dims::of_one(layout, [m, n, k]));
                     let mut most = 0;
                     for m in 1..300 {
-                        assert!(of(m) >= most, "{layout:?} {m} x {n} x {k}, {} threads", ctx.threads());
-                        most = of(m);
+                        assert!(scratch_len(m) >= most, "{layout:?} {m} x {n} x {k}, {} threads", ctx.threads());
+                        most = scratch_len(m);
                     }
                 }
             }
@@ -336,9 +359,9 @@ fn scratch_for_some_rows_suffices_for_fewer() {
     });
 }
 
-/// The plans are those of the table: with fields of its own one could promise what no kernel does.
+/// Only plans of the table are accepted: a caller's own could claim to fit what its routine cannot compute.
 #[test]
-fn a_plan_of_the_callers_is_refused() {
+fn a_plan_that_is_not_in_the_table_is_refused() {
     let mut plan = PLANS[PLANS.len() - 1];
     plan.name = "another";
     let ctx = Ctx::new(Level::Scalar).unwrap();
@@ -349,7 +372,7 @@ fn a_plan_of_the_callers_is_refused() {
     assert!(matches!(refused, Err(Error::GemmPlan { plan: "another", .. })));
 }
 
-/// A plan computes what it says it fits, and refuses everything else.
+/// A plan computes what it fits, and refuses everything else.
 #[test]
 fn a_plan_that_does_not_fit_is_refused() {
     let (a, w) = ([1.0f32; 9], [1.0f32; 1]);
@@ -385,7 +408,7 @@ fn a_plan_that_does_not_fit_is_refused() {
 
 #[test]
 fn types_convert_as_the_oracle_assumes() {
-    // The oracle's rounding of operands and the kernel's must be the same rounding.
+    // The oracle and the kernels must round operands in the same way.
     for x in [1.003_906_3f32, 1.011_718_8, -3.4e38, 1e-40] {
         assert_eq!(
             f64::from(bf16::from_f32(x).to_f32()),

@@ -1,5 +1,5 @@
-//! What the numeric contract of matrix products promises bit for bit: an output element depends on its row of
-//! activations and its column of weights, and on nothing else.
+//! The bits of matrix products, as the numeric contract promises them: an output element depends on its row of activations and
+//! its column of weights, and on nothing else.
 
 mod common;
 
@@ -12,7 +12,7 @@ use rachis_kernels::{
 use rachis_testkit::{Grid, Kind, Rng, Storage, data, shapes};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// `out = gelu(a * w + bias) + a residual`, from `w` given as `[N, K]`, stored as `W` in `layout`.
+/// `gelu(a * w + bias)`, plus the first columns of `a` as a residual, with weights that are stored as `W` in `layout`.
 struct Model<W> {
     weights: Grid<W>,
     layout: Layout,
@@ -25,8 +25,8 @@ impl<W: Element> Model<W> {
         let weights = match layout {
             Layout::Nk => Grid::new(&w.values(), (n, k), 2),
             Layout::Kn => {
-                let turned: Vec<W> = (0..k).flat_map(|i| (0..n).map(move |j| w.at(j, i))).collect();
-                Grid::new(&turned, (k, n), 1)
+                let transposed: Vec<W> = (0..k).flat_map(|i| (0..n).map(move |j| w.at(j, i))).collect();
+                Grid::new(&transposed, (k, n), 1)
             }
         };
         Model { weights, layout, bias: (0..n).map(|j| j as f32 * 0.01).collect() }
@@ -48,7 +48,7 @@ fn pool(threads: usize) -> ThreadPool {
     ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
 }
 
-/// Each row of a batch of any size has the bits that it has alone.
+/// Each row of a batch of any size has the bits that it has in a call of its own.
 #[test]
 fn a_row_does_not_depend_on_its_batch() {
     let (most, n, k) = (300, 33, 41);
@@ -71,10 +71,10 @@ fn a_row_does_not_depend_on_its_batch() {
     });
 }
 
-/// The same with rows of weights of whole vectors, with some more columns, and with more than are summed at a time: of
-/// each, whole blocks of k and a part of one.
+/// [`a_row_does_not_depend_on_its_batch`] with N that is whole vectors, a little more, and more than NC of few rows; with K
+/// that is whole blocks of 32, and a little more.
 #[test]
-fn a_row_by_wide_weights_does_not_depend_on_its_batch() {
+fn a_row_by_many_columns_does_not_depend_on_its_batch() {
     fn check<W: Element>(ctx: &Ctx, a: &Grid<f32>, w: &Grid<W>) {
         for layout in Layout::ALL {
             let model = Model::new(w, layout);
@@ -103,7 +103,8 @@ fn a_row_by_wide_weights_does_not_depend_on_its_batch() {
     }
 }
 
-/// The same where operands, products, sums of some of them, or all sums are about as small as normal numbers are.
+/// [`a_row_does_not_depend_on_its_batch`] where operands, products, partial sums or sums are about as small as the smallest
+/// normal numbers.
 #[test]
 fn a_row_of_tiny_numbers_does_not_depend_on_its_batch() {
     let (most, n, k) = (20, 40, 200);
@@ -143,10 +144,10 @@ fn a_row_of_tiny_numbers_does_not_depend_on_its_batch() {
     });
 }
 
-/// An operand below normal numbers that a large one meets, and normal products whose sum is below them: either as an even
-/// and an odd value of k, or from one block of k to the next.
+/// A subnormal operand times a large one, and normal products whose sum is subnormal: at an even and an odd k, and in two
+/// blocks of k.
 #[test]
-fn few_rows_take_subnormal_numbers_for_what_many_do() {
+fn few_rows_treat_subnormal_numbers_as_many_rows_do() {
     let (rows, k) = (20, 33);
     let power = |exponent: i32| if exponent < -126 { power_below(exponent) } else { 2.0f32.powi(exponent) };
     let at = |places: [(usize, f32); 2]| {
@@ -185,21 +186,21 @@ fn few_rows_take_subnormal_numbers_for_what_many_do() {
     });
 }
 
-/// A power of two below normal numbers.
+/// A subnormal power of two.
 fn power_below(exponent: i32) -> f32 {
     f32::from_bits(1 << (exponent + 149))
 }
 
-/// Rows of bf16 that are whole blocks of 32 may be multiplied from where they lie, or from a copy if many rows of
-/// activations come: that does not show, and neither does it if the other factor of a product must be copied.
+/// On AMX, rows of bf16 weights that are whole blocks of 32 are multiplied in place, or from a copy if there are many rows of
+/// activations. The bits are the same, also if the second factor of a product must be copied.
 #[test]
-fn bits_do_not_depend_on_where_blocks_of_weights_lie() {
+fn bits_do_not_depend_on_whether_weights_are_multiplied_in_place() {
     let (most, n, k) = (300, 64, 96);
     let mut rng = Rng::new(14);
     let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (most, k), 0);
     let [gate, up] = [2, 0].map(|gap| Grid::<bf16>::random(&mut rng, Kind::Uniform, (n, k), gap));
     let values: Vec<f32> = up.values().into_iter().map(Storage::to_f32).collect();
-    let wide = Grid::new(&values, (n, k), 0);
+    let widened = Grid::new(&values, (n, k), 0);
     at_every_level(|ctx| {
         for precision in [Precision::Bf16, Precision::Bf16x6] {
             let ctx = ctx.with_precision(precision);
@@ -219,19 +220,19 @@ fn bits_do_not_depend_on_where_blocks_of_weights_lie() {
             let all = product(most, view(&up).into());
             for rows in [1, 16, 40, 130] {
                 assert!(product(rows, view(&up).into()) == all[..rows * n], "{} {rows}", ctx.level());
-                assert!(product(rows, view(&wide).into()) == all[..rows * n], "{} {rows} f32", ctx.level());
+                assert!(product(rows, view(&widened).into()) == all[..rows * n], "{} {rows} f32", ctx.level());
             }
         }
     });
 }
 
-/// Threads cut the output, never a sum. With blocks of k, also of pairs, and more rows than wait for the next block.
+/// Threads partition the output, never a sum. K is more than a block, also of pairs, and there are more rows than MC.
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
     let k = 1060;
     let mut rng = Rng::new(12);
     let mut weights = |n: usize| -> Grid<f32> { Grid::random(&mut rng, Kind::NearOne, (n, k), 0) };
-    // Wide enough that a row is worth several threads, and narrow.
+    // Few columns, and so many that one row is work for several threads.
     let shapes = [
         (weights(70), [1, 2, 27, 54, 71, 105, 150, 211, 300].as_slice()),
         (weights(1100), [1, 2, 4].as_slice()),
@@ -261,9 +262,9 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     });
 }
 
-/// A column has the same bits wherever it stands among how many others.
+/// A column has the same bits at any position and with any number of other columns.
 #[test]
-fn bits_do_not_depend_on_the_position() {
+fn bits_do_not_depend_on_the_position_of_a_column() {
     let (m, n, k) = (14, 70, 515);
     let mut rng = Rng::new(13);
     let a: Grid<f32> = Grid::random(&mut rng, Kind::Uniform, (m, k), 0);
@@ -296,9 +297,9 @@ fn bits_do_not_depend_on_the_position() {
     });
 }
 
-/// Of the bits of every product of the test below in each precision, at every level that fuses, on every architecture;
-/// and of those in pairs and on the tile unit. A change of it is
-/// a change of the numeric contract.
+/// Checksums of the products of [`bits_do_not_depend_on_layout_storage_or_level`] in each precision, by summation order: the
+/// ascending order at every level with fused multiply-add on every architecture, pairs, and AMX tiles. A change of a checksum
+/// is a change of the numeric contract.
 const CHECKSUMS: [(SummationOrder, [u64; 3]); 4] = [
     (SummationOrder::Ascending, [0xcafd35d361e0111, 0x8b062937bbda3279, 0xcafd35d361e0111]),
     (SummationOrder::Pairs, [0, 0x720fdce921b4f5d8, 0]),
@@ -306,14 +307,14 @@ const CHECKSUMS: [(SummationOrder, [u64; 3]); 4] = [
     (SummationOrder::SplitTiles, [0, 0, 0xf3e6c88834408cd8]),
 ];
 
-/// FNV-1a over the bits.
+/// The FNV-1a hash of the bits.
 fn checksum<'a>(products: impl Iterator<Item = &'a Vec<u32>>) -> u64 {
     let bytes = products.flatten().flat_map(|bits| bits.to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// The layout and the storage type of the weights do not show in the result, and neither do the levels: all
-/// that fuse agree, all that sum in pairs, and all that sum in tiles.
+/// Results do not depend on the layout and the storage type of the weights. All levels with the same summation order give the
+/// same bits, except for the scalar level, which does not fuse.
 #[test]
 fn bits_do_not_depend_on_layout_storage_or_level() {
     at_every_level(|ctx| {

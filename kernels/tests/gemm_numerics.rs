@@ -1,5 +1,5 @@
-//! Matrix products where numbers get difficult: how operands are rounded, sums of many terms, wide outputs, and
-//! several parts in one call.
+//! Matrix products at the limits of the arithmetic: rounding of operands, sums of many terms, outputs as wide as a vocabulary,
+//! and several parts in one call.
 
 mod common;
 
@@ -13,7 +13,7 @@ use rachis_kernels::{
 use rachis_testkit::shapes::GemmShape;
 use rachis_testkit::{Grid, Kind, Rng};
 
-/// What a plan makes of a lone operand: rounded to bf16, on the tile unit without subnormal numbers.
+/// An operand as a plan multiplies it: rounded to bf16, and zero if it is subnormal and the plan uses bf16 instructions.
 fn rounded(order: SummationOrder, x: f32) -> f32 {
     if order != SummationOrder::Ascending && x.abs() < f32::MIN_POSITIVE {
         0.0
@@ -22,7 +22,7 @@ fn rounded(order: SummationOrder, x: f32) -> f32 {
     }
 }
 
-/// The product of `[x] [1]` for every x, with the values as activations and as weights.
+/// Checks the product of `[x]` and `[1]` for every x, with x as an activation and as a weight.
 fn check_rounding(plan: &GemmPlan, ctx: &Ctx, values: &[f32]) {
     let one = [1.0f32];
     let mut out = vec![0.0f32; values.len()];
@@ -52,12 +52,12 @@ fn check_rounding(plan: &GemmPlan, ctx: &Ctx, values: &[f32]) {
     }
 }
 
-/// Those that fit in one layout or the other.
+/// The plans that fit in at least one layout.
 fn plans<'c>(ctx: &'c Ctx<'c>, m: usize) -> impl Iterator<Item = &'static GemmPlan> + 'c {
     PLANS.iter().filter(move |plan| Layout::ALL.iter().any(|layout| plan.fits(ctx, *layout, m)))
 }
 
-/// Around every bf16: itself, the midpoint to the next, and their neighbours.
+/// The values around every bf16: itself, the midpoint to the next, and their neighbours.
 #[test]
 fn operands_round_to_nearest_even() {
     let values: Vec<f32> = (0..=0xffffu32)
@@ -113,7 +113,7 @@ fn long_sums_obey_the_bound() {
     });
 }
 
-/// As wide as a vocabulary.
+/// Outputs as wide as a vocabulary.
 #[test]
 fn wide_outputs_obey_the_bound() {
     at_every_level(|ctx| {
@@ -128,7 +128,7 @@ fn wide_outputs_obey_the_bound() {
     });
 }
 
-/// Weights of three parts of different widths, in a layout.
+/// Three parts of the given widths.
 struct Parts<W> {
     layout: Layout,
     weights: Vec<Grid<W>>,
@@ -152,8 +152,8 @@ impl<W: Element> Parts<W> {
         Part { weights, bias, activation }
     }
 
-    /// The parts one by one, each in a call of its own.
-    fn alone(&self, ctx: &Ctx, a: MatRef<'_, f32>) -> [Grid<f32>; 3] {
+    /// Each part in a call of its own.
+    fn separately(&self, ctx: &Ctx, a: MatRef<'_, f32>) -> [Grid<f32>; 3] {
         [0, 1, 2].map(|i| {
             let part = self.part(i);
             let n = part.weights.n();
@@ -163,6 +163,7 @@ impl<W: Element> Parts<W> {
         })
     }
 
+    /// All parts in one call.
     fn together(&self, ctx: &Ctx, a: MatRef<'_, f32>, combine: Combine, n: usize) -> Grid<f32> {
         let mut out = Grid::<f32>::new(&vec![f32::NAN; a.rows() * n], (a.rows(), n), 1);
         let residual = (combine == Combine::Product).then(|| a.columns(0, n).unwrap());
@@ -181,26 +182,26 @@ fn check_parts<W: Element>(ctx: &Ctx, m: usize, k: usize) {
         let place = format!("{} {layout:?} {m} rows {}", ctx.level(), W::NAME);
         let parts = Parts::<W>::new(layout, [70, 1, 33], k);
         let columns = parts.together(ctx, view(&a), Combine::Columns, 104);
-        let alone = parts.alone(ctx, view(&a));
+        let separate = parts.separately(ctx, view(&a));
         for i in 0..m {
-            let row: Vec<f32> = alone.iter().flat_map(|part| part.row(i).to_vec()).collect();
+            let row: Vec<f32> = separate.iter().flat_map(|part| part.row(i).to_vec()).collect();
             assert_eq!(bits(columns.row(i)), bits(&row), "columns {place}");
         }
         let parts = Parts::<W>::new(layout, [39; 3], k);
         let product = parts.together(ctx, view(&a), Combine::Product, 39);
-        let alone = parts.alone(ctx, view(&a));
+        let separate = parts.separately(ctx, view(&a));
         for i in 0..m {
             let expected: Vec<f32> = (0..39)
-                .map(|j| alone[0].at(i, j) * alone[1].at(i, j) * alone[2].at(i, j) + a.at(i, j))
+                .map(|j| separate[0].at(i, j) * separate[1].at(i, j) * separate[2].at(i, j) + a.at(i, j))
                 .collect();
             assert_eq!(bits(product.row(i)), bits(&expected), "product {place}");
         }
     }
 }
 
-/// Several parts in one call have the bits that they have alone.
+/// Parts in one call have the bits that they have in calls of their own.
 #[test]
-fn parts_together_are_parts_alone() {
+fn parts_in_one_call_have_the_bits_of_separate_calls() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     at_every_level(|ctx| {
         for precision in Precision::ALL {
@@ -259,9 +260,9 @@ fn a_plan_that_does_not_fit_is_refused() {
     });
 }
 
-/// What a context picks for any number of rows sums in one order, and every plan that could be picked is.
+/// The plans that a context picks for different numbers of rows have the same summation order.
 #[test]
-fn the_pick_never_changes_the_order() {
+fn the_pick_has_the_same_order_for_any_number_of_rows() {
     at_every_level(|ctx| {
         for precision in Precision::ALL {
             let ctx = ctx.with_precision(precision);

@@ -1,5 +1,5 @@
-//! exp, tanh, the gelus, silu and the narrowing stores over the bit patterns of f32: every 4099th at every
-//! level always, and all of them at one level on request:
+//! exp, tanh, gelu, silu and the narrowing stores over the bit patterns of f32: every 4099th at every level, and in an ignored
+//! test all of them at one level:
 //!
 //! `cargo test --release -p rachis-kernels --test math_exhaustive -- --ignored --nocapture`
 
@@ -11,14 +11,14 @@ use rachis_kernels::{
 };
 use rachis_testkit::{oracle, tolerance};
 
-/// The largest share of its bound that a result uses, and the argument.
+/// The largest error in units of its bound, and the argument that has it.
 type Worst = (f64, f32);
 
 /// A function under test.
 struct Function {
     name: &'static str,
     run: fn(&Ctx, &[f32], &mut [f32]),
-    /// Over the results `y` of `x`.
+    /// The worst of the results `y` for the arguments `x`.
     worst: fn(&Ctx, x: &[f32], y: &[f32]) -> Worst,
 }
 
@@ -62,7 +62,7 @@ fn activated(ctx: &Ctx, activation: Activation, x: &[f32], y: &mut [f32]) {
     activate(ctx, activation, y);
 }
 
-/// The larger of two errors; a NaN, which no error should be, counts as the largest.
+/// The larger of two errors. A NaN counts as the largest.
 fn worse(a: Worst, b: Worst) -> Worst {
     if b.0 > a.0 || b.0.is_nan() { b } else { a }
 }
@@ -84,7 +84,7 @@ fn worst_activation(x: &[f32], y: &[f32], exact: fn(f64) -> f64) -> Worst {
     x.iter().zip(y).map(|(x, y)| (share(f64::from(*x), f64::from(*y)), *x)).fold((0.0, 0.0), worse)
 }
 
-/// Infinite at the first value that is not stored as `half` rounds it.
+/// An infinite error at the first value that is stored otherwise than `half` rounds it.
 fn worst_store<H: Element>(ctx: &Ctx, x: &[f32]) -> Worst {
     let mut stored = vec![H::default(); x.len()];
     let op = EmbedRows {
@@ -101,7 +101,7 @@ fn worst_store<H: Element>(ctx: &Ctx, x: &[f32]) -> Worst {
     wrong.map_or((0.0, 0.0), |(x, _)| (f64::INFINITY, *x))
 }
 
-// The oracles, with the ends where the answer is plain taken off: most f32 are tiny or huge.
+// The oracles. Most f32 are tiny or huge, so where a simple formula is exact it is used, which is faster.
 
 fn exp(x: f64) -> f64 {
     match x {
@@ -135,7 +135,7 @@ fn quick_gelu(x: f64) -> f64 {
     sigmoidal(x, oracle::Activation::QuickGelu, 1.702 * 0.25)
 }
 
-/// A function that is x or 0 in the tails, and `x/2 + curve x^2` near 0.
+/// A function that is x or 0 in the tails, and `x / 2 + curve x^2` near 0.
 fn sigmoidal(x: f64, function: oracle::Activation, curve: f64) -> f64 {
     match x.abs() {
         a if a > 150.0 => x.max(0.0),
@@ -144,8 +144,8 @@ fn sigmoidal(x: f64, function: oracle::Activation, curve: f64) -> f64 {
     }
 }
 
-/// The worst share of the bound over the patterns `first, first + step, ...` below `end`.
-fn sweep(ctx: &Ctx, function: &Function, (first, end): (u64, u64), step: usize) -> Worst {
+/// The worst error over the bit patterns `first, first + step, ...` below `end`.
+fn worst_of_patterns(ctx: &Ctx, function: &Function, (first, end): (u64, u64), step: usize) -> Worst {
     const CHUNK: usize = 1 << 14;
     let mut worst = (0.0, 0.0);
     let (mut x, mut y) = (Vec::with_capacity(CHUNK), vec![0.0; CHUNK]);
@@ -162,7 +162,7 @@ fn sweep(ctx: &Ctx, function: &Function, (first, end): (u64, u64), step: usize) 
     }
 }
 
-/// Prints each function's worst result, then fails when one left its bound.
+/// Prints each function's worst error, then fails if one exceeds its bound.
 #[track_caller]
 fn report(ctx: &Ctx, worst: impl Fn(usize, &Function) -> Worst) {
     let mut outside = Vec::new();
@@ -182,7 +182,7 @@ fn a_sample_of_all_f32_obeys_the_bounds() {
     at_every_level(|ctx| {
         report(ctx, |i, function| {
             let first = 577 * i as u64 + 101 * ctx.level() as u64;
-            sweep(ctx, function, (first, 1 << 32), 4099)
+            worst_of_patterns(ctx, function, (first, 1 << 32), 4099)
         });
     });
 }
@@ -192,15 +192,15 @@ fn a_sample_of_all_f32_obeys_the_bounds() {
 fn every_f32_obeys_the_bounds() {
     let ctx = Ctx::from_env().unwrap();
     report(&ctx, |_, function| {
-        // Even patterns on one thread, odd ones on the other: the costly ranges are shared evenly.
+        // One thread takes even patterns and the other odd ones, so that they share the costly ranges evenly.
         std::thread::scope(|scope| {
-            let threads = [0, 1].map(|first| scope.spawn(move || sweep(&ctx, function, (first, 1 << 32), 2)));
+            let threads = [0, 1].map(|first| scope.spawn(move || worst_of_patterns(&ctx, function, (first, 1 << 32), 2)));
             threads.into_iter().map(|thread| thread.join().unwrap()).fold((0.0, 0.0), worse)
         })
     });
 }
 
-/// What a sweep by error alone does not see: the sign of zero, and that NaN and infinities are as documented.
+/// What comparing errors does not check: the sign of zero, and the documented results for NaN and infinities.
 #[test]
 fn special_values_are_as_documented() {
     at_every_level(|ctx| {
@@ -231,7 +231,7 @@ fn lengths_that_differ_are_refused_and_every_length_works() {
                 for (x, y) in x.iter().zip(&mut each) {
                     function(ctx, &[*x], core::slice::from_mut(y)).unwrap();
                 }
-                assert_eq!(all, each, "a tail gives the bits of a whole vector");
+                assert_eq!(all, each, "the end of a row has the bits of a whole vector");
             }
         }
     });

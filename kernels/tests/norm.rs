@@ -17,7 +17,7 @@ fn run<T: Element>(ctx: &Ctx, norm: Norm, op: NormRows<'_, T>) -> rachis_kernels
     }
 }
 
-/// Operands of one call; parameters are stored as `P`.
+/// The operands of one call; gamma and beta are stored as `P`.
 struct Operands<T, P> {
     x: Grid<T>,
     gamma: Option<Vec<P>>,
@@ -103,7 +103,7 @@ fn every_length_obeys_the_bound() {
     });
 }
 
-/// The variance is taken around the mean: a large offset costs bits of the input, not of the algorithm.
+/// The variance is computed around the mean: a large offset costs precision in the input, not in the algorithm.
 #[test]
 fn an_offset_does_not_cancel() {
     at_every_level(|ctx| {
@@ -125,20 +125,20 @@ fn specials<T: Element>(ctx: &Ctx) {
             x.row_mut(0)[cols - 1] = T::from_f32(f32::NAN);
             let op = Operands::<T, f32> { x, gamma: None, beta: None, epsilon: 1e-5 };
             let out = op.run(ctx, norm);
-            assert!(out.row(0).iter().all(|y| y.to_f32().is_nan()), "NaN reaches its whole row");
-            assert!(out.row(1).iter().all(|y| y.to_f32().is_finite()), "and no other");
+            assert!(out.row(0).iter().all(|y| y.to_f32().is_nan()), "a NaN makes its whole row NaN");
+            assert!(out.row(1).iter().all(|y| y.to_f32().is_finite()), "and no other row");
         }
     }
 }
 
 #[test]
-fn a_nan_stays_in_its_row() {
+fn a_nan_affects_only_its_row() {
     at_every_level(|ctx| {
         for_each_type!(specials(ctx));
     });
 }
 
-/// A row's bits depend on that row alone, and all levels that fuse agree.
+/// The bits of a row depend on that row alone, and are the same at all levels with fused multiply-add.
 #[test]
 fn bits_do_not_depend_on_neighbours_or_level() {
     let mut reference: Option<(Level, Vec<u32>)> = None;
@@ -168,7 +168,7 @@ fn bits_do_not_depend_on_neighbours_or_level() {
     });
 }
 
-/// There are enough rows that threads share them, and not as many to each.
+/// Enough rows that threads share them, in a number that they cannot share evenly.
 #[test]
 fn bits_do_not_depend_on_threads() {
     let mut rng = Rng::new(5);

@@ -4,11 +4,11 @@ mod common;
 
 use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
 use rachis_kernels::{Ctx, Error, MatMut, MatRef, RotaryRows, rotary_angles, rotary_rows};
-use rachis_testkit::tolerance::{Bound, TINY, U};
+use rachis_testkit::tolerance::{self, Bound, ROTARY_ANGLE};
 use rachis_testkit::{Grid, Kind, Rng, oracle};
 
 const DIMS: [usize; 8] = [2, 6, 16, 20, 32, 34, 64, 128];
-/// Groups, heads of each that are rotated, and heads of each that are not.
+/// Number of groups of heads, heads of each group that are rotated, and heads of each group that are not.
 const LAYOUTS: [(usize, usize, usize); 4] = [(1, 1, 0), (1, 3, 1), (3, 2, 2), (2, 1, 0)];
 
 fn angles(positions: &[u32], theta: f64, dim: usize) -> Grid<f32> {
@@ -27,8 +27,7 @@ fn angles_are_rounded_once() {
             for (i, position) in positions.iter().enumerate() {
                 for (j, angle) in oracle::rotary_angles(*position, theta, dim).into_iter().enumerate() {
                     for (column, exact) in [(j, angle.cos()), (dim / 2 + j, angle.sin())] {
-                        // What f64 leaves uncertain of an angle of thousands.
-                        let bound = Bound { exact, error: 2e-11 };
+                        let bound = Bound { exact, error: ROTARY_ANGLE };
                         bound.check(angles.at(i, column), || format!("{theta} {dim}: {position}, {column}"));
                     }
                 }
@@ -41,7 +40,7 @@ fn angles_are_rounded_once() {
 struct Case<T> {
     x: Grid<T>,
     angles: Grid<f32>,
-    /// As in [`LAYOUTS`].
+    /// An element of [`LAYOUTS`].
     layout: (usize, usize, usize),
 }
 
@@ -64,9 +63,9 @@ impl<T: Element> Case<T> {
         let (out, dim) = (self.run(ctx), self.angles.cols());
         let (_, rotated, others) = self.layout;
         for i in 0..self.x.rows() {
-            let wide = |row: &[f32]| row.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+            let exact = |row: &[f32]| row.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
             let (cosines, sines) = self.angles.row(i).split_at(dim / 2);
-            let (cosines, sines) = (wide(cosines), wide(sines));
+            let (cosines, sines) = (exact(cosines), exact(sines));
             for (h, (x, y)) in self.x.row(i).chunks(dim).zip(out.row(i).chunks(dim)).enumerate() {
                 if h % (rotated + others) >= rotated {
                     assert_eq!(bits(x), bits(y), "{} row {i} head {h} is not rotated", ctx.level());
@@ -74,13 +73,10 @@ impl<T: Element> Case<T> {
                 }
                 let x: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
                 for (j, exact) in oracle::rotary(&x, &cosines, &sines).into_iter().enumerate() {
-                    // Each product is rounded, and their sum.
-                    let (i_of, size) =
-                        (j % (dim / 2), x[j % (dim / 2)].abs() + x[j % (dim / 2) + dim / 2].abs());
-                    let size = size * cosines[i_of].abs().max(sines[i_of].abs());
-                    let error = U * (size + exact.abs()) * (1.0 + 4.0 * U) + 2.0 * TINY;
-                    Bound { exact, error }
-                        .check(y[j], || format!("{} dim {dim} row {i} head {h} column {j}", ctx.level()));
+                    let pair = j % (dim / 2);
+                    let bound =
+                        tolerance::rotary(exact, (x[pair], x[pair + dim / 2]), (cosines[pair], sines[pair]));
+                    bound.check(y[j], || format!("{} dim {dim} row {i} head {h} column {j}", ctx.level()));
                 }
             }
         }
@@ -103,9 +99,9 @@ fn every_width_and_layout_obeys_the_bound() {
     });
 }
 
-/// All levels agree, also the one that does not fuse.
+/// All levels agree, the one without fused multiply-add among them: a rotation has none.
 #[test]
-fn levels_agree() {
+fn all_levels_give_the_same_bits() {
     fn check<T: Element>() {
         let mut first = None;
         at_every_level(|ctx| {

@@ -7,7 +7,7 @@ use rachis_kernels::{Ctx, Error, Level, Mask, MatMut, MatRef, SoftmaxRows, softm
 use rachis_testkit::tolerance::{self, SoftmaxRow};
 use rachis_testkit::{Grid, Kind, Rng, shapes};
 
-/// Columns that each row of a mask lets through.
+/// The columns that a row sees under a mask.
 fn visible(mask: Mask<'_>, row: usize, cols: usize) -> Vec<bool> {
     (0..cols)
         .map(|j| match mask {
@@ -65,7 +65,7 @@ fn every_length_and_mask_obeys_the_bound() {
 }
 
 fn far_apart<T: Element>(ctx: &Ctx) {
-    // Differences from nothing to beyond the reach of the exponential, at any offset: no overflow, no NaN.
+    // Differences from zero to where the exponential underflows, at any offset: no overflow, no NaN.
     for offset in [0.0f32, 60.0, -300.0, 3e4] {
         let row: Vec<T> = (0..83).map(|j| T::from_f32(offset + 2.0 * j as f32)).collect();
         check(ctx, &Grid::new(&row, (1, 83), 0), 1.0, None, Mask::None);
@@ -93,13 +93,13 @@ fn no_visible_column<T: Element>(ctx: &Ctx) {
         )
         .unwrap();
         assert!(bits(x.row(0)).iter().all(|bits| *bits == 0), "a row without a visible column is all +0");
-        assert_eq!(x.at(1, 0).to_f32(), 1.0, "hidden NaN do not count");
+        assert_eq!(x.at(1, 0).to_f32(), 1.0, "masked NaNs have no effect");
         assert!(bits(&x.row(1)[1..]).iter().all(|bits| *bits == 0));
     }
 }
 
 #[test]
-fn a_fully_masked_row_is_zero_and_hidden_values_do_not_count() {
+fn a_fully_masked_row_is_zero_and_masked_values_have_no_effect() {
     at_every_level(|ctx| {
         for_each_type!(no_visible_column(ctx));
     });
@@ -112,7 +112,7 @@ fn specials<T: Element>(ctx: &Ctx) {
             for special in [nan, inf, -inf] {
                 let mut row: Vec<T> = (0..cols).map(|j| T::from_f32(j as f32 * 0.1)).collect();
                 row[at] = T::from_f32(special);
-                // The oracle has NaN throughout for NaN and +inf, and 0 for -inf.
+                // The oracle gives NaN in the whole row for NaN and +inf, and 0 for -inf.
                 check(ctx, &Grid::new(&row, (1, cols), 0), 1.0, None, Mask::None);
                 let others: Vec<bool> = (0..cols).map(|j| j != at).collect();
                 check(ctx, &Grid::new(&row, (1, cols), 0), 1.0, None, Mask::Columns(&others));
@@ -124,13 +124,13 @@ fn specials<T: Element>(ctx: &Ctx) {
 }
 
 #[test]
-fn special_values_give_what_the_contract_says() {
+fn special_values_give_the_documented_results() {
     at_every_level(|ctx| {
         for_each_type!(specials(ctx));
     });
 }
 
-/// A row's bits depend on that row alone, and all levels that fuse agree.
+/// The bits of a row depend on that row alone, and are the same at all levels with fused multiply-add.
 #[test]
 fn bits_do_not_depend_on_neighbours_or_level() {
     let mut reference: Option<(Level, Vec<u32>)> = None;

@@ -1,11 +1,11 @@
-//! Views made from absurd dimensions are errors, never panics, and never reach outside their slice.
+//! Views with absurd dimensions are refused without panics, and accepted views never reach outside their slice.
 
 use rachis_kernels::{
     AnyMatMut, AnyMatRef, Attention, AttentionMask, Bias, Ctx, Error, Gemm, Heads, Layout, MatMut, MatRef,
     NormRows, Scratch, SoftmaxRows, Span, Weights, attention, gemm, layer_norm_rows, softmax_rows,
 };
 
-/// Sizes around everything that overflows.
+/// Sizes around those at which products of sizes overflow.
 const ABSURD: [usize; 12] =
     [0, 1, 2, 7, 10, 11, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, usize::MAX - 1, usize::MAX];
 
@@ -65,8 +65,7 @@ fn a_row_outside_panics() {
     let _ = MatRef::new(&[0.0f32; 4], 2, 2).unwrap().row(2);
 }
 
-/// Matrices without elements may have any number of rows: operations must take them without running for ever
-/// or overflowing.
+/// Matrices without elements may have any number of rows: operations must take them, in no time and without overflow.
 #[test]
 fn operations_take_empty_matrices() {
     let ctx = Ctx::from_env().unwrap();

@@ -1,5 +1,5 @@
-//! What a host process sees of the library: no thread that it did not hand in, and no processor time between calls.
-//! One test, in a process of its own, so that nothing else runs beside what is counted.
+//! What a host process sees of the library: no threads but those of the caller's pool, and no processor time between calls.
+//! One test, in a process of its own, so that nothing else is counted.
 
 #![cfg(target_os = "linux")]
 
@@ -65,12 +65,20 @@ fn no_thread_is_started_and_none_runs_between_calls() {
     forward_all(&mut Session::new(ctx.with_pool(Some(&pool))));
     assert_eq!(names(), before, "with a pool");
 
-    // The pool's threads look for work for a moment before they sleep.
-    sleep(Duration::from_millis(100));
-    let ran = |threads: Vec<(String, u64)>| threads.into_iter().map(|(_, ran)| ran).sum::<u64>();
-    let before = ran(threads());
-    sleep(Duration::from_millis(500));
-    let idle = Duration::from_nanos(ran(threads()) - before);
-    assert!(before > 0, "processor time is counted");
-    assert!(idle < Duration::from_millis(5), "{idle:?} of processor time while idle");
+    assert!(threads().iter().any(|(_, ran)| *ran > 0), "processor time is counted");
+    assert!(other_threads_come_to_rest(), "threads run between calls");
+}
+
+/// Whether within a minute there is a tenth of a second in which no other thread of this process runs at all. A pool's
+/// threads look for work for a while before they sleep, and a busy machine may run them late: that only takes longer. A
+/// thread that polls never rests.
+fn other_threads_come_to_rest() -> bool {
+    let own = fs::read_link("/proc/thread-self").expect("this thread is listed");
+    let own = own.file_name().expect("a path to a thread").to_string_lossy().into_owned();
+    let others = || threads().into_iter().filter(|(name, _)| *name != own).collect::<Vec<_>>();
+    (0..600).any(|_| {
+        let before = others();
+        sleep(Duration::from_millis(100));
+        before.len() > 1 && others() == before
+    })
 }

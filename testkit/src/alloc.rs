@@ -1,4 +1,4 @@
-//! An allocator that counts, for tests that promise not to allocate.
+//! An allocator that counts its calls, for tests of code that must not allocate.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,16 +9,16 @@ static BYTES: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // Constant, and without a destructor: reading it allocates nothing.
-    static HERE: Cell<Counts> = const { Cell::new(Counts { allocations: 0, bytes: 0 }) };
+    static OF_THREAD: Cell<Counts> = const { Cell::new(Counts { allocations: 0, bytes: 0 }) };
 }
 
-/// The system's allocator, counting. Install it with `#[global_allocator]`.
+/// The system's allocator, which also counts. Install it with `#[global_allocator]`.
 ///
 /// A reallocation counts as an allocation of its new size.
 #[derive(Debug, Default)]
 pub struct CountingAllocator;
 
-/// How often and how much was allocated; never decreases.
+/// How often and how much was allocated. Counts never decrease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Number of allocations.
@@ -28,17 +28,17 @@ pub struct Counts {
 }
 
 impl CountingAllocator {
-    /// What all threads have allocated so far.
+    /// The allocations of all threads since the process started.
     pub fn process() -> Counts {
         Counts { allocations: ALLOCATIONS.load(Relaxed), bytes: BYTES.load(Relaxed) }
     }
 
-    /// What the calling thread has allocated so far.
+    /// The allocations of the calling thread since it started.
     pub fn thread() -> Counts {
-        HERE.get()
+        OF_THREAD.get()
     }
 
-    /// What `work` allocates on the calling thread, and its result.
+    /// Runs `work`; returns its result and its allocations on the calling thread.
     pub fn measure<R>(work: impl FnOnce() -> R) -> (R, Counts) {
         let before = Self::thread();
         let result = work();
@@ -49,9 +49,9 @@ impl CountingAllocator {
         ALLOCATIONS.fetch_add(1, Relaxed);
         BYTES.fetch_add(bytes as u64, Relaxed);
         // A thread that is shutting down has no counter any more.
-        let _ = HERE.try_with(|here| {
-            let Counts { allocations, bytes: total } = here.get();
-            here.set(Counts { allocations: allocations + 1, bytes: total + bytes as u64 });
+        let _ = OF_THREAD.try_with(|counts| {
+            let Counts { allocations, bytes: total } = counts.get();
+            counts.set(Counts { allocations: allocations + 1, bytes: total + bytes as u64 });
         });
     }
 }
@@ -105,8 +105,8 @@ mod tests {
         let process = CountingAllocator::process();
         let (_, none) = CountingAllocator::measure(|| v.len());
         assert_eq!(none, Counts::default());
-        let elsewhere = std::thread::spawn(|| CountingAllocator::measure(|| vec![0u8; 64]).1).join().unwrap();
-        assert_eq!(elsewhere.allocations, 1);
+        let of_other = std::thread::spawn(|| CountingAllocator::measure(|| vec![0u8; 64]).1).join().unwrap();
+        assert_eq!(of_other.allocations, 1);
         assert!((CountingAllocator::process() - process).bytes >= 64);
     }
 }

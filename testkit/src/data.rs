@@ -1,15 +1,15 @@
-//! Seeded data: the same on every machine, and adversarial where it should be.
+//! Test data from a seed: the same on every machine, with kinds of numbers that are hard for f32 arithmetic.
 
 use crate::storage::{Storage, power_of_two};
 
-/// SplitMix64 (Steele, Lea and Flood 2014): a counter and a mixer, enough for test data.
+/// SplitMix64 (Steele, Lea and Flood 2014): a counter and a hash of it, which is random enough for test data.
 #[derive(Debug, Clone)]
 pub struct Rng {
     state: u64,
 }
 
 impl Rng {
-    /// The generator of this seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Rng {
         Rng { state: seed }
     }
@@ -37,24 +37,24 @@ impl Rng {
         2.0 * self.unit() - 1.0
     }
 
-    /// One of `choices`, which must not be empty.
+    /// A random element of `choices`, which must not be empty.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 }
 
-/// What the numbers look like.
+/// The kind of numbers to generate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Uniform in `[-1, 1)`.
     Uniform,
-    /// Pairs `x, -x + tiny`: sums cancel.
+    /// Pairs `x, -x (1 + tiny)`, whose sums cancel.
     Cancelling,
-    /// Within 1 % of 1: the partner of [`Kind::Cancelling`] in a product.
+    /// Within 1 % of 1: the other operand of a product with [`Kind::Cancelling`].
     NearOne,
-    /// Either sign, exponents spread as far as products of two can bear: 2^50 either way, in f16 2^12.
+    /// Either sign, with magnitudes from 2^-50 to 2^50 (f16: 2^-12 to 2^12), so that the product of two is finite.
     WideRange,
-    /// Below the type's smallest normal number, zero included.
+    /// Below the type's smallest normal number; may be zero.
     Subnormal,
     /// Zero, of either sign.
     Zero,
@@ -110,7 +110,7 @@ mod tests {
     use half::f16;
 
     #[test]
-    fn a_seed_fixes_the_data() {
+    fn a_seed_determines_the_data() {
         // The first outputs of SplitMix64 from seed 1234567, as published with the algorithm.
         let mut rng = Rng::new(1_234_567);
         assert_eq!(rng.next_u64(), 6_457_827_717_110_365_317);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_what_they_say() {
+    fn values_have_the_kind_that_was_chosen() {
         let mut rng = Rng::new(3);
         let subnormal: Vec<f16> = values(&mut rng, Kind::Subnormal, 100);
         assert!(

@@ -1,8 +1,8 @@
-//! Reference outputs of the real libraries: the files, their names, and the metric they are compared by.
+//! Reference outputs of transformers and KerasHub: the files, the names in them, and the metric of comparison.
 //!
 //! A golden file is a safetensors file whose names are `<case>.in.<input>`, `<case>.valid.<kind>`,
-//! `<case>.defined.<kind>` (all i32), `<case>.f64.<tensor>` and `<case>.f32.<tensor>`. The f64 values are the
-//! reference; the f32 ones show what a library makes of them.
+//! `<case>.defined.<kind>` (all i32), `<case>.f64.<tensor>` and `<case>.f32.<tensor>`. The f64 values are the reference;
+//! the f32 values are a library's own run in that type, and never a reference. `fixtures/README.md` says how they were made.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ impl<T> Array<T> {
     }
 }
 
-/// A golden file, read whole.
+/// A golden file in memory.
 #[derive(Debug, Clone)]
 pub struct Goldens {
     path: PathBuf,
@@ -50,7 +50,7 @@ impl Goldens {
     /// Reads a file under the fixtures directory.
     ///
     /// # Panics
-    /// When there is no such file, or it holds anything but f64, f32 and i32.
+    /// When there is no such file, or it has a tensor of another type than f64, f32 and i32.
     #[track_caller]
     pub fn read(path: impl AsRef<Path>) -> Goldens {
         let path = fixture(path);
@@ -87,13 +87,13 @@ impl Goldens {
         cases
     }
 
-    /// The tensors of a case that have an f64 output, in alphabetical order.
+    /// The names of the f64 outputs of a case, in alphabetical order.
     pub fn tensors(&self, case: &str) -> Vec<&str> {
         let prefix = format!("{case}.f64.");
         self.floats.keys().filter_map(|name| name.strip_prefix(&prefix)).collect()
     }
 
-    /// `<case>.in.<name>`, where the case has it.
+    /// `<case>.in.<name>`, if the case has it.
     pub fn input(&self, case: &str, name: &str) -> Option<&Array<i32>> {
         self.integers.get(&format!("{case}.in.{name}"))
     }
@@ -141,18 +141,18 @@ fn numbers<const N: usize, T>(data: &[u8], from: impl Fn([u8; N]) -> T) -> impl 
 }
 
 /// The largest `|got - expected|` over the compared rows, divided by the largest `|expected|` of the whole
-/// tensor. `compared` has a 1 for each row of the last dimension that counts. Infinite when a compared result
-/// is not finite.
+/// tensor. `compared` has a 1 for each row of the last dimension that is compared. Infinite when a compared result is not
+/// finite.
 ///
 /// # Panics
-/// When the number of elements or of rows differs, no row counts, or all that is expected is zero.
+/// When the number of elements or of rows differs, no row is compared, or all expected values are zero.
 #[track_caller]
 pub fn relative_error(got: &[f32], expected: &Array<f64>, compared: &[i32]) -> f64 {
     assert_eq!(got.len(), expected.data.len(), "number of elements");
     assert_eq!(compared.len(), expected.rows().count(), "number of rows");
-    assert!(compared.contains(&1), "nothing is compared");
+    assert!(compared.contains(&1), "no row is compared");
     let largest = expected.data.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
-    assert!(largest > 0.0, "all that is expected is zero");
+    assert!(largest > 0.0, "all expected values are zero");
     let mut worst = 0.0f64;
     for ((got, expected), compared) in got.chunks_exact(expected.width()).zip(expected.rows()).zip(compared) {
         if *compared == 1 {
@@ -165,7 +165,8 @@ pub fn relative_error(got: &[f32], expected: &Array<f64>, compared: &[i32]) -> f
     worst / largest
 }
 
-/// The limits that go with the golden files: what the libraries themselves were measured at, with room.
+/// The limits for comparisons with the golden files: four times the worst error that the libraries' own f32 runs showed, at
+/// least 2e-6.
 #[derive(Debug, Clone)]
 pub struct Limits {
     json: serde_json::Value,
@@ -194,8 +195,8 @@ impl Limits {
         self.number(&["f32", family, tensor, "suggested_f32_tol_max_abs_over_ref_max"])
     }
 
-    /// What the library's own half-precision run was off by, of a family such as `bert` and a type `bf16` or
-    /// `f16`, against exact arithmetic on the same rounded weights.
+    /// The error of the library's own run in `bf16` or `f16`, for a family such as `bert`, against exact arithmetic on the
+    /// same rounded weights.
     #[track_caller]
     pub fn native_half(&self, family: &str, dtype: &str) -> f64 {
         let key = format!("{family}.{dtype}");
@@ -214,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_golden_file_is_read_by_its_names() {
+    fn tensors_of_a_golden_file_are_found_by_name() {
         let goldens = Goldens::read("bert_tanh/goldens.safetensors");
         assert!(goldens.cases().contains(&"rpad_s13"));
         assert!(goldens.tensors("rpad_s13").contains(&"sequence_output"));
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_metric_sees_compared_rows_only_and_refuses_nan() {
+    fn the_metric_reads_compared_rows_only_and_is_infinite_for_nan() {
         let expected = Array { shape: vec![2, 2], data: vec![1.0, 2.0, 3.0, -4.0] };
         assert_eq!(relative_error(&[1.0, 2.5, 9.0, 9.0], &expected, &[1, 0]), 0.125);
         assert_eq!(relative_error(&[1.0, 2.0, 3.0, f32::NAN], &expected, &[1, 1]), f64::INFINITY);
@@ -247,8 +248,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "nothing is compared")]
-    fn an_empty_comparison_is_refused() {
+    #[should_panic(expected = "no row is compared")]
+    fn a_comparison_of_no_rows_is_refused() {
         relative_error(&[1.0], &Array { shape: vec![1, 1], data: vec![1.0] }, &[0]);
     }
 }

@@ -1,15 +1,15 @@
-//! A matrix that sits awkwardly in its buffer: one element in, with gaps between the rows.
+//! A matrix at an unaligned place in its buffer: one element from the start, with gaps between the rows.
 
 use crate::data::{self, Kind, Rng};
 use crate::storage::Storage;
 
-/// Elements before the first row, so that no row is aligned to more than an element.
+/// Elements preceding the first row, so that no row is aligned to more than an element.
 const OFFSET: usize = 1;
-/// Elements behind the last row.
-const BEHIND: usize = 17;
+/// Elements after the last row.
+const AFTER: usize = 17;
 
-/// A matrix in a buffer whose other elements are guards: NaN, so that an operation that reads one shows it, and
-/// checked, so that one that writes there is found.
+/// A matrix in a buffer whose other elements are guards. They are NaN, so that the result of an operation that reads one is
+/// NaN, and [`Grid::assert_guards`] finds an operation that wrote one.
 #[derive(Debug, Clone)]
 pub struct Grid<T> {
     buffer: Vec<T>,
@@ -26,7 +26,7 @@ impl<T: Storage> Grid<T> {
     pub fn new(values: &[T], (rows, cols): (usize, usize), gap: usize) -> Grid<T> {
         assert_eq!(values.len(), rows * cols);
         let mut grid = Grid { buffer: Vec::new(), rows, cols, gap };
-        grid.buffer = vec![guard(); OFFSET + rows * grid.stride() + BEHIND];
+        grid.buffer = vec![guard(); OFFSET + rows * grid.stride() + AFTER];
         for i in 0..rows {
             let start = OFFSET + i * grid.stride();
             grid.buffer[start..start + cols].copy_from_slice(&values[i * cols..(i + 1) * cols]);
@@ -54,12 +54,12 @@ impl<T: Storage> Grid<T> {
         self.cols + self.gap
     }
 
-    /// The slice that begins at the first element, guards behind it included.
+    /// The slice from the first element on, with the guards after it.
     pub fn slice(&self) -> &[T] {
         &self.buffer[OFFSET..]
     }
 
-    /// As [`Grid::slice`], to write into.
+    /// [`Grid::slice`], mutably.
     pub fn slice_mut(&mut self) -> &mut [T] {
         &mut self.buffer[OFFSET..]
     }
@@ -69,7 +69,7 @@ impl<T: Storage> Grid<T> {
         &self.slice()[i * self.stride()..][..self.cols]
     }
 
-    /// Row `i`, to write into.
+    /// Row `i`, mutably.
     pub fn row_mut(&mut self, i: usize) -> &mut [T] {
         let (start, cols) = (i * self.stride(), self.cols);
         &mut self.slice_mut()[start..][..cols]
@@ -108,7 +108,7 @@ impl<T: Storage> Grid<T> {
     }
 }
 
-/// NaN with a payload that no operation makes.
+/// A NaN with a payload that no operation produces.
 fn guard<T: Storage>() -> T {
     let nan = T::from_f32(f32::NAN).bits();
     T::from_bits(nan | 0b101)
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use half::{bf16, f16};
 
-    fn values_survive_and_guards_are_nan<T: Storage>() {
+    fn values_are_stored_and_guards_are_nan<T: Storage>() {
         let mut rng = Rng::new(5);
         let mut grid = Grid::<T>::random(&mut rng, Kind::Uniform, (3, 5), 2);
         assert_eq!(grid.values().len(), 15);
@@ -132,10 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn grids_hold_their_values() {
-        values_survive_and_guards_are_nan::<f32>();
-        values_survive_and_guards_are_nan::<bf16>();
-        values_survive_and_guards_are_nan::<f16>();
+    fn a_grid_holds_its_values() {
+        values_are_stored_and_guards_are_nan::<f32>();
+        values_are_stored_and_guards_are_nan::<bf16>();
+        values_are_stored_and_guards_are_nan::<f16>();
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use core::fmt::Display;
 
-/// Names the levels that must run, comma separated; no others do. Unset: those of the machine.
+/// The environment variable with the names of the levels that must run, separated by commas; others do not run. Without it
+/// all levels of the machine run.
 pub const EXPECT_VARIABLE: &str = "EXPECT_ISA";
 
 /// Calls `test` for each level, prints which ran, and fails if one named in [`EXPECT_VARIABLE`] did not.
@@ -13,7 +14,7 @@ pub fn for_each_level<L: Display>(levels: impl IntoIterator<Item = L>, test: imp
     run(&std::env::var(EXPECT_VARIABLE).unwrap_or_default(), levels, test);
 }
 
-/// [`for_each_level`], of the levels in the list `expected` if it names any.
+/// [`for_each_level`] for the levels in the list `expected`, or for all if it names none.
 fn run<L: Display>(expected: &str, levels: impl IntoIterator<Item = L>, mut test: impl FnMut(L)) {
     let names = || expected.split(',').map(str::trim).filter(|name| !name.is_empty());
     let mut ran = Vec::new();
@@ -37,7 +38,7 @@ mod tests {
     const LEVELS: [&str; 3] = ["scalar", "avx2", "avx512"];
 
     #[test]
-    fn the_expected_run_and_no_others() {
+    fn the_expected_levels_run_and_no_others() {
         for (expected, ran) in
             [("", &LEVELS[..]), (" ,", &LEVELS[..]), ("avx2, scalar", &LEVELS[..2]), ("avx512", &LEVELS[2..])]
         {
@@ -49,13 +50,13 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "[\"avx\"] did not run")]
-    fn a_level_that_did_not_run_is_missed() {
+    fn an_expected_level_that_did_not_run_is_an_error() {
         run("scalar,avx512,avx", LEVELS, |_| {});
     }
 
     #[test]
     #[should_panic(expected = "no level ran")]
-    fn nothing_is_not_a_success() {
+    fn running_no_level_is_an_error() {
         run("", Vec::<String>::new(), |_| {});
     }
 }

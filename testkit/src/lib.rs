@@ -1,7 +1,7 @@
-//! What the tests of this workspace are made of: f64 oracles, tolerances, shapes, data, and golden readers.
+//! Tools for the tests of this workspace: f64 oracles, tolerances, shapes, data, and readers of golden files.
 //!
-//! The crate knows none of the crates it tests, so that it cannot inherit their mistakes: an oracle is the
-//! textbook formula in f64, and a level or a view is whatever the test says it is.
+//! The crate depends on none of the crates that it helps to test, so that it cannot share their mistakes: an oracle is the
+//! textbook formula in f64, and a level or a view is a parameter of the test.
 
 pub mod alloc;
 pub mod data;

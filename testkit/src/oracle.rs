@@ -1,4 +1,4 @@
-//! The operations by their textbook formulas, in f64 and without any cleverness.
+//! The operations by their textbook formulas, in f64 and without any optimisation.
 
 pub use libm::{erf, erfc};
 
@@ -93,7 +93,7 @@ pub struct Gemm {
     pub residual: Option<Vec<f64>>,
 }
 
-/// One element of a product and what its error bound is made of.
+/// One element of a product, with the terms of its error bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dot {
     /// `sum a w`
@@ -125,20 +125,30 @@ impl Gemm {
     }
 }
 
-/// `[rows, cols]` turned.
+/// The transpose of a `[rows, cols]` matrix.
 pub fn transpose(x: &[f64], rows: usize, cols: usize) -> Vec<f64> {
     assert_eq!(x.len(), rows * cols);
     (0..cols).flat_map(|j| (0..rows).map(move |i| x[i * cols + j])).collect()
 }
 
-/// Softmax over the visible elements; the others are 0, and so is everything when none is visible.
+/// Softmax over the visible elements. The others are 0, and all are 0 when none is visible.
 pub fn softmax(scores: &[f64], visible: &[bool]) -> Vec<f64> {
     let seen = || scores.iter().zip(visible).filter(|(_, visible)| **visible).map(|(x, _)| *x);
-    // `f64::max` drops NaN; it comes back through the sum.
+    // `f64::max` ignores NaN; it reaches the result through the sum.
     let largest = seen().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = seen().map(|x| (x - largest).exp()).sum();
     let each = scores.iter().zip(visible);
     each.map(|(x, visible)| if *visible { (x - largest).exp() / sum } else { 0.0 }).collect()
+}
+
+/// Rows of values added with the softmax of `scores` as weights: attention for one query.
+pub fn weighted_sum(scores: &[f64], values: &[&[f64]]) -> Vec<f64> {
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let columns = values.first().map_or(0, |row| row.len());
+    let sum = |column: usize| values.iter().zip(&weights).map(|(v, w)| v[column] * w / total).sum();
+    (0..columns).map(sum).collect()
 }
 
 /// Mean and biased variance.
@@ -168,12 +178,12 @@ pub fn rotary_angles(position: u32, theta: f64, dim: usize) -> Vec<f64> {
     (0..dim / 2).map(|i| f64::from(position) * frequency(i)).collect()
 }
 
-/// A head whose halves are turned against one another by angles with these cosines and sines.
+/// A head whose pairs `(x[i], x[i + dim / 2])` are rotated by angles with these cosines and sines.
 pub fn rotary(x: &[f64], cosines: &[f64], sines: &[f64]) -> Vec<f64> {
     let (x, y) = x.split_at(cosines.len());
-    let turns = || cosines.iter().zip(sines).zip(x.iter().zip(y));
-    let first = turns().map(|((cos, sin), (x, y))| x * cos - y * sin);
-    first.chain(turns().map(|((cos, sin), (x, y))| y * cos + x * sin)).collect()
+    let pairs = || cosines.iter().zip(sines).zip(x.iter().zip(y));
+    let first = pairs().map(|((cos, sin), (x, y))| x * cos - y * sin);
+    first.chain(pairs().map(|((cos, sin), (x, y))| y * cos + x * sin)).collect()
 }
 
 #[cfg(test)]
@@ -230,7 +240,7 @@ mod tests {
             let limit = if activation == Activation::Tanh { 1.0 } else { f64::INFINITY };
             assert_eq!(activation.eval(f64::INFINITY), limit);
             assert!(activation.eval(f64::NEG_INFINITY) <= 0.0);
-            // No difference quotient beats the stated slope.
+            // No difference quotient exceeds the stated slope.
             for i in -8000..8000 {
                 let x = f64::from(i) * 1e-3;
                 let slope = (activation.eval(x + 1e-3) - activation.eval(x)) / 1e-3;
@@ -264,8 +274,18 @@ mod tests {
         let angles = rotary_angles(3, 16.0, 4);
         close(angles[0], 3.0, 1e-15);
         close(angles[1], 0.75, 1e-15);
-        // A quarter turn, and none.
+        // The first pair is rotated by a right angle, the second not at all.
         assert_eq!(rotary(&[1.0, 2.0, 3.0, 4.0], &[0.0, 1.0], &[1.0, 0.0]), [-3.0, 2.0, 1.0, 4.0]);
+    }
+
+    #[test]
+    fn a_weighted_sum_by_hand() {
+        // Weights 1/3 and 2/3.
+        let y = weighted_sum(&[0.0, 2f64.ln()], &[&[3.0, 0.0], &[6.0, -3.0]]);
+        close(y[0], 5.0, 1e-15);
+        close(y[1], -2.0, 1e-15);
+        assert_eq!(weighted_sum(&[f64::NEG_INFINITY, 1.0], &[&[7.0], &[2.0]]), [2.0]);
+        assert!(weighted_sum(&[], &[]).is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The three storage types as numbers: exact widening, and correct rounding from f64.
+//! The three storage types as numbers: exact conversion to f64, and correctly rounded conversion from it.
 
 use half::{bf16, f16};
 
@@ -6,20 +6,20 @@ use half::{bf16, f16};
 pub trait Storage: Copy + Default + PartialEq + core::fmt::Debug + Send + Sync + 'static {
     /// The name used in messages.
     const NAME: &'static str;
-    /// Bits of the significand, with the implicit one.
+    /// Bits of the significand, the implicit one included.
     const DIGITS: i32;
     /// Exponent of the smallest normal number, `2^MIN_EXPONENT`.
     const MIN_EXPONENT: i32;
     /// The largest finite value.
     const MAX: f64;
 
-    /// The f32 rounded to nearest, ties to even, by an implementation that is not the one under test.
+    /// The f32 rounded to nearest, ties to even. The implementation is `half`'s, not the one under test.
     fn from_f32(x: f32) -> Self;
     /// The value, exactly.
     fn to_f32(self) -> f32;
     /// The bits, zero-extended.
     fn bits(self) -> u32;
-    /// The value of these bits, of which the low ones count.
+    /// The value with these bits in its low half, or in all 32 for f32.
     fn from_bits(bits: u32) -> Self;
 
     /// The value, exactly.

@@ -1,16 +1,17 @@
-//! One matrix product, from its description to the comparison with the oracle. The tests and the fuzz target
+//! One matrix product: operands, the call, and the comparison with the oracle's bounds. The tests and the fuzz target
 //! `gemm_vs_oracle` share it.
 
-use rachis_kernels::gemm::{K_BLOCK, SummationOrder};
+use rachis_kernels::gemm::SummationOrder;
 use rachis_kernels::{
     Combine, Ctx, Gemm, GemmPlan, Layout, PLANS, Part, Precision, Scratch, Weights, bf16, gemm, gemm_with,
 };
 use rachis_testkit::shapes::GemmShape;
+use rachis_testkit::tolerance::{SMALLEST_NORMAL, Sums};
 use rachis_testkit::{Grid, Kind, Rng, Storage, data, oracle, tolerance};
 
 use super::{Element, activation, view, view_mut};
 
-/// A product, described.
+/// What to multiply, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     pub shape: GemmShape,
@@ -19,17 +20,17 @@ pub struct Case {
     pub bias: bool,
     pub activation: oracle::Activation,
     pub residual: bool,
-    /// Guards between the rows of a, the weights, the residual and the output.
+    /// Elements between the rows of a, the weights, the residual and the output.
     pub gaps: [usize; 4],
-    /// What a and the weights look like.
+    /// The kinds of numbers in a and in the weights.
     pub kinds: [Kind; 2],
-    /// Whether NaN and infinities are strewn into a and the weights.
+    /// Whether a and the weights have NaN and infinities at random places.
     pub specials: bool,
     pub seed: u64,
 }
 
 impl Case {
-    /// A plain product of uniform data without gaps.
+    /// A product alone, of uniform numbers, in matrices without gaps.
     pub fn new(shape: GemmShape, layout: Layout) -> Case {
         Case {
             shape,
@@ -50,14 +51,14 @@ impl Case {
 pub struct Operands<A, W, C> {
     pub case: Case,
     pub a: Grid<A>,
-    /// In the layout of the case.
+    /// The weights, in the layout of the case.
     pub weights: Grid<W>,
     pub bias: Option<Vec<W>>,
     pub residual: Option<Grid<C>>,
 }
 
 impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
-    /// The operands that the case's seed gives.
+    /// Random operands from the case's seed.
     pub fn new(case: Case) -> Self {
         let GemmShape { m, n, k } = case.shape;
         let mut rng = Rng::new(case.seed);
@@ -77,13 +78,13 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         }
     }
 
-    /// The result by the plan that a context picks.
+    /// The output of the plan that a context picks.
     pub fn run(&self, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
         let ctx = ctx.with_precision(self.case.precision);
         self.run_with(GemmPlan::pick(&ctx, self.case.layout, self.case.shape.m), &ctx, scratch)
     }
 
-    /// The result of a plan, which has written nothing but its elements.
+    /// The output of a plan. Nothing but its elements was written.
     pub fn run_with(&self, plan: &GemmPlan, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
         let ctx = ctx.with_precision(self.case.precision);
         let mut out = self.unwritten();
@@ -94,7 +95,7 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         out
     }
 
-    /// The same result with the weights cut into two parts before column `at`, in one call.
+    /// The output of one call with the weights cut into two parts at column `at`.
     pub fn run_in_parts(&self, ctx: &Ctx, scratch: &mut Scratch, at: usize) -> Grid<C> {
         let (ctx, GemmShape { n, .. }) = (ctx.with_precision(self.case.precision), self.case.shape);
         let parts = [0..at.min(n), at.min(n)..n].map(|columns| {
@@ -110,7 +111,7 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         self.run_combined(&ctx, scratch, parts, Combine::Columns)
     }
 
-    /// The product of two parts that are the same, in one call.
+    /// The output of one call that multiplies two equal parts.
     pub fn run_squared(&self, ctx: &Ctx, scratch: &mut Scratch) -> Grid<C> {
         let ctx = ctx.with_precision(self.case.precision);
         self.run_combined(&ctx, scratch, [self.part(); 2], Combine::Product)
@@ -130,34 +131,35 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         out
     }
 
-    /// The weights whole, with what is done to their sums.
+    /// All weights as one part, with bias and activation.
     fn part(&self) -> Part<'_> {
         let weights = Weights { matrix: W::matrix(view(&self.weights)), layout: self.case.layout };
         let bias = self.bias.as_deref().map(W::vector);
         Part { weights, bias, activation: activation(self.case.activation) }
     }
 
-    /// An output with NaN everywhere.
+    /// An output of NaN.
     fn unwritten(&self) -> Grid<C> {
         let GemmShape { m, n, .. } = self.case.shape;
         Grid::new(&vec![C::from_f32(f32::NAN); m * n], (m, n), self.case.gaps[3])
     }
 
-    /// The oracle's operands: widened, and rounded to bf16 where the precision asks for it.
+    /// The oracle's operands: widened, and rounded to bf16 if the precision rounds them.
     pub fn oracle(&self) -> oracle::Gemm {
         self.oracle_of(SummationOrder::Ascending)
     }
 
-    /// The oracle's operands as a plan of this order takes them.
+    /// The oracle's operands as a plan with this order multiplies them: all orders but the ascending take subnormal numbers
+    /// for zero.
     fn oracle_of(&self, order: SummationOrder) -> oracle::Gemm {
         let GemmShape { m, n, k } = self.case.shape;
         let operand = |values: Vec<f64>| -> Vec<f64> {
-            let flushes = order != SummationOrder::Ascending;
-            let taken =
-                values.into_iter().map(|x| if flushes && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x });
+            let flushes_subnormals = order != SummationOrder::Ascending;
+            let values =
+                values.into_iter().map(|x| if flushes_subnormals && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x });
             match self.case.precision {
-                Precision::Strict | Precision::Bf16x6 => taken.collect(),
-                Precision::Bf16 => taken.map(<bf16 as Storage>::nearest).collect(),
+                Precision::Strict | Precision::Bf16x6 => values.collect(),
+                Precision::Bf16 => values.map(<bf16 as Storage>::nearest).collect(),
             }
         };
         let w = operand(self.weights.exact());
@@ -173,8 +175,8 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         }
     }
 
-    /// Runs every plan that fits and compares every element with the oracle. The largest share of its bound that
-    /// an element uses, where f32 is stored.
+    /// Runs every plan that fits and compares every element with its bound. Returns the largest error in units of the
+    /// bound; where 16 bits are stored, rounding for storage may make that more than 1.
     #[track_caller]
     pub fn check(&self, ctx: &Ctx, scratch: &mut Scratch, oracle: &oracle::Gemm) -> f64 {
         let ctx = ctx.with_precision(self.case.precision);
@@ -188,18 +190,13 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         let out = self.run_with(plan, ctx, scratch);
         let flushed = (plan.order != SummationOrder::Ascending).then(|| self.oracle_of(plan.order));
         let oracle = flushed.as_ref().unwrap_or(oracle);
-        let blocks = |block: usize| k.min(block) + k / block + 1;
         let largest = |values: &[f64]| values.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
-        let (smallest, roundings) = match plan.order {
-            SummationOrder::Ascending => (tolerance::TINY, blocks(K_BLOCK)),
-            SummationOrder::Pairs => (2.0 * SMALLEST_NORMAL, blocks(2 * K_BLOCK)),
-            SummationOrder::Tiles => (2.0 * SMALLEST_NORMAL, blocks(K_BLOCK)),
-            SummationOrder::SplitTiles => {
-                let smallest = SMALLEST_NORMAL * (largest(&oracle.a) + largest(&oracle.w) + 1.0);
-                (smallest, 6 * k.div_ceil(32) + 24)
-            }
+        let sums = match plan.order {
+            SummationOrder::Ascending => Sums::ascending(k),
+            SummationOrder::Pairs => Sums::in_pairs(k),
+            SummationOrder::Tiles => Sums::in_tiles(k),
+            SummationOrder::SplitTiles => Sums::in_split_tiles(k, [largest(&oracle.a), largest(&oracle.w)]),
         };
-        let sums = tolerance::Sums { terms: k, roundings, smallest };
         let mut worst = 0.0f64;
         for i in 0..m {
             for j in 0..n {
@@ -219,10 +216,7 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
     }
 }
 
-/// 2^-126
-const SMALLEST_NORMAL: f64 = f32::MIN_POSITIVE as f64;
-
-/// Runs a case and compares it with the oracle.
+/// Computes a case by every plan that fits and compares it with the oracle; see [`Operands::check`].
 #[track_caller]
 pub fn check_case<A: Element, W: Element, C: Element>(ctx: &Ctx, case: Case) -> f64 {
     let operands = Operands::<A, W, C>::new(case);
