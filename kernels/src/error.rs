@@ -59,7 +59,7 @@ pub enum Error {
     },
     /// An allocation failed.
     #[error("could not allocate {bytes} bytes")]
-    Memory {
+    OutOfMemory {
         /// The size of the allocation.
         bytes: usize,
     },

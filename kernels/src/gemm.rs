@@ -205,7 +205,7 @@ impl<A, C, const L: usize> Gemm<'_, A, C, L> {
 /// `scratch` holds the packed operand; it grows to [`gemm_scratch_len`] on first need and is reused after.
 ///
 /// # Errors
-/// [`Error::Shape`] when shapes disagree, [`Error::Layout`] when the parts' layouts do, [`Error::Memory`] when `scratch`
+/// [`Error::Shape`] when shapes disagree, [`Error::Layout`] when the parts' layouts do, [`Error::OutOfMemory`] when `scratch`
 /// cannot grow; nothing is written then.
 pub fn gemm<A: Elem, C: Elem, const L: usize>(
     ctx: &Ctx,

@@ -90,9 +90,9 @@ pub use gemm::{Combine, Dims, Gemm, Layout, Part, Weights, gemm, gemm_scratch_le
 #[doc(hidden)]
 pub use gemm::{GemmPlan, PLANS, gemm_with};
 pub use level::Level;
+pub use norm::{NormRows, layer_norm_rows, rms_norm_rows};
 /// The thread pool that [`Ctx::with_pool`] takes: that of the crate `rayon`.
 pub use rayon::ThreadPool;
-pub use norm::{NormRows, layer_norm_rows, rms_norm_rows};
 pub use rotary::{RotaryRows, rotary_angles, rotary_rows};
 pub use scratch::Scratch;
 pub use softmax::{Mask, SoftmaxRows, softmax_rows};

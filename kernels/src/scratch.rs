@@ -23,12 +23,12 @@ impl Scratch {
     /// The system provides a page when it is first written.
     ///
     /// # Errors
-    /// [`Error::Memory`] when the allocation fails.
+    /// [`Error::OutOfMemory`] when the allocation fails.
     pub fn reserve(&mut self, len: usize) -> Result<()> {
         let lines = len.div_ceil(16);
         if self.lines.len() < lines {
             self.lines = bytemuck::try_zeroed_vec(lines)
-                .map_err(|()| Error::Memory { bytes: len.saturating_mul(4) })?;
+                .map_err(|()| Error::OutOfMemory { bytes: len.saturating_mul(4) })?;
         }
         Ok(())
     }
@@ -41,7 +41,7 @@ impl Scratch {
     /// The first `len` elements, growing first if needed. Contents are unspecified.
     ///
     /// # Errors
-    /// [`Error::Memory`] when the allocation fails.
+    /// [`Error::OutOfMemory`] when the allocation fails.
     pub fn take(&mut self, len: usize) -> Result<&mut [f32]> {
         self.reserve(len)?;
         Ok(&mut bytemuck::cast_slice_mut(&mut self.lines)[..len])
@@ -60,6 +60,6 @@ mod tests {
         assert_eq!(scratch.bytes(), 7 * 64);
         assert_eq!(scratch.take(112).unwrap().as_ptr(), at);
         assert_eq!(scratch.take(3).unwrap().len(), 3);
-        assert!(matches!(scratch.take(usize::MAX / 8), Err(Error::Memory { .. })));
+        assert!(matches!(scratch.take(usize::MAX / 8), Err(Error::OutOfMemory { .. })));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::error::Error;
 
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::{BertBackbone, BertConfig, BertInputs, Session, Tokens};
 use rayon::ThreadPoolBuilder;
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .start_handler(|i| println!("thread {i} of the pool starts"))
         .build()?;
 
-    let ctx = Ctx::new(Level::detect())?;
+    let ctx = Ctx::detect();
     let alone = encode(&model, ctx)?;
     let shared = encode(&model, ctx.with_pool(Some(&pool)))?;
     println!("level {}, 1 and {threads} threads: equal bits: {}", ctx.level(), alone == shared);

@@ -7,7 +7,7 @@
 
 use std::error::Error;
 
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::{BertBackbone, BertInputs, Pooling, Session, Tokens, normalize};
 
 /// `[CLS]` ... `[SEP]` of "How do I reset my password?", "I forgot my password." and "Hello".
@@ -20,7 +20,7 @@ const TEXTS: [&[u32]; 3] = [
 fn main() -> Result<(), Box<dyn Error>> {
     let name = std::env::args().nth(1).unwrap_or_else(|| "models/all-MiniLM-L6-v2".to_owned());
     let model = BertBackbone::from_preset(name)?;
-    let mut session = Session::new(Ctx::new(Level::detect())?);
+    let mut session = Session::new(Ctx::detect());
     // After this, batches of up to 8 sequences of up to 128 tokens allocate nothing.
     session.reserve(&model, 8, 128)?;
 

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::ops::ControlFlow;
 
 use rachis::generation::Progress;
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::loader::{Access, Preset};
 use rachis::{Backbone, GenerationConfig, GenerationInputs, Session, Tokens, generate};
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = GenerationConfig::from_preset(&preset)?;
     config.max_new_tokens = Some(32);
 
-    let mut session = Session::new(Ctx::new(Level::detect())?);
+    let mut session = Session::new(Ctx::detect());
     let lengths = [ids.len()];
     let inputs = GenerationInputs { tokens: Tokens::ragged(&ids, &lengths), decoder_prompt: None };
     let mut watch = |progress| {

@@ -7,7 +7,7 @@
 
 use std::error::Error;
 
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::{Backbone, OptBackbone, OptConfig, PresetOptions, PresetWeights, Session, Tokens};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(name) = std::env::args().nth(1) {
         let options = PresetOptions::new().with_weights(PresetWeights::Random { seed });
         let model = Backbone::from_preset_with(name, options)?;
-        println!("{} with random weights, computes in {:?}", model.name(), model.dtype());
+        println!("{} with random weights, computes in {}", model.name(), model.dtype());
         return Ok(());
     }
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     (config.hidden_dim, config.intermediate_dim) = (64, 256);
     let model = OptBackbone::random(config, seed)?;
 
-    let mut session = Session::new(Ctx::new(Level::detect())?);
+    let mut session = Session::new(Ctx::detect());
     let ids = [2, 100, 200, 300];
     let output = model.forward(&mut session, Tokens::padded(&ids, 1, ids.len()))?;
     let last = output.sequence(0).row(ids.len() - 1);

@@ -17,7 +17,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::{BertBackbone, BertConfig, BertInputs, Pooling, RequestError, Session, Tokens, normalize};
 
 /// The most tokens of a batch: enough to use the processor well, few enough that nobody waits long.
@@ -88,7 +88,7 @@ fn work(model: &BertBackbone, queue: &Queue, pool: usize) -> Result<(), Box<dyn 
         0 | 1 => None,
         threads => Some(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?),
     };
-    let ctx = Ctx::new(Level::detect())?.with_pool(pool.as_ref());
+    let ctx = Ctx::detect().with_pool(pool.as_ref());
     let mut session = Session::new(ctx);
     // No batch has more or longer requests: none makes the session allocate after this.
     session.reserve(model, MOST, LONGEST)?;

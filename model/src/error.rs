@@ -119,5 +119,5 @@ pub(crate) fn check_len(what: &'static str, found: usize, expected: usize) -> Re
 pub(crate) fn try_reserve<T>(list: &mut Vec<T>, len: usize) -> Result<()> {
     let bytes = len.saturating_mul(size_of::<T>());
     list.try_reserve(len.saturating_sub(list.len()))
-        .map_err(|_| rachis_kernels::Error::Memory { bytes }.into())
+        .map_err(|_| rachis_kernels::Error::OutOfMemory { bytes }.into())
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::models::Sizes;
 use rachis::generation::{GenerationConfig, GenerationInputs, generate};
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::{
     BertBackbone, BertInputs, CacheOptions, Decoder, Error, OptBackbone, SequenceOutput, Session, T5Backbone,
     Tokens,
@@ -18,7 +18,7 @@ const SIZES: Sizes = Sizes { vocabulary: 31, layers: 5, heads: 2, hidden: 24, in
 const IDS: [u32; 6] = [3, 1, 4, 1, 5, 9];
 
 fn session() -> Session<'static> {
-    Session::new(Ctx::new(Level::detect()).unwrap())
+    Session::new(Ctx::detect())
 }
 
 fn bits(output: SequenceOutput<'_>, sequence: usize) -> Vec<u32> {
@@ -60,7 +60,7 @@ fn a_shared_batch_ends_within_a_layer_and_the_next_is_as_ever() {
     let all = |output: SequenceOutput<'_>| (0..8).map(|i| bits(output, i)).collect::<Vec<_>>();
     let expected = all(model.forward(&mut session(), inputs).unwrap().sequence_output);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    let mut session = Session::new(Ctx::new(Level::detect()).unwrap().with_pool(Some(&pool)));
+    let mut session = Session::new(Ctx::detect().with_pool(Some(&pool)));
     let cancel = Arc::new(AtomicBool::new(false));
     session.set_cancel(Some(Arc::clone(&cancel)));
     let mut observe = |layer: usize, _: SequenceOutput<'_>| cancel.store(layer == 1, Ordering::Relaxed);

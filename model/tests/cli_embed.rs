@@ -6,7 +6,7 @@ mod program;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::{Backbone, Model};
 use rachis_testkit::for_each_level;
 use rachis_testkit::goldens::{Goldens, fixture};
@@ -95,7 +95,7 @@ fn minilm_inspection_and_memory() {
     assert_eq!(bench["bytes_copied"], 0);
     if cfg!(target_os = "linux") {
         let Backbone::Bert(bert) = Backbone::from_preset(&model).unwrap() else { panic!("not a BERT") };
-        let workspace = bert.plan(&Ctx::new(Level::detect()).unwrap(), 1, 128).unwrap().bytes();
+        let workspace = bert.plan(&Ctx::detect(), 1, 128).unwrap().bytes();
         let limit = (mapped as f64 + workspace as f64) / 1048576.0 + 20.0;
         assert!(bench["rss_mib"].as_f64().unwrap() <= limit, "{} MiB of {limit}", bench["rss_mib"]);
     }

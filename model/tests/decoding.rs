@@ -242,7 +242,7 @@ fn results_do_not_depend_on_threads_or_copies() {
     let both =
         |precision| subjects().into_iter().chain(large_subjects()).map(move |subject| (subject, precision));
     for (subject, precision) in both(Precision::Strict).chain(both(Precision::Bf16)) {
-        let ctx = Ctx::new(Level::detect()).unwrap().with_precision(precision);
+        let ctx = Ctx::detect().with_precision(precision);
         let expected: Vec<_> = next
             .iter()
             .map(|next| {
@@ -285,7 +285,7 @@ fn results_do_not_depend_on_threads_or_copies() {
 #[test]
 fn sixteen_bit_caches_have_small_errors() {
     let (sequence, source) = (ids(40, 1), ids(9, 2));
-    let ctx = Ctx::new(Level::detect()).unwrap();
+    let ctx = Ctx::detect();
     for subject in subjects() {
         let full = (subject.forward)(&mut Session::new(ctx), &source, &sequence);
         let mut bytes = Vec::new();
@@ -321,7 +321,7 @@ fn steps_allocate_nothing() {
     let sources = [ids(9, 2), ids(5, 3)];
     for subject in subjects() {
         for precision in Precision::ALL {
-            let ctx = Ctx::new(Level::detect()).unwrap().with_precision(precision);
+            let ctx = Ctx::detect().with_precision(precision);
             let mut session = start(&subject, ctx, (&sources, 60), None);
             for i in 0..60u32 {
                 let (_, counts) = CountingAllocator::measure(|| {
@@ -338,7 +338,7 @@ fn steps_allocate_nothing() {
 fn invalid_requests_are_errors_and_change_nothing() {
     let source = ids(9, 2);
     for subject in subjects() {
-        let ctx = Ctx::new(Level::detect()).unwrap();
+        let ctx = Ctx::detect();
         let model = &*subject.model;
         let mut session = Session::new(ctx);
         let one = Tokens::padded(&[3], 1, 1);
@@ -384,7 +384,7 @@ fn invalid_requests_are_errors_and_change_nothing() {
 #[test]
 fn copies_need_the_same_source() {
     for subject in subjects() {
-        let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+        let mut session = Session::new(Ctx::detect());
         session.start(&*subject.model, CacheOptions::new(4, 4)).unwrap();
         if subject.model.has_encoder() {
             subject.model.encode(&mut session, Tokens::ragged(&[3, 4, 5], &[1, 2])).unwrap();

@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use common::models::Sizes;
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::{
     BartBackbone, BertBackbone, BertInputs, FalconBackbone, OptBackbone, Seq2SeqInputs, Session, T5Backbone,
     Tokens,
@@ -54,7 +54,7 @@ fn no_thread_is_started_and_none_runs_between_calls() {
         opt.forward(session, tokens).unwrap();
         t5.forward(session, pair).unwrap();
     };
-    let ctx = Ctx::new(Level::detect()).unwrap();
+    let ctx = Ctx::detect();
 
     let before = names();
     forward_all(&mut Session::new(ctx));

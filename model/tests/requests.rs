@@ -1,7 +1,7 @@
 //! Requests and configurations that do not fit: a typed error that names the part at fault, before any compute.
 
 use rachis::falcon::FalconPositions;
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::loader::{Preset, Region};
 use rachis::{
     Backbone, BertBackbone, BertConfig, BertInputs, Error, FalconBackbone, FalconConfig, Model, Session,
@@ -21,7 +21,7 @@ fn tiny() -> BertConfig {
 
 fn refused(tokens: Tokens<'_>, segment_ids: Option<&[u32]>, expected: &str) {
     let model = BertBackbone::random(tiny(), 1).unwrap();
-    let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+    let mut session = Session::new(Ctx::detect());
     let error = model.forward(&mut session, BertInputs { tokens, segment_ids }).unwrap_err();
     assert!(matches!(error, Error::Request(_)), "{error:?}");
     assert_eq!(error.to_string(), expected);
@@ -80,7 +80,7 @@ fn requests() {
 #[test]
 fn ids_of_padding_are_not_looked_at() {
     let model = BertBackbone::random(tiny(), 1).unwrap();
-    let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+    let mut session = Session::new(Ctx::detect());
     let tokens = Tokens::with_mask(&[1, 999], 1, 2, &[1, 0]);
     let output = model.forward(&mut session, BertInputs { tokens, segment_ids: None }).unwrap();
     let mut padded = [f32::NAN; 16];
@@ -92,7 +92,7 @@ fn ids_of_padding_are_not_looked_at() {
 #[test]
 fn plans_beyond_the_model_are_refused() {
     let model = BertBackbone::random(tiny(), 1).unwrap();
-    let ctx = Ctx::new(Level::detect()).unwrap();
+    let ctx = Ctx::detect();
     assert!(model.plan(&ctx, 3, 6).is_ok());
     assert!(model.plan(&ctx, 1, 7).is_err());
     assert!(model.plan(&ctx, usize::MAX, 6).is_err());
@@ -115,11 +115,11 @@ fn requests_beyond_memory_are_refused() {
         config
     };
     let model = BertBackbone::random(config, 1).unwrap();
-    let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+    let mut session = Session::new(Ctx::detect());
     let ids = vec![1; 1 << 22];
     let tokens = Tokens::padded(&ids, 1, ids.len());
     let error = model.forward(&mut session, BertInputs { tokens, segment_ids: None }).unwrap_err();
-    let memory = matches!(error, Error::Kernel(rachis::kernels::Error::Memory { .. }));
+    let memory = matches!(error, Error::Kernel(rachis::kernels::Error::OutOfMemory { .. }));
     assert!(memory, "{error:?}");
     let few = Tokens::padded(&ids[..2], 1, 2);
     assert!(model.forward(&mut session, BertInputs { tokens: few, segment_ids: None }).is_ok());

@@ -7,7 +7,7 @@ use std::path::Path;
 use common::models::Sizes;
 use common::run;
 use rachis::falcon::{AlibiRounding, FalconPositions};
-use rachis::kernels::{Activation, Ctx, Level, MatRef, Precision};
+use rachis::kernels::{Activation, Ctx, MatRef, Precision};
 use rachis::loader::{Access, Preset, TensorDtype};
 use rachis::{
     Backbone, BartBackbone, BertBackbone, CacheOptions, Decoder, Dtype, Error, FalconBackbone, OptBackbone,
@@ -66,7 +66,7 @@ fn check_alignment(preset: &Preset) {
 fn assert_same_bits(name: &str, a: &Backbone, b: &Backbone) {
     let goldens = Goldens::read(format!("{}/goldens.safetensors", name.split('/').next().unwrap()));
     for precision in [Precision::Strict, Precision::Bf16] {
-        let ctx = Ctx::new(Level::detect()).unwrap().with_precision(precision);
+        let ctx = Ctx::detect().with_precision(precision);
         for case in goldens.cases() {
             let (a, b) = (run(a, ctx, &goldens, case), run(b, ctx, &goldens, case));
             assert_eq!(a.len(), b.len(), "{name}");
@@ -309,7 +309,7 @@ fn the_policy_is_what_a_model_computes_in() {
     let run = |policy, precision: Option<Precision>| {
         let options = PresetOptions::new().with_dtype(policy);
         let model = OptBackbone::from_preset_with(fixture("opt_pre/hf"), options).unwrap();
-        let ctx = Ctx::new(Level::detect()).unwrap();
+        let ctx = Ctx::detect();
         let mut session = Session::new(precision.map_or(ctx, |precision| ctx.with_precision(precision)));
         session.reserve(&model, 1, ids.len()).unwrap();
         let tokens = Tokens::padded(&ids, 1, ids.len());

@@ -232,7 +232,7 @@ fn threads_with_sequences_of_their_own_allocate_nothing() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let of_pool = || pool.broadcast(|_| CountingAllocator::thread().allocations).iter().sum::<u64>();
             let first_call = || {
-                let mut session = Session::new(Ctx::new(Level::detect()).unwrap().with_pool(Some(&pool)));
+                let mut session = Session::new(Ctx::detect().with_pool(Some(&pool)));
                 session.reserve(model, 24, 80).unwrap();
                 let before = of_pool();
                 let (_, counts) = CountingAllocator::measure(|| model.forward(&mut session, tokens, false));
@@ -303,7 +303,7 @@ fn threads_do_not_change_a_bit() {
 #[test]
 fn one_model_serves_sessions_on_many_threads() {
     let all = sequences(&[20, 70, 3]);
-    let ctx = Ctx::new(Level::detect()).unwrap();
+    let ctx = Ctx::detect();
     for model in subjects() {
         let model = model.as_ref();
         let expected: Vec<_> = all.iter().map(|ids| alone(model, ctx, ids)).collect();

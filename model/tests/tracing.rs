@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use common::models::Sizes;
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::{CacheOptions, Decoder, OptBackbone, Session, Tokens};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -40,7 +40,7 @@ fn stacks_layers_and_logits_have_spans() {
     let model = OptBackbone::random(sizes.opt(), 1).unwrap();
     let names = Names::default();
     tracing::subscriber::with_default(names.clone(), || {
-        let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+        let mut session = Session::new(Ctx::detect());
         session.start(&model, CacheOptions::new(1, 6)).unwrap();
         let output = model.decode(&mut session, &[0], Tokens::padded(&[3, 4], 1, 2)).unwrap();
         let row = output.sequence(0).row(1).to_vec();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::Batch;
 use rachis::bert::BertPretrainingHeads;
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::loader::{Preset, Region};
 use rachis::{
     Backbone, BartConfig, BertBackbone, BertConfig, Error, FalconConfig, OptConfig, Session, T5Config,
@@ -105,7 +105,7 @@ impl Files {
 }
 
 fn ctx() -> Ctx<'static> {
-    Ctx::new(Level::detect()).unwrap()
+    Ctx::detect()
 }
 
 /// Every output of the first case of a fixture's golden file, by its name.

@@ -55,7 +55,7 @@ fn error<T>(directory: &Directory, result: &Result<T>) -> Option<String> {
 
 /// The bits of the first two tokens' vectors, or what is wrong with them.
 fn forward(directory: &Directory, model: &Backbone) -> Result<Vec<u32>, String> {
-    let mut session = Session::new(Ctx::new(Level::detect()).unwrap());
+    let mut session = Session::new(Ctx::detect());
     let tokens = Tokens::padded(&[0, 1], 1, 2);
     let inputs = Seq2SeqInputs { encoder: tokens, decoder: tokens };
     let output = match model {

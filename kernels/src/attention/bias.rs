@@ -26,7 +26,7 @@ pub enum Bias<'a> {
     None,
     /// ALiBi: the head's slope times the number of the key in its sequence (Press et al., arXiv:2108.12409).
     Linear {
-        /// SingleQuery for each head.
+        /// One slope for each head.
         slopes: &'a [f32],
         /// How the bias is rounded.
         rounding: AlibiRounding,

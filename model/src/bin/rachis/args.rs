@@ -5,11 +5,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use rachis::generation::EarlyStopping;
-use rachis::kernels::{Ctx, Level, Precision};
+use rachis::kernels::{Ctx, Level};
 use rachis::loader::Preset;
-use rachis::{Backbone, PresetOptions};
+use rachis::{Backbone, Dtype, Pooling, Precision, PresetOptions};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Result;
@@ -54,12 +54,17 @@ pub struct Common {
     /// Model: a directory, hf://owner/name, kaggle://owner/model/framework/variation, or a KerasHub preset
     #[arg(long, value_name = "DIR|HANDLE")]
     pub model: Option<OsString>,
-    /// Float type of the computation; the preset's own by default
+    /// Float type of the computation: float32, bfloat16 or float16; the preset's own by default
     #[arg(long)]
-    pub dtype: Option<DtypeName>,
-    /// Arithmetic of matrix products; follows the dtype by default
+    pub dtype: Option<Dtype>,
+    /// Arithmetic of matrix products: strict (float32 throughout), bf16 (operands rounded to bfloat16, sums in float32) or
+    /// bf16x6 (on AMX tiles, each float32 as a sum of three bfloat16); follows the dtype by default
     #[arg(long)]
-    pub precision: Option<PrecisionName>,
+    pub precision: Option<Precision>,
+    /// Download files of an hf:// model that the cache lacks
+    #[cfg(feature = "hub")]
+    #[arg(long)]
+    pub download: bool,
     /// Number of threads
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
@@ -71,45 +76,14 @@ pub struct Common {
     pub json: bool,
 }
 
-/// The names of the dtypes.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum DtypeName {
-    Float32,
-    Bfloat16,
-    Float16,
-}
-
-/// The names of [`Precision`].
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum PrecisionName {
-    /// float32 throughout
-    Strict,
-    /// Operands rounded to bfloat16, sums in float32
-    Bf16,
-    /// On AMX tiles, each float32 as a sum of three bfloat16; elsewhere as strict
-    Bf16x6,
-}
-
-/// The names of the poolings.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum PoolingName {
-    /// The first token's vector
-    Cls,
-    /// The mean of the vectors of all tokens
-    Mean,
-    /// The last token's vector
-    Last,
-    /// The maximum over all tokens of each component
-    Max,
-}
-
 #[derive(Debug, clap::Args)]
 pub struct EmbedArgs {
     #[command(flatten)]
     pub common: Common,
-    /// How token vectors become one vector; follows the model's files by default
+    /// How token vectors become one vector: cls (the first token's), mean, last (the last token's) or max (of each
+    /// component); follows the model's files by default
     #[arg(long)]
-    pub pooling: Option<PoolingName>,
+    pub pooling: Option<Pooling>,
     /// Texts; a single "-" reads one text a line from standard input
     #[arg(required = true, value_name = "TEXT")]
     pub texts: Vec<String>,
@@ -256,23 +230,17 @@ impl Common {
             None => Level::from_env()?,
         };
         let ctx = Ctx::new(level)?.with_pool(pool);
-        Ok(match self.precision {
-            None => ctx,
-            Some(PrecisionName::Strict) => ctx.with_precision(Precision::Strict),
-            Some(PrecisionName::Bf16) => ctx.with_precision(Precision::Bf16),
-            Some(PrecisionName::Bf16x6) => ctx.with_precision(Precision::Bf16x6),
-        })
+        Ok(self.precision.map_or(ctx, |precision| ctx.with_precision(precision)))
     }
 
     /// Opens a preset and its model, in the dtype of `--dtype`.
     pub fn open(&self, model: &OsStr) -> Result<(Preset, Backbone)> {
-        let dtype = self.dtype.map(|dtype| match dtype {
-            DtypeName::Float32 => rachis::Dtype::Float32,
-            DtypeName::Bfloat16 => rachis::Dtype::Bfloat16,
-            DtypeName::Float16 => rachis::Dtype::Float16,
-        });
         let mut options = PresetOptions::new();
-        options.dtype = dtype;
+        options.dtype = self.dtype;
+        #[cfg(feature = "hub")]
+        if self.download {
+            options = options.with_download(rachis::Download::IfMissing);
+        }
         let preset = options.open(model)?;
         let model = Backbone::load_with(&preset, options)?;
         Ok((preset, model))

@@ -7,7 +7,7 @@ use rachis::loader::{ConfigSource, Preset};
 use rachis::{Backbone, BertInputs, Pooling, Session, Tokens, normalize};
 use serde_json::{Value, json};
 
-use crate::args::{EmbedArgs, PoolingName};
+use crate::args::EmbedArgs;
 use crate::{Result, print, tokenizer};
 
 /// Number of texts in one forward pass.
@@ -65,13 +65,7 @@ struct Recipe {
 impl Recipe {
     /// The recipe of KerasHub for its presets, of sentence-transformers for other directories. A pooling chosen by
     /// flag takes precedence.
-    fn of(preset: &Preset, chosen: Option<PoolingName>) -> Result<Recipe> {
-        let chosen = chosen.map(|name| match name {
-            PoolingName::Cls => Pooling::Cls,
-            PoolingName::Mean => Pooling::Mean,
-            PoolingName::Last => Pooling::Last,
-            PoolingName::Max => Pooling::Max,
-        });
+    fn of(preset: &Preset, chosen: Option<Pooling>) -> Result<Recipe> {
         match preset.config().source() {
             ConfigSource::Keras { .. } => Recipe::keras(preset, chosen),
             ConfigSource::HuggingFace { .. } => Recipe::sentence_transformers(preset, chosen),
