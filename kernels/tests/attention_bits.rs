@@ -6,7 +6,8 @@ mod common;
 use common::attention_case::{Case, CaseBias};
 use common::{Element, at_every_level, bits, for_each_type, view, view_mut};
 use rachis_kernels::{
-    Attention, AttentionMask, Ctx, Heads, Level, MatRef, Precision, Scratch, Span, attention, bf16, f16,
+    AlibiRounding, Attention, AttentionMask, Ctx, Heads, Level, MatRef, Precision, Scratch, Span, attention,
+    bf16, f16,
 };
 use rachis_testkit::{Grid, Kind, Rng};
 
@@ -40,11 +41,15 @@ fn a_sequence_does_not_depend_on_batch_or_threads() {
                 }
             }
             // Levels whose instructions for bf16 sum in an order of their own.
-            let has_own_order = matches!(ctx.level(), Level::Avx512Bf16 | Level::Amx) && precision == Precision::Bf16;
+            let has_own_order =
+                matches!(ctx.level(), Level::Avx512Bf16 | Level::Amx) && precision == Precision::Bf16;
             if ctx.level() != Level::Scalar && !has_own_order {
                 let expected = fused.get_or_insert_with(|| bits(&together.values())).clone();
                 let level = ctx.level();
-                assert!(bits(&together.values()) == expected, "{level} differs from the first level that fuses");
+                assert!(
+                    bits(&together.values()) == expected,
+                    "{level} differs from the first level that fuses"
+                );
             }
         });
     }
@@ -141,8 +146,11 @@ fn keys_and_values_of_other_types_give_the_bits_of_their_widened_values() {
     let widened = |exact: Vec<f64>| exact.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
     at_every_level(|ctx| {
         let (mut from_stored, mut from_widened) = (case.q.clone(), case.q.clone());
-        let op =
-            Attention { k: view(&keys).into(), v: view(&values).into(), ..case.op(view_mut(&mut from_stored)) };
+        let op = Attention {
+            k: view(&keys).into(),
+            v: view(&values).into(),
+            ..case.op(view_mut(&mut from_stored))
+        };
         attention(ctx, &mut Scratch::new(), op).unwrap();
         let (k, v) = (widened(keys.exact()), widened(values.exact()));
         let op = Attention {

@@ -25,9 +25,10 @@ use std::hint::black_box;
 use common::{Element, activation, for_each_type};
 use program::Program;
 use rachis_kernels::{
-    Accumulate, AlibiRounding, AnyMatRef, Attention, AttentionMask, Bias, Ctx, EmbedRows, Gemm, Heads, Layout,
-    Level, Mask, MatMut, MatRef, NormRows, Precision, RotaryRows, Scratch, SoftmaxRows, Span, Weights,
-    activate, attention, embed_rows, gemm, layer_norm_rows, math, rms_norm_rows, rotary_rows, softmax_rows,
+    Accumulate, AlibiRounding, AnyMatRef, Attention, AttentionMask, Bias, Ctx, EmbedRows, Gemm, Heads,
+    Layout, Level, Mask, MatMut, MatRef, NormRows, Precision, RotaryRows, Scratch, SoftmaxRows, Span,
+    Weights, activate, attention, embed_rows, gemm, layer_norm_rows, math, rms_norm_rows, rotary_rows,
+    softmax_rows,
 };
 use rachis_testkit::oracle::Activation;
 

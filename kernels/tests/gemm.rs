@@ -350,7 +350,11 @@ fn scratch_for_some_rows_suffices_for_fewer() {
                     let scratch_len = |m| gemm_scratch_len(&ctx, &Dims::of_one(layout, [m, n, k]));
                     let mut most = 0;
                     for m in 1..300 {
-                        assert!(scratch_len(m) >= most, "{layout:?} {m} x {n} x {k}, {} threads", ctx.threads());
+                        assert!(
+                            scratch_len(m) >= most,
+                            "{layout:?} {m} x {n} x {k}, {} threads",
+                            ctx.threads()
+                        );
                         most = scratch_len(m);
                     }
                 }

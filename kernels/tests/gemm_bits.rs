@@ -220,7 +220,11 @@ fn bits_do_not_depend_on_whether_weights_are_multiplied_in_place() {
             let all = product(most, view(&up).into());
             for rows in [1, 16, 40, 130] {
                 assert!(product(rows, view(&up).into()) == all[..rows * n], "{} {rows}", ctx.level());
-                assert!(product(rows, view(&widened).into()) == all[..rows * n], "{} {rows} f32", ctx.level());
+                assert!(
+                    product(rows, view(&widened).into()) == all[..rows * n],
+                    "{} {rows} f32",
+                    ctx.level()
+                );
             }
         }
     });

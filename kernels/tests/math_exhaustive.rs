@@ -194,7 +194,8 @@ fn every_f32_obeys_the_bounds() {
     report(&ctx, |_, function| {
         // One thread takes even patterns and the other odd ones, so that they share the costly ranges evenly.
         std::thread::scope(|scope| {
-            let threads = [0, 1].map(|first| scope.spawn(move || worst_of_patterns(&ctx, function, (first, 1 << 32), 2)));
+            let threads = [0, 1]
+                .map(|first| scope.spawn(move || worst_of_patterns(&ctx, function, (first, 1 << 32), 2)));
             threads.into_iter().map(|thread| thread.join().unwrap()).fold((0.0, 0.0), worse)
         })
     });

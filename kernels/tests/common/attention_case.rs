@@ -121,7 +121,13 @@ impl<T: Element, K: Element> Case<T, K> {
     }
 
     /// The bounds of one query's row of the output, head after head, from operands as [`Case::operands`].
-    fn bounds(&self, [q, k, v]: &[Vec<f64>; 3], weight_rounding: f64, span: &Span, query: usize) -> Vec<Bound> {
+    fn bounds(
+        &self,
+        [q, k, v]: &[Vec<f64>; 3],
+        weight_rounding: f64,
+        span: &Span,
+        query: usize,
+    ) -> Vec<Bound> {
         let (width, keys) = (self.q.cols() / self.heads, self.visible(span, query));
         let heads = (0..self.heads).flat_map(|head| {
             let kv_head = head / (self.heads / self.kv_heads);

@@ -155,8 +155,9 @@ impl<A: Element, W: Element, C: Element> Operands<A, W, C> {
         let GemmShape { m, n, k } = self.case.shape;
         let operand = |values: Vec<f64>| -> Vec<f64> {
             let flushes_subnormals = order != SummationOrder::Ascending;
-            let values =
-                values.into_iter().map(|x| if flushes_subnormals && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x });
+            let values = values
+                .into_iter()
+                .map(|x| if flushes_subnormals && x.abs() < SMALLEST_NORMAL { 0.0 * x } else { x });
             match self.case.precision {
                 Precision::Strict | Precision::Bf16x6 => values.collect(),
                 Precision::Bf16 => values.map(<bf16 as Storage>::nearest).collect(),
