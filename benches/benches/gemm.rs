@@ -1,8 +1,8 @@
-//! Matrix products beside those of the crates `gemm` and `matrixmultiply`: one thread, `[N, K]` weights, hot.
+//! Our matrix products, and those of the crates `gemm` and `matrixmultiply`: one thread, `[N, K]` weights, hot.
 //!
-//! The throughput is counted in floating-point operations, so criterion's `Gelem/s` are GFLOP/s. Ours are named
-//! by storage type, precision and the plan picked; activations and results are f32, except for the f16 product of
-//! the crate `gemm`, which takes f16 throughout. `kprobe` has the other layout, cold weights and the limits.
+//! The throughput is counted in floating-point operations, so criterion's `Gelem/s` are GFLOP/s. Our products are named by
+//! storage type, precision and the plan picked. Activations and results are f32, except for the f16 product of the crate
+//! `gemm`, whose operands are all f16. `kprobe` measures the other layout, cold weights and the limits.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use rachis_benches::arena::values;
 use rachis_benches::peers::{Product, gemm_f16, gemm_f32, matrixmultiply_f32};
-use rachis_benches::{SHAPES, Shape};
 use rachis_kernels::{
     AnyMatRef, Ctx, Gemm, GemmPlan, Layout, MatMut, MatRef, Precision, Scratch, Weights, bf16, f16, gemm,
 };
+use rachis_testkit::shapes::{GemmShape, MODEL_GEMMS};
 
 fn main() {
     let criterion = Criterion::default()
@@ -29,7 +29,7 @@ fn main() {
 fn products(criterion: &mut Criterion) {
     let strict = Ctx::from_env().expect("a level that this machine has");
     let rounded = strict.with_precision(Precision::Bf16);
-    for shape in SHAPES {
+    for shape in MODEL_GEMMS {
         let mut group = criterion.benchmark_group(format!("gemm/{}/{shape}", strict.level()));
         group.throughput(Throughput::Elements(shape.flops()));
         let w = values(shape.weights());
@@ -47,9 +47,15 @@ fn products(criterion: &mut Criterion) {
     }
 }
 
-fn ours(group: &mut BenchmarkGroup<'_, WallTime>, ctx: &Ctx, shape: Shape, dtype: &str, w: AnyMatRef<'_>) {
-    let Shape { m, n, k } = shape;
-    let precision = format!("{:?}", ctx.precision()).to_lowercase();
+fn ours(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    ctx: &Ctx,
+    shape: GemmShape,
+    dtype: &str,
+    w: AnyMatRef<'_>,
+) {
+    let GemmShape { m, n, k } = shape;
+    let precision = ctx.precision();
     let name = format!("rachis {dtype} {precision} {}", GemmPlan::pick(ctx, Layout::Nk, m).name);
     let (a, mut out, mut scratch) = (values(m * k), vec![0.0f32; m * n], Scratch::new());
     let weights = Weights { matrix: w, layout: Layout::Nk };
@@ -65,7 +71,7 @@ fn ours(group: &mut BenchmarkGroup<'_, WallTime>, ctx: &Ctx, shape: Shape, dtype
 fn peer<T: Copy>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
-    shape: Shape,
+    shape: GemmShape,
     weights: &[T],
     stored: fn(f32) -> T,
     run: fn(Product<'_, T>),

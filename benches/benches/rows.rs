@@ -1,5 +1,4 @@
-//! Softmax, the norms and the activations, on the rows of BERT base: one thread, hot. The throughput is counted
-//! in elements.
+//! Softmax, the norms and the activations on the rows of BERT base: one thread, hot. The throughput is counted in elements.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use rachis_kernels::{
     Activation, AnySlice, Ctx, Elem, Mask, MatMut, MatRef, NormRows, SoftmaxRows, activate, bf16, f16,
     layer_norm_rows, rms_norm_rows, softmax_rows,
 };
+use rachis_testkit::shapes::MODEL_ROWS;
 
 fn main() {
     let criterion = Criterion::default()
@@ -21,8 +21,6 @@ fn main() {
     rows(&mut criterion);
     criterion.final_summary();
 }
-
-const SIZES: [(usize, usize); 2] = [(128, 768), (128, 3072)];
 
 const ACTIVATIONS: [Activation; 6] = [
     Activation::Relu,
@@ -35,7 +33,7 @@ const ACTIVATIONS: [Activation; 6] = [
 
 fn rows(criterion: &mut Criterion) {
     let ctx = Ctx::from_env().expect("a level that this machine has");
-    for (rows, cols) in SIZES {
+    for (rows, cols) in MODEL_ROWS {
         let mut group = criterion.benchmark_group(format!("rows/{}/{rows}x{cols}", ctx.level()));
         group.throughput(Throughput::Elements((rows * cols) as u64));
         operations(&mut group, &ctx, (rows, cols), "f32", |x| x);
@@ -83,8 +81,8 @@ fn operations<T: Elem>(
     }
 }
 
-/// Times what overwrites its input, without the copy that gives it the same input each time: repeated on its own
-/// results, an activation would soon see nothing but subnormal numbers.
+/// Times an operation that overwrites its input, without the copy that restores the input for each call: repeated on its own
+/// results, an activation would soon have only subnormal inputs.
 fn in_place<T: Copy>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: String,

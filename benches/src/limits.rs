@@ -1,4 +1,4 @@
-//! What bounds a product: arithmetic, or reading its weights from where they are.
+//! The limit that bounds a product: arithmetic, or reading its weights from a cache or from memory.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::arena::Arena;
 use crate::machine::cache_bytes;
 
-/// What takes the longest time of all that a product must do.
+/// The part of a product that takes the most time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// Its multiply-adds.
@@ -23,7 +23,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// As in the report.
+    /// Its name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Limit::Compute => "compute",
@@ -34,24 +34,24 @@ impl Limit {
     }
 }
 
-/// The measured limits of one core, and how many share a product.
+/// The measured limits of one core, and the number of cores that share a product.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of the caches: the first level's data, the second, the third.
+    /// Bytes of the first-level data cache, the second-level and the third-level cache.
     pub caches: [usize; 3],
     /// GFLOP/s of f32 multiply-adds.
     pub fma: f64,
-    /// GFLOP/s of bfloat16 multiply-adds, where the level has instructions for them.
+    /// GFLOP/s of bfloat16 multiply-adds, if the level has instructions for them.
     pub bf16: Option<f64>,
-    /// Whether the tile unit computes them.
+    /// Whether AMX tiles compute them.
     pub tiles: bool,
-    /// GB/s read from the second-level cache, the third, and memory.
+    /// GB/s of reading from the second-level cache, the third-level cache, and memory.
     pub read: [f64; 3],
-    /// Cores; bandwidths and peaks are taken to add up.
+    /// Number of cores. Peaks and bandwidths are assumed to add up.
     pub threads: usize,
 }
 
-/// Bytes of each cache, as usual where the system does not say.
+/// Bytes of each cache, with usual sizes for those that the system does not report.
 pub fn caches() -> [usize; 3] {
     const USUAL: [usize; 3] = [32 << 10, 1 << 20, 32 << 20];
     std::array::from_fn(|i| match cache_bytes(i + 1) {
@@ -60,7 +60,7 @@ pub fn caches() -> [usize; 3] {
     })
 }
 
-/// Bytes that no cache holds, and 1 GiB at most.
+/// More bytes than the caches hold, at most 1 GiB.
 pub fn past_caches(caches: &[usize; 3]) -> usize {
     (2 * caches[2]).clamp(64 << 20, 1 << 30)
 }
@@ -84,7 +84,7 @@ impl Limits {
         }
     }
 
-    /// Where weights of this many bytes, a share of them for each core, are when they were used just before.
+    /// Where weights of this size are that were just used, when each core uses its share of them.
     pub fn hot(&self, bytes: usize) -> Limit {
         let share = bytes / self.threads;
         let [_, l2, l3] = self.caches.map(|cache| cache * 3 / 4);
@@ -97,8 +97,8 @@ impl Limits {
         }
     }
 
-    /// The least time for `flops` at `gflops` a core and for `bytes` at `gbps` a core, and whether it is that of
-    /// the operations.
+    /// The least time for `flops` at `gflops` for each core and for `bytes` at `gbps` for each core, and whether arithmetic
+    /// takes it.
     pub fn bound(&self, (flops, gflops): (f64, f64), (bytes, gbps): (usize, f64)) -> (Duration, bool) {
         let cores = self.threads as f64 * 1e9;
         let (compute, read) = (flops / (gflops * cores), bytes as f64 / (gbps * cores));
@@ -106,7 +106,7 @@ impl Limits {
         (time, compute >= read)
     }
 
-    /// For the report.
+    /// The limits for the report.
     pub fn peaks(&self) -> Value {
         let [l2, l3, dram] = self.read.map(rounded);
         json!({
@@ -118,7 +118,7 @@ impl Limits {
     }
 }
 
-/// To three places, which is more than a measurement has.
+/// Rounds to three places, which is more than a measurement is precise to.
 pub fn rounded(x: f64) -> f64 {
     (x * 1000.0).round() / 1000.0
 }
@@ -137,7 +137,7 @@ pub(crate) mod tests {
     };
 
     #[test]
-    fn the_slower_of_arithmetic_and_reading_binds() {
+    fn the_slower_of_arithmetic_and_reading_is_the_bound() {
         let bytes = 1_000_000_000;
         let bound = |flops, gbps| LIMITS.bound((flops, 100.0), (bytes, gbps));
         assert_eq!(bound(2e11, 10.0), (Duration::from_secs(2), true));
@@ -148,7 +148,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn hot_weights_are_in_the_smallest_cache_with_room() {
+    fn hot_weights_are_in_the_smallest_cache_that_holds_them() {
         for (bytes, place) in [(1000, Limit::L2), (1 << 20, Limit::L3), (32 << 20, Limit::Dram)] {
             assert_eq!(LIMITS.hot(bytes), place);
         }
@@ -156,7 +156,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn no_cache_holds_the_weights_that_are_cycled_through() {
+    fn cold_weights_are_more_than_the_caches_hold() {
         assert_eq!(past_caches(&[0, 0, 1 << 20]), 64 << 20);
         assert_eq!(past_caches(&[0, 0, 100 << 20]), 200 << 20);
         assert_eq!(past_caches(&[0, 0, 4 << 30]), 1 << 30);

@@ -1,6 +1,6 @@
-//! What the operating system says of the processor.
+//! What the operating system reports about the processor.
 
-/// Size in bytes of the first core's data or unified cache of this level; 0 where the system does not say.
+/// Bytes of the first core's data or unified cache of this level; 0 if the system does not report it.
 pub fn cache_bytes(level: usize) -> usize {
     let read = |index: usize, name: &str| {
         let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{name}");
@@ -19,7 +19,7 @@ pub fn cache_bytes(level: usize) -> usize {
     digits.parse::<usize>().unwrap_or(0) * scale
 }
 
-/// The vector features that the system lists for the processor.
+/// The vector features that the system reports.
 pub fn features() -> Vec<String> {
     const PREFIXES: [&str; 6] = ["avx", "fma", "f16c", "amx", "asimd", "bf16"];
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

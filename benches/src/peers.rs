@@ -1,13 +1,12 @@
-//! Products by other Rust libraries, on the operands that ours take, behind safe functions.
+//! Products by other Rust libraries, on the same operands as ours, behind safe functions.
 
 use rachis_kernels::{Layout, f16};
+use rachis_testkit::shapes::GemmShape;
 
-use crate::shape::Shape;
-
-/// `out = a * weights`, all three without gaps between rows.
+/// `out = a * weights`, in matrices without gaps between rows.
 pub struct Product<'a, T, C = T> {
     /// The dimensions.
-    pub shape: Shape,
+    pub shape: GemmShape,
     /// How the weights lie.
     pub layout: Layout,
     /// `[M, K]`
@@ -24,7 +23,7 @@ impl<T, C> Product<'_, T, C> {
     /// # Panics
     /// When one does not.
     pub(crate) fn check(&self) {
-        let Shape { m, n, k } = self.shape;
+        let GemmShape { m, n, k } = self.shape;
         let size = |rows: usize, cols: usize| rows.checked_mul(cols);
         assert_eq!(Some(self.a.len()), size(m, k), "elements of the activations");
         assert_eq!(Some(self.weights.len()), size(k, n), "elements of the weights");
@@ -58,12 +57,12 @@ pub fn gemm_f16(product: Product<'_, f16>) {
 
 fn gemm_any<T: 'static>(product: Product<'_, T>, zero: T, one: T) {
     product.check();
-    let Shape { m, n, k } = product.shape;
+    let GemmShape { m, n, k } = product.shape;
     let (by_k, by_n) = product.strides();
-    // SAFETY: with these strides, `i < m`, `j < n` and `l < k`, the function reads `a[i * k + l]`, the weights at
-    // `l * by_k + j * by_n`, which is `j * k + l` or `l * n + j`, and writes `out[i * n + j]`: all inside slices
-    // that `check` has found to have `m * k`, `k * n` and `m * n` elements. `out` is borrowed exclusively. `T`
-    // is f32 or f16, which it takes: the two callers above.
+    // SAFETY: with these strides, for `i < m`, `j < n` and `l < k`, the function reads `a[i * k + l]` and the weights at
+    // `l * by_k + j * by_n`, which is `j * k + l` or `l * n + j`, and writes `out[i * n + j]`: all inside slices that `check`
+    // has found to have `m * k`, `k * n` and `m * n` elements. `out` is borrowed exclusively. `T` is f32 or f16 in the two
+    // callers above, and the function takes both.
     unsafe {
         gemm::gemm(
             m,
@@ -89,17 +88,17 @@ fn gemm_any<T: 'static>(product: Product<'_, T>, zero: T, one: T) {
     }
 }
 
-/// The crate `matrixmultiply`, which has one thread unless asked, in f32.
+/// The crate `matrixmultiply` on one thread, its default, in f32.
 ///
 /// # Panics
 /// When a slice has another length than the shape says.
 pub fn matrixmultiply_f32(product: Product<'_, f32>) {
     product.check();
-    let Shape { m, n, k } = product.shape;
+    let GemmShape { m, n, k } = product.shape;
     let (by_k, by_n) = product.strides();
     let (a, weights, out) = (product.a.as_ptr(), product.weights.as_ptr(), product.out.as_mut_ptr());
-    // SAFETY: as in `gemm_any`: the strides keep every access inside slices whose lengths `check` has compared
-    // with the shape, and `out`, borrowed exclusively, has no two elements at one place.
+    // SAFETY: as in `gemm_any`, the strides keep every access inside slices whose lengths `check` has compared with the
+    // shape, and `out`, which is borrowed exclusively, has no two elements at one place.
     unsafe {
         matrixmultiply::sgemm(m, k, n, 1.0, a, k as isize, 1, weights, by_k, by_n, 0.0, out, n as isize, 1);
     }
@@ -111,8 +110,8 @@ pub(crate) mod tests {
     use crate::arena::values;
 
     /// The product in f64.
-    pub(crate) fn exact(shape: Shape, layout: Layout, a: &[f32], weights: &[f32]) -> Vec<f64> {
-        let Shape { m, n, k } = shape;
+    pub(crate) fn exact(shape: GemmShape, layout: Layout, a: &[f32], weights: &[f32]) -> Vec<f64> {
+        let GemmShape { m, n, k } = shape;
         let mut out = vec![0.0; m * n];
         for i in 0..m {
             for j in 0..n {
@@ -135,13 +134,16 @@ pub(crate) mod tests {
 
     #[test]
     fn peers_compute_our_product_in_both_layouts() {
-        for shape in [Shape { m: 1, n: 17, k: 33 }, Shape { m: 5, n: 1, k: 7 }, Shape { m: 19, n: 23, k: 40 }]
-        {
+        for shape in [
+            GemmShape { m: 1, n: 17, k: 33 },
+            GemmShape { m: 5, n: 1, k: 7 },
+            GemmShape { m: 19, n: 23, k: 40 },
+        ] {
             let (a, w) = (values(shape.m * shape.k), values(shape.weights()));
             let half = |x: &[f32]| x.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>();
             for layout in Layout::ALL {
                 let want = exact(shape, layout, &a, &w);
-                // Of products below 1/4, `k` at most.
+                // Sums of k products below 1/4.
                 let bound = |eps: f64| eps * 0.25 * (shape.k * shape.k) as f64;
                 let mut out = vec![f32::NAN; want.len()];
                 for (name, run) in [("gemm", gemm_f32 as fn(Product<'_, f32>)), ("mm", matrixmultiply_f32)] {
@@ -158,8 +160,8 @@ pub(crate) mod tests {
 
     #[test]
     #[should_panic(expected = "elements of the weights")]
-    fn a_short_slice_is_refused() {
-        let shape = Shape { m: 1, n: 2, k: 3 };
+    fn a_slice_that_is_too_short_is_refused() {
+        let shape = GemmShape { m: 1, n: 2, k: 3 };
         let (a, weights, out) = (&values(3), &values(5), &mut [0.0; 2]);
         gemm_f32(Product { shape, layout: Layout::Nk, a, weights, out });
     }

@@ -1,97 +1,96 @@
-//! A row for each candidate of each product, and what `--assert` asks of the rows.
+//! A row for each candidate of each product, and the checks of `--assert` on the rows.
 
 use std::fmt;
 use std::time::Duration;
 
 use rachis_kernels::gemm::SummationOrder;
-use rachis_kernels::{Ctx, GemmPlan, Layout, Precision};
+use rachis_kernels::{Ctx, Dtype, GemmPlan, Layout, Precision};
+use rachis_testkit::shapes::GemmShape;
 use serde_json::{Value, json};
 
-use crate::arena::Dtype;
+use crate::arena::short_name;
 use crate::limits::{Limit, Limits, rounded};
-use crate::measure::{Best, Case, Method, Turn};
-use crate::shape::Shape;
+use crate::measure::{Case, Method, Round, Timing};
 
-/// The fraction of its limit that a picked [`Precision::Strict`] product of [`FLOOR_ROWS`] rows or more must
-/// reach, hot.
+/// The fraction of its limit that a picked [`Precision::Strict`] product of at least [`FLOOR_ROWS`] rows must reach, hot.
 pub const FLOOR: f64 = 0.70;
-/// From how many rows of activations there is a floor.
+/// The least number of rows of activations for which [`FLOOR`] holds.
 pub const FLOOR_ROWS: usize = 128;
-/// How far the pick may be behind another plan of its order, hot.
+/// The fraction by which the pick may be slower than another plan with its summation order, hot.
 pub const LAG: f64 = 0.10;
 
-/// What one candidate reached.
+/// The speed of one candidate.
 #[derive(Debug, Clone)]
 pub struct Row {
     /// The dimensions.
-    pub shape: Shape,
+    pub shape: GemmShape,
     /// How the weights lie.
     pub layout: Layout,
-    /// What they are stored as.
+    /// The storage type of the weights.
     pub dtype: Dtype,
-    /// How our products treat their operands.
+    /// The precision of our products.
     pub precision: Precision,
-    /// Threads that shared the product; `None` where a library decides.
+    /// Threads that shared the product; `None` if a CBLAS library decides.
     pub threads: Option<usize>,
-    /// The candidate.
+    /// The candidate's name.
     pub plan: &'static str,
-    /// Rows and columns of its register tile; `None` of a library's.
+    /// MR and NR of its micro-tile; `None` for a CBLAS library.
     pub tile: Option<(usize, usize)>,
-    /// Whether it is what [`gemm`](fn@rachis_kernels::gemm) would run.
+    /// Whether [`gemm`](fn@rachis_kernels::gemm) would run it.
     pub picked: bool,
-    /// In which order it sums.
+    /// The order in which it sums.
     pub order: Option<SummationOrder>,
-    /// GFLOP/s of all cores that bound it, the best of the turns.
+    /// The peak of all cores that bounds it, in GFLOP/s: the best of the rounds.
     pub peak: f64,
-    /// Weights just used.
+    /// The speed with weights that were just used.
     pub hot: Rate,
-    /// Weights that no cache holds.
+    /// The speed with weights that no cache holds.
     pub cold: Rate,
 }
 
-/// A speed and the limit that it is held against.
+/// A speed, and the limit that it is compared with.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
-    /// The best of the turns.
+    /// GFLOP/s: the best of the rounds.
     pub gflops: f64,
-    /// Of the limit; the median of the turns'.
+    /// The fraction of the limit that was reached: the median of the rounds.
     pub fraction: f64,
-    /// What bounds it.
+    /// The limit that bounds it.
     pub limit: Limit,
-    /// GB/s at which all cores read the weights, each its share; the median of the turns'.
+    /// GB/s at which all cores read the weights, each its share: the median of the rounds.
     pub read: f64,
 }
 
 impl Row {
-    /// Sums up the turns of one candidate.
+    /// The row of one candidate from its rounds.
     pub fn new(
         ctx: &Ctx,
         limits: &Limits,
         case: &Case<'_>,
         dtype: Dtype,
         method: &Method<'_>,
-        turns: &[Turn],
+        rounds: &[Round],
     ) -> Row {
         let Case { shape, layout, .. } = *case;
-        let (flops, bytes) = (shape.flops() as f64, dtype.bytes() * shape.weights());
-        let peak = median(turns.iter().map(|turn| turn.peak));
-        let rate = |place: Limit, best: fn(&Turn) -> Best| {
+        let (flops, bytes) = (shape.flops() as f64, dtype.size_of() * shape.weights());
+        let peak = median(rounds.iter().map(|round| round.peak));
+        let rate = |place: Limit, best: fn(&Round) -> Timing| {
             let bound = |peak: f64, gbps: f64| limits.bound((flops, peak), (bytes, gbps));
-            let fraction = |turn: &Turn| {
-                let best = best(turn);
-                bound(turn.peak, best.gbps).0.as_secs_f64() / best.time.as_secs_f64()
+            let fraction = |round: &Round| {
+                let best = best(round);
+                bound(round.peak, best.gbps).0.as_secs_f64() / best.time.as_secs_f64()
             };
-            let time = turns.iter().map(|turn| best(turn).time).min().unwrap_or(Duration::MAX);
-            let gbps = median(turns.iter().map(|turn| best(turn).gbps));
+            let time = rounds.iter().map(|round| best(round).time).min().unwrap_or(Duration::MAX);
+            let gbps = median(rounds.iter().map(|round| best(round).gbps));
             Rate {
                 gflops: flops / time.as_secs_f64() / 1e9,
-                fraction: median(turns.iter().map(fraction)),
+                fraction: median(rounds.iter().map(fraction)),
                 limit: if bound(peak, gbps).1 { Limit::Compute } else { place },
                 read: gbps * limits.threads as f64,
             }
         };
         let (picked, threads, tile) = match method {
-            Method::GemmPlan(plan) => {
+            Method::Rachis(plan) => {
                 let picked = *plan == GemmPlan::pick(ctx, layout, shape.m);
                 (picked, Some(ctx.threads()), Some(plan.tile(ctx)))
             }
@@ -107,17 +106,17 @@ impl Row {
             tile,
             picked,
             order: method.order(),
-            peak: turns.iter().map(|turn| turn.peak).fold(0.0, f64::max) * limits.threads as f64,
-            hot: rate(limits.hot(bytes), |turn| turn.hot),
-            cold: rate(Limit::Dram, |turn| turn.cold),
+            peak: rounds.iter().map(|round| round.peak).fold(0.0, f64::max) * limits.threads as f64,
+            hot: rate(limits.hot(bytes), |round| round.hot),
+            cold: rate(Limit::Dram, |round| round.cold),
         }
     }
 
-    /// For `--json`.
+    /// The row for `--json`.
     pub fn json(&self) -> Value {
         json!({
             "m": self.shape.m, "n": self.shape.n, "k": self.shape.k,
-            "dtype": self.dtype.name(), "precision": lower(self.precision), "layout": lower(self.layout),
+            "dtype": short_name(self.dtype), "precision": self.precision.name(), "layout": lower(self.layout),
             "threads": self.threads,
             "plan": self.plan, "tile": self.tile, "picked": self.picked, "order": self.order.map(lower),
             "peak_gflops": rounded(self.peak),
@@ -128,7 +127,7 @@ impl Row {
         })
     }
 
-    /// Whether the two differ in their plans alone, and any of the two may be picked without changing results.
+    /// Whether the two rows differ in their plans alone and either plan may be picked without changing results.
     fn is_interchangeable(&self, other: &Row) -> bool {
         (self.shape, self.layout, self.dtype, self.precision)
             == (other.shape, other.layout, other.dtype, other.precision)
@@ -139,7 +138,7 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { m, n, k } = self.shape;
+        let GemmShape { m, n, k } = self.shape;
         let mark = if self.picked { '*' } else { ' ' };
         let (layout, plan) = (lower(self.layout), self.plan);
         write!(f, "{m:>5} x {n:>5} x {k:>5} {layout} {mark} {plan:<10}")?;
@@ -151,13 +150,13 @@ impl fmt::Display for Row {
     }
 }
 
-/// What is wrong with the rows that are picked: one is behind an interchangeable plan, or under its floor.
+/// Complaints about picked rows that are slower than an interchangeable plan or below [`FLOOR`].
 pub fn complaints(rows: &[Row]) -> Vec<String> {
     let mut complaints = Vec::new();
     for row in rows.iter().filter(|row| row.picked) {
         let name = format!("{} {} by {}", row.shape, lower(row.layout), row.plan);
         let reached = row.hot.fraction;
-        // Fractions of one limit: their ratio is that of the speeds, without the drift of the clock.
+        // Both are fractions of one limit: their ratio is the ratio of the speeds without the drift of the clock.
         for other in rows.iter().filter(|other| row.is_interchangeable(other)) {
             if reached < (1.0 - LAG) * other.hot.fraction {
                 let (plan, fraction) = (other.plan, other.hot.fraction);
@@ -174,12 +173,12 @@ pub fn complaints(rows: &[Row]) -> Vec<String> {
     complaints
 }
 
-/// The name of a variant in small letters.
+/// The name of an enum's variant in lower case.
 pub fn lower(value: impl fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }
 
-/// The middle of the values.
+/// The median of the values; 0 if there are none.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

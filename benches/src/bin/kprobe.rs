@@ -1,64 +1,60 @@
-//! Measures the machine's limits, and every plan of every product against them, in one run.
+//! Measures the machine's limits and, in the same run, every plan of every product against them.
 //!
-//! A fraction is of the limit that binds: the multiply-add peak of the plan's unit, or the bandwidth at which the
-//! weights can be read from where they are, whichever takes longer. Rates are the best of many short turns,
-//! fractions the median of the turns'.
+//! A fraction is of the limit that bounds the product: the multiply-add peak of the plan's instructions, or the bandwidth at
+//! which the weights can be read from their cache or memory, whichever takes longer. Rates are the best of many short rounds,
+//! fractions the median of the rounds.
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use rachis_benches::arena::{by_short_name, short_name};
 use rachis_benches::limits::{caches, past_caches};
 use rachis_benches::machine::features;
-use rachis_benches::report::lower;
-use rachis_benches::{Arena, Case, Cblas, Dtype, Limits, Row, SHAPES, Shape, complaints};
-use rachis_kernels::{Ctx, Layout, Precision};
+use rachis_benches::{Activations, Arena, Case, Cblas, Limits, Row, complaints};
+use rachis_kernels::{Ctx, Dtype, Layout, Precision};
+use rachis_testkit::shapes::{GemmShape, MODEL_GEMMS};
 use serde_json::{Value, json};
 
 /// Measure this machine's limits and every plan of a matrix product against them
 #[derive(Debug, Parser)]
 struct Args {
-    /// One JSON object on standard output
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
     /// Threads that share a product
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
-    /// Fail when a picked plan is, hot, more than 10 % behind another of its order, or, strict and at 128 rows or
-    /// more, under 0.70 of its limit
+    /// Fail if a picked plan is more than 10 % slower, hot, than another with its summation order, or if a strict product
+    /// of at least 128 rows reaches less than 0.70 of its limit
     #[arg(long)]
     assert: bool,
-    /// Storage type of the weights
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    /// Storage type of the weights: f32, bf16 or f16
+    #[arg(long, value_parser = by_short_name, default_value = "f32")]
     dtype: Dtype,
-    /// How products treat their operands
-    #[arg(long, value_enum, default_value_t = Rounding::Strict)]
-    precision: Rounding,
-    /// Activations and results in bf16, as a session at precision bf16 keeps them between its products; f32 else
+    /// Precision of the products: strict, bf16 or bf16x6
+    #[arg(long, default_value_t = Precision::Strict)]
+    precision: Precision,
+    /// Activations and results in bf16, as in a session at precision bf16, and not in f32
     #[arg(long)]
     narrow: bool,
-    /// Elements by which the weights start off a 64-byte boundary
+    /// Elements from a 64-byte boundary to the start of the weights
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(..32))]
     misalign: u8,
-    /// Products to measure: MxNxK,...
+    /// Products to measure: MxNxK,... (the products of BERT base, MiniLM and OPT by default)
     #[arg(long, value_delimiter = ',')]
-    shapes: Vec<Shape>,
-    /// A CBLAS shared library (32-bit integers) to time beside: cblas_sgemm for f32, cblas_gemm_bf16bf16f32 for
-    /// bf16 weights whatever the precision. Its threads are set by its own environment variables
+    shapes: Vec<GemmShape>,
+    /// A CBLAS shared library (with 32-bit integers) to time in the same rounds: cblas_sgemm for f32 weights,
+    /// cblas_gemm_bf16bf16f32 for bf16 weights at any precision. Its own environment variables set its threads
     #[arg(long, value_name = "LIBRARY")]
     cblas: Option<OsString>,
 }
 
-/// The names of [`Precision`] on the command line.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Rounding {
-    /// Multiply what is stored
-    Strict,
-    /// Round both operands to bfloat16
-    Bf16,
-    /// Multiply f32 as three bfloat16 each, where there is a tile unit
-    Bf16x6,
+impl Args {
+    fn activations(&self) -> Activations {
+        if self.narrow { Activations::Bfloat16 } else { Activations::Float32 }
+    }
 }
 
 fn main() -> ExitCode {
@@ -74,13 +70,9 @@ fn main() -> ExitCode {
 fn probe(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.into()).build()?;
     let ctx = Ctx::from_env()?.with_pool((args.threads > 1).then_some(&pool));
-    let ctx = ctx.with_precision(match args.precision {
-        Rounding::Strict => Precision::Strict,
-        Rounding::Bf16 => Precision::Bf16,
-        Rounding::Bf16x6 => Precision::Bf16x6,
-    });
+    let ctx = ctx.with_precision(args.precision);
     let cblas = args.cblas.as_deref().map(Cblas::load).transpose()?;
-    let shapes = if args.shapes.is_empty() { &SHAPES[..] } else { &args.shapes };
+    let shapes = if args.shapes.is_empty() { &MODEL_GEMMS[..] } else { &args.shapes };
     let arena = Arena::new(args.dtype, arena_bytes(args.dtype, shapes), args.misalign.into());
     let limits = Limits::measure(&ctx, &arena);
     if !args.json {
@@ -89,11 +81,11 @@ fn probe(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     let mut rows = Vec::new();
     for shape in shapes {
         for layout in Layout::ALL {
-            let mut case = Case::new(*shape, layout, &arena, args.narrow);
+            let mut case = Case::new(*shape, layout, &arena, args.activations());
             let methods = case.candidates(&ctx, cblas.as_ref());
-            let turns = case.time(&ctx, &methods)?;
-            for (method, turns) in methods.iter().zip(&turns) {
-                let row = Row::new(&ctx, &limits, &case, args.dtype, method, turns);
+            let rounds = case.time(&ctx, &methods)?;
+            for (method, rounds) in methods.iter().zip(&rounds) {
+                let row = Row::new(&ctx, &limits, &case, args.dtype, method, rounds);
                 if !args.json {
                     println!("{row}");
                 }
@@ -111,9 +103,9 @@ fn probe(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     Ok(if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Enough to run past the caches with the largest product, within 1 GiB.
-fn arena_bytes(dtype: Dtype, shapes: &[Shape]) -> usize {
-    let largest = shapes.iter().map(Shape::weights).max().unwrap_or(0) * dtype.bytes();
+/// Bytes of weights: more than the caches hold, also with the largest product, at most 1 GiB.
+fn arena_bytes(dtype: Dtype, shapes: &[GemmShape]) -> usize {
+    let largest = shapes.iter().map(GemmShape::weights).max().unwrap_or(0) * dtype.size_of();
     past_caches(&caches()).max((2 * largest).min(1 << 30))
 }
 
@@ -128,11 +120,11 @@ fn print_machine(args: &Args, ctx: &Ctx, arena: &Arena, limits: &Limits) {
     }
     println!("; reads {from_l2:.1} GB/s from L2, {from_l3:.1} from L3, {from_dram:.1} from memory");
     println!(
-        "weights {}, {} elements off a line; activations {}; precision {}; threads {}; * is the pick",
-        arena.dtype().name(),
+        "weights {}, {} elements after a line; activations {}; precision {}; threads {}; * is the pick",
+        short_name(arena.dtype()),
         arena.misalign(),
         if args.narrow { "bf16" } else { "f32" },
-        lower(ctx.precision()),
+        ctx.precision(),
         ctx.threads(),
     );
 }
@@ -157,22 +149,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn the_command_line_parses_its_options_and_refuses_others() {
         Args::command().debug_assert();
         let parse = |args: &str| Args::try_parse_from(args.split(' '));
         let args =
             parse("kprobe --shapes 1x2x3,4x5x6 --dtype bf16 --precision bf16 --narrow").expect("valid");
-        assert_eq!(args.shapes, [Shape { m: 1, n: 2, k: 3 }, Shape { m: 4, n: 5, k: 6 }]);
+        assert_eq!(args.shapes, [GemmShape { m: 1, n: 2, k: 3 }, GemmShape { m: 4, n: 5, k: 6 }]);
         for args in ["--threads 0", "--misalign 32", "--shapes 1x2", "--dtype f64", "--precision f16"] {
             assert!(parse(&format!("kprobe {args}")).is_err(), "{args}");
         }
     }
 
     #[test]
-    fn memory_is_past_the_caches_and_within_a_gibibyte() {
-        let vocabulary = Shape { m: 1, n: 1 << 14, k: 1 << 14 };
-        for shapes in [&SHAPES[..], &[vocabulary], &[]] {
-            let bytes = arena_bytes(Dtype::F32, shapes);
+    fn weights_are_more_than_the_caches_hold_and_at_most_a_gibibyte() {
+        let vocabulary = GemmShape { m: 1, n: 1 << 14, k: 1 << 14 };
+        for shapes in [&MODEL_GEMMS[..], &[vocabulary], &[]] {
+            let bytes = arena_bytes(Dtype::Float32, shapes);
             assert!((past_caches(&caches())..=1 << 30).contains(&bytes), "{bytes}");
         }
     }

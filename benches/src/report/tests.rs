@@ -3,15 +3,16 @@ use rachis_kernels::{Level, PLANS};
 use super::*;
 use crate::arena::Arena;
 use crate::limits::tests::LIMITS;
+use crate::measure::Activations;
 
-const SHAPE: Shape = Shape { m: 128, n: 768, k: 768 };
+const SHAPE: GemmShape = GemmShape { m: 128, n: 768, k: 768 };
 
 fn row(plan: &'static str, picked: bool, order: Option<SummationOrder>, fraction: f64) -> Row {
     let rate = Rate { gflops: 100.0 * fraction, fraction, limit: Limit::Compute, read: 10.0 };
     Row {
         shape: SHAPE,
         layout: Layout::Nk,
-        dtype: Dtype::F32,
+        dtype: Dtype::Float32,
         precision: Precision::Strict,
         threads: Some(1),
         plan,
@@ -28,14 +29,14 @@ const ASCENDING: Option<SummationOrder> = Some(SummationOrder::Ascending);
 const TILES: Option<SummationOrder> = Some(SummationOrder::Tiles);
 
 #[test]
-fn a_pick_within_a_tenth_of_the_best_passes() {
+fn a_pick_within_a_tenth_of_the_best_plan_passes() {
     assert!(complaints(&[row("a", true, ASCENDING, 0.82), row("b", false, ASCENDING, 0.90)]).is_empty());
     assert!(complaints(&[row("a", true, ASCENDING, 0.90), row("b", false, ASCENDING, 0.10)]).is_empty());
     assert!(complaints(&[]).is_empty());
 }
 
 #[test]
-fn a_pick_behind_another_plan_of_its_order_fails() {
+fn a_pick_slower_than_another_plan_of_its_order_fails() {
     let rows = [row("a", true, ASCENDING, 0.80), row("b", false, ASCENDING, 0.90)];
     assert_eq!(complaints(&rows), ["128x768x768 nk by a: 0.80 of the limit, and 0.90 by b"]);
 }
@@ -48,8 +49,8 @@ fn only_interchangeable_rows_are_compared() {
         Row { order: TILES, ..fast() },
         Row { order: None, ..fast() },
         Row { layout: Layout::Kn, ..fast() },
-        Row { shape: Shape { m: 1, ..SHAPE }, ..fast() },
-        Row { dtype: Dtype::F16, ..fast() },
+        Row { shape: GemmShape { m: 1, ..SHAPE }, ..fast() },
+        Row { dtype: Dtype::Float16, ..fast() },
         Row { precision: Precision::Bf16, ..fast() },
     ] {
         assert!(complaints(&[other.clone(), pick()]).is_empty(), "{other:?}");
@@ -57,20 +58,20 @@ fn only_interchangeable_rows_are_compared() {
 }
 
 #[test]
-fn a_library_is_never_held_to_anything() {
+fn a_cblas_library_is_not_checked() {
     let rows = [row("cblas", false, None, 0.1), row("a", true, ASCENDING, 0.8)];
     assert!(complaints(&rows).is_empty());
 }
 
 #[test]
-fn the_floor_is_for_many_rows_of_strict_products() {
+fn the_floor_holds_for_strict_products_of_many_rows() {
     let slow = || row("a", true, ASCENDING, 0.69);
     assert_eq!(complaints(&[slow()]), ["128x768x768 nk by a: 0.69 of the limit, expected 0.70"]);
     for row in [
         Row { picked: false, ..slow() },
         Row { precision: Precision::Bf16, ..slow() },
         Row { order: TILES, ..slow() },
-        Row { shape: Shape { m: 127, ..SHAPE }, ..slow() },
+        Row { shape: GemmShape { m: 127, ..SHAPE }, ..slow() },
         row("a", true, ASCENDING, 0.70),
     ] {
         assert!(complaints(&[row]).is_empty());
@@ -78,37 +79,37 @@ fn the_floor_is_for_many_rows_of_strict_products() {
 }
 
 #[test]
-fn a_row_sums_up_its_turns() {
-    let ctx = Ctx::new(Level::Scalar).expect("always there");
-    let arena = Arena::new(Dtype::F32, 1 << 22, 4);
-    let case = Case::new(SHAPE, Layout::Kn, &arena, false);
-    let pick = Method::GemmPlan(GemmPlan::pick(&ctx, Layout::Kn, SHAPE.m));
+fn a_row_is_computed_from_its_rounds() {
+    let ctx = Ctx::new(Level::Scalar).expect("every processor has it");
+    let arena = Arena::new(Dtype::Float32, 1 << 22, 4);
+    let case = Case::new(SHAPE, Layout::Kn, &arena, Activations::Float32);
+    let pick = Method::Rachis(GemmPlan::pick(&ctx, Layout::Kn, SHAPE.m));
     let ms = |x: f64| Duration::from_secs_f64(x / 1000.0);
     let limit = SHAPE.flops() as f64 / 1e8; // ms at 100 GFLOP/s
-    let turn = |share: f64, clock: f64| Turn {
+    let round = |share: f64, clock: f64| Round {
         peak: 100.0 * clock,
-        hot: Best { time: ms(limit / share / clock), gbps: 100.0 },
-        cold: Best { time: ms(2.0 * limit / share / clock), gbps: 10.0 },
+        hot: Timing { time: ms(limit / share / clock), gbps: 100.0 },
+        cold: Timing { time: ms(2.0 * limit / share / clock), gbps: 10.0 },
     };
-    let turns = [turn(0.8, 1.0), turn(0.9, 0.5), turn(0.1, 1.0)];
-    let row = Row::new(&ctx, &LIMITS, &case, Dtype::F32, &pick, &turns);
+    let rounds = [round(0.8, 1.0), round(0.9, 0.5), round(0.1, 1.0)];
+    let row = Row::new(&ctx, &LIMITS, &case, Dtype::Float32, &pick, &rounds);
     assert!(row.picked && row.order == ASCENDING && row.threads == Some(1));
-    assert!((row.hot.fraction - 0.8).abs() < 1e-6, "the median, each of the clock beside it: {row:?}");
-    assert!((row.hot.gflops - 80.0).abs() < 1e-3, "the best: {row:?}");
+    assert!((row.hot.fraction - 0.8).abs() < 1e-6, "the median, with the clock of each round: {row:?}");
+    assert!((row.hot.gflops - 80.0).abs() < 1e-3, "the best round: {row:?}");
     assert!((row.cold.fraction - 0.4).abs() < 1e-6, "{row:?}");
     assert_eq!((row.hot.limit, row.cold.limit), (Limit::Compute, Limit::Compute));
-    let slow = turns.map(|turn| Turn { cold: Best { gbps: 0.01, ..turn.cold }, ..turn });
-    let row = Row::new(&ctx, &LIMITS, &case, Dtype::F32, &pick, &slow);
+    let slow = rounds.map(|round| Round { cold: Timing { gbps: 0.01, ..round.cold }, ..round });
+    let row = Row::new(&ctx, &LIMITS, &case, Dtype::Float32, &pick, &slow);
     assert_eq!((row.hot.limit, row.cold.limit), (Limit::Compute, Limit::Dram));
     let other = PLANS
         .iter()
         .find(|plan| **plan != *GemmPlan::pick(&ctx, Layout::Kn, SHAPE.m))
-        .expect("there are several");
-    assert!(!Row::new(&ctx, &LIMITS, &case, Dtype::F32, &Method::GemmPlan(other), &turns).picked);
+        .expect("several plans");
+    assert!(!Row::new(&ctx, &LIMITS, &case, Dtype::Float32, &Method::Rachis(other), &rounds).picked);
 }
 
 #[test]
-fn the_keys_of_a_row() {
+fn a_row_has_these_keys_in_json() {
     let json = Row { threads: None, order: None, ..row("cblas", false, None, 0.5) }.json();
     let keys: Vec<&str> = json.as_object().expect("an object").keys().map(String::as_str).collect();
     let mut expected = [

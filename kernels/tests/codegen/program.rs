@@ -306,3 +306,28 @@ fn objdump(options: &[&str]) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
+
+#[test]
+fn a_kernel_is_named_by_its_symbol() {
+    let entry = |entry: &str, kernel: &str| {
+        let level = "rachis_kernels::arch::x86_64::avx512::Avx512";
+        format!("<{level}>::vectorize::{entry}::<rachis_kernels::isa::Entry<{level}, {kernel}>>")
+    };
+    let named = |level: &str, name: &str| Some((level.to_owned(), name.to_owned()));
+    for (kernel_type, name) in [
+        ("rachis_kernels::gemm::micro_kernel::Multiply<rachis_kernels::gemm::kpack::F32Pack>", "Multiply"),
+        ("&mut rachis_kernels::gemm::epilogue::Epilogue", "Epilogue"),
+        ("rachis_kernels::norm::Norm<half::bfloat::bf16, true>", "Norm"),
+        (
+            "rachis_kernels::attention::head::RunHead<rachis_kernels::gemm::micro_kernel::RegisterTile<\
+             rachis_kernels::gemm::kpack::F32Pack>>",
+            "RunHead<RegisterTile>",
+        ),
+    ] {
+        for function in ["imp", "imp_fastcall"] {
+            assert_eq!(kernel(&entry(function, kernel_type)), named("Avx512", name));
+        }
+    }
+    assert_eq!(kernel("rachis_kernels::gemm::gemm::<f32>"), None);
+    assert_eq!(kernel("rachis_kernels::arch::x86_64::avx512::Avx512::vectorize::imp"), None);
+}
