@@ -6,7 +6,7 @@ mod program;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use rachis::kernels::Ctx;
+use rachis::kernels::{Ctx, Level};
 use rachis::{Backbone, Model};
 use rachis_testkit::for_each_level;
 use rachis_testkit::goldens::{Goldens, fixture};
