@@ -1,4 +1,4 @@
-//! What the compiler made of the kernels: this test disassembles its own release build.
+//! The compiled code of the kernels: this test disassembles its own release build.
 //!
 //! A kernel's body is generic and becomes vector code only because everything below the `#[target_feature]` entry is inlined
 //! into it. If one call is not, the program still works, many times slower, and no other test fails. Here each hot loop (an
