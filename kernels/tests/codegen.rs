@@ -7,8 +7,8 @@
 //! its unrolling is missing there. Register tiles may not spill vectors, and no intrinsic and no scalar math function may be
 //! called at all.
 //!
-//! The kernels' names are those of types, which only the symbols of the v0 mangling have. `.cargo/config.toml` asks for it:
-//! `rustflags = ["-Csymbol-mangling-version=v0"]`. Code for levels that this machine lacks is in the program, too, since the
+//! Kernels are named by their types, which only symbols with the v0 mangling contain. It is set in `.cargo/config.toml`:
+//! `[build] rustflags = ["-Csymbol-mangling-version=v0"]`. Code for levels that this machine lacks is in the program, too, since the
 //! level of a context is a value.
 //!
 //! Only a release build shows the code that will run: a debug build skips the test, with a message. A change of the compiler
