@@ -1,4 +1,4 @@
-//! What the compiler made of the kernels: this test disassembles its own release build.
+//! The compiled code of the kernels: this test disassembles its own release build.
 //!
 //! A kernel's body is generic and becomes vector code only because everything below the `#[target_feature]` entry is inlined
 //! into it. If one call is not, the program still works, many times slower, and no other test fails. Here each hot loop (an
@@ -7,8 +7,8 @@
 //! its unrolling is missing there. Register tiles may not spill vectors, and no intrinsic and no scalar math function may be
 //! called at all.
 //!
-//! The kernels' names are those of types, which only the symbols of the v0 mangling have. `.cargo/config.toml` asks for it:
-//! `rustflags = ["-Csymbol-mangling-version=v0"]`. Code for levels that this machine lacks is in the program, too, since the
+//! Kernels are named by their types, which only symbols with the v0 mangling contain. It is set in `.cargo/config.toml`:
+//! `[build] rustflags = ["-Csymbol-mangling-version=v0"]`. Code for levels that this machine lacks is in the program, too, since the
 //! level of a context is a value.
 //!
 //! Only a release build shows the code that will run: a debug build skips the test, with a message. A change of the compiler

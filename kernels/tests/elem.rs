@@ -49,7 +49,7 @@ fn widening_and_copying_are_exact_for_every_bit_pattern() {
     });
 }
 
-/// Around every value of the type: the value, the midpoint to the next, and both neighbours of each in f32.
+/// For every value of the type: the value, the midpoint to the next, and both neighbours of each in f32.
 fn edges<H: Storage>() -> Vec<f32> {
     let mut edges = Vec::new();
     for bits in 0..=0xffff {

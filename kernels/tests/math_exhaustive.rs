@@ -192,7 +192,7 @@ fn a_sample_of_all_f32_obeys_the_bounds() {
 fn every_f32_obeys_the_bounds() {
     let ctx = Ctx::from_env().unwrap();
     report(&ctx, |_, function| {
-        // One thread takes even patterns and the other odd ones, so that they share the costly ranges evenly.
+        // Two threads take even and odd patterns, so that they share the costly ranges evenly.
         std::thread::scope(|scope| {
             let threads = [0, 1]
                 .map(|first| scope.spawn(move || worst_of_patterns(&ctx, function, (first, 1 << 32), 2)));

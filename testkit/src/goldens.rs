@@ -213,6 +213,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tolerance::BOTH_OPERANDS_ROUNDED;
 
     #[test]
     fn tensors_of_a_golden_file_are_found_by_name() {
@@ -237,6 +238,18 @@ mod tests {
         let limits = Limits::read();
         assert_eq!(limits.float32("bert", "hs.2"), limits.float32("bert", "hs"));
         assert!(limits.native_half("bert", "bf16") > limits.native_half("bert", "f16"));
+    }
+
+    /// The families whose files in float16 are also run with weights rounded to bf16; see [`BOTH_OPERANDS_ROUNDED`].
+    #[test]
+    fn rounding_weights_costs_at_most_what_rounding_activations_does() {
+        let limits = Limits::read();
+        for family in ["bert", "t5"] {
+            let key = format!("{family}.bf16");
+            let path = ["bf16_f16_torch_native_vs_f64_on_same_rounded_weights", &key, "weight_rounding_only"];
+            let (activations, weights) = (limits.native_half(family, "bf16"), limits.number(&path));
+            assert!(activations + weights <= BOTH_OPERANDS_ROUNDED * activations, "{family}");
+        }
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub struct Gemm {
     pub residual: Option<Vec<f64>>,
 }
 
-/// One element of a product, with the terms of its error bound.
+/// An element of a product, with the terms of its error bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dot {
     /// `sum a w`

@@ -22,7 +22,7 @@ pub struct HotLoops<S> {
 /// Kernels whose products are not fused with additions. Elsewhere plain products are the scaling of a few vectors.
 const UNFUSED: [&str; 2] = ["EmbedRows", "RotaryRows"];
 
-/// One instruction: its address, and its text after the address.
+/// An instruction: its address, and its text after the address.
 struct Instruction {
     at: u64,
     text: String,
@@ -199,8 +199,8 @@ impl Program {
         );
     }
 
-    /// Code without a jump or a call that evaluates the exponential (its polynomial and its reduction are seven fused
-    /// multiply-adds) and divides is in the kernels of this list, so many times in each: softmax and the activations.
+    /// The kernels with sigmoids and tanh evaluate exponentials, as often as the list says: code without a jump or a call that
+    /// has the seven fused multiply-adds of the exponential's reduction and polynomial, and divides.
     pub fn assert_exponentials(&self, expected: &[(&str, &str, usize)]) {
         let mut counts = BTreeMap::new();
         for (function, code) in &self.functions {

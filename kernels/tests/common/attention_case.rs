@@ -1,4 +1,4 @@
-//! One call of attention: operands, the call, and the comparison with the oracle's bounds. The tests of bounds and of bits
+//! A call of attention: operands, the call, and the comparison with the oracle's bounds. The tests of bounds and of bits
 //! share it.
 
 use core::ops::Range;

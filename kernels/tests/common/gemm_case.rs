@@ -1,4 +1,4 @@
-//! One matrix product: operands, the call, and the comparison with the oracle's bounds. The tests and the fuzz target
+//! A matrix product: operands, the call, and the comparison with the oracle's bounds. The tests and the fuzz target
 //! `gemm_vs_oracle` share it.
 
 use rachis_kernels::gemm::SummationOrder;

@@ -31,7 +31,7 @@
 use super::{Bound, U};
 use crate::oracle;
 
-/// One query of one head: the operands as the precision takes them.
+/// A query of a head: the operands as the precision multiplies them.
 #[derive(Debug, Clone)]
 pub struct AttentionRow<'a> {
     /// The query, as wide as the head.

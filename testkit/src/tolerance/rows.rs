@@ -8,7 +8,7 @@ fn sum_depth(count: usize) -> f64 {
     (count.div_ceil(16) + 4) as f64
 }
 
-/// One row of softmax: the operands as stored.
+/// A row of softmax: the operands as stored.
 #[derive(Debug, Clone, Copy)]
 pub struct SoftmaxRow<'a> {
     /// The scores before scaling.
@@ -63,13 +63,13 @@ pub fn softmax(row: SoftmaxRow<'_>, exp: f64) -> Vec<Bound> {
 /// Which normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Norm {
-    /// Around the mean.
+    /// Layer normalisation, which subtracts the mean.
     Layer,
-    /// Around zero.
+    /// RMS normalisation, which does not.
     Rms,
 }
 
-/// One row of a normalisation: the operands as stored.
+/// A row of a normalisation: the operands as stored.
 #[derive(Debug, Clone, Copy)]
 pub struct NormRow<'a> {
     /// The row.
@@ -85,8 +85,8 @@ pub struct NormRow<'a> {
 /// The bounds of a row of layer or RMS normalisation.
 ///
 /// The mean is off by adding the terms and dividing; a centred value by that and a rounding. The variance is the mean of
-/// squares of such values, with the error of a square `(c + e)^2 - c^2 = e (2 c + e)`, and of adding them. One over its root
-/// is evaluated at the least variance within that error, where it is steepest.
+/// squares of such values, with the error of a square `(c + e)^2 - c^2 = e (2 c + e)`, and of adding them. The inverse
+/// of its root is evaluated at the least variance within that error, where it is steepest.
 pub fn norm(row: NormRow<'_>, norm: Norm) -> Vec<Bound> {
     let count = row.x.len();
     let terms = row.x;

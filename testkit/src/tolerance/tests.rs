@@ -144,7 +144,7 @@ fn a_wrong_norm_is_outside_the_bounds() {
         }
         let other = if kind == Norm::Layer { Norm::Rms } else { Norm::Layer };
         assert!(!all_admitted(&bounds, &norm(right, other)), "{kind:?} is not {other:?}");
-        // One element of a hundred that is off by 1e-5 of its value.
+        // A single element of a hundred that is off by 1e-5 of its value.
         let mut off = bounds.clone();
         off[50].exact *= 1.00001;
         assert!(!all_admitted(&bounds, &off), "{kind:?}");
