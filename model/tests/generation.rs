@@ -7,7 +7,7 @@ use rachis::generation::{
     BeamRule, BeamSearch, ContrastiveSearch, EarlyStopping, Generated, GenerationConfig, GenerationInputs,
     KerasSampler, Progress, Sampler, Strategy, Watcher, generate,
 };
-use rachis::kernels::Ctx;
+use rachis::kernels::{Ctx, Level};
 use rachis::{Backbone, Decoder, Session, Tokens};
 use rachis_testkit::for_each_level;
 use rachis_testkit::goldens::fixture;

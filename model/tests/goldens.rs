@@ -4,7 +4,7 @@ mod common;
 
 use common::{Batch, compare_half_with_goldens, compare_with_goldens, load, outputs};
 use rachis::Dtype;
-use rachis::kernels::Ctx;
+use rachis::kernels::{Ctx, Level};
 use rachis::loader::Access;
 use rachis_testkit::for_each_level;
 use rachis_testkit::goldens::{Goldens, Limits, relative_error};
