@@ -90,15 +90,15 @@ impl<P> RunHead<'_, P> {
                     Keys { k: k_operand, keys: keys.clone(), staging: &mut *staging },
                     scores,
                 );
-                let so_far = &mut sums[..head_dim * stride];
+                let earlier_sums = &mut sums[..head_dim * stride];
                 match stride / LANES {
                     3 if P::QUERIES >= 3 * LANES => {
-                        softmax.update::<S, 3>(s, terms, scores, keys.clone(), so_far);
+                        softmax.update::<S, 3>(s, terms, scores, keys.clone(), earlier_sums);
                     }
                     2 if P::QUERIES >= 2 * LANES => {
-                        softmax.update::<S, 2>(s, terms, scores, keys.clone(), so_far);
+                        softmax.update::<S, 2>(s, terms, scores, keys.clone(), earlier_sums);
                     }
-                    _ => softmax.update::<S, 1>(s, terms, scores, keys.clone(), so_far),
+                    _ => softmax.update::<S, 1>(s, terms, scores, keys.clone(), earlier_sums),
                 }
                 let v = Operand::of(v.block(keys, 0..head_dim), false, precision);
                 let weights = AttentionWeights { packs: &mut *scores, queries: queries.len(), stride };

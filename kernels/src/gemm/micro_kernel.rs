@@ -30,7 +30,7 @@ pub(super) const K_UNROLL: usize = 4;
 pub(crate) struct MBlock<'a> {
     pub(crate) x: Operand<'a>,
     pub(crate) rows: Range<usize>,
-    /// Room for MR rows of X that are not read in place.
+    /// A buffer for MR rows of X that are not read in place.
     pub(crate) staging: &'a mut [f32],
     /// The values of k: all, or a block, whose sums are added to those of the blocks before.
     pub(crate) k: Range<usize>,
