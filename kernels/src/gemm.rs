@@ -19,7 +19,7 @@
 //! its own, which pack activations in both layouts. A table of plans lists the routines: the register tile of multiply-adds
 //! (`micro_kernel`, in the loops of `macro_kernel`), a routine for few rows of activations (`small_m`), AMX tiles, and a
 //! routine for few rows by `[K, N]` weights in the summation order of AMX tiles, as interleaving such weights into pairs would
-//! cost more than the products. The first two multiply packs ([`KPack`](kpack::KPack)) of one f32 or, where the processor has
+//! cost more than the products. The first two multiply packs (`gemm/kpack.rs`) of one f32 or, where the processor has
 //! an instruction for it, of two bf16.
 //!
 //! # Numeric contract

@@ -83,7 +83,7 @@ impl<'a> AnyMatRef<'a> {
     /// The columns `start .. start + cols` of every row.
     ///
     /// # Errors
-    /// [`Error::View`] when the range is outside the matrix.
+    /// [`Error::View`](crate::Error::View) when the range is outside the matrix.
     pub fn columns(&self, start: usize, cols: usize) -> Result<AnyMatRef<'a>> {
         any!(AnyMatRef, self, m => Ok(m.columns(start, cols)?.into()))
     }
@@ -109,7 +109,7 @@ impl AnyMatMut<'_> {
     /// The block of these rows and columns.
     ///
     /// # Errors
-    /// [`Error::Shape`] when a range is outside the matrix.
+    /// [`Error::Shape`](crate::Error::Shape) when a range is outside the matrix.
     pub fn block_mut(&mut self, rows: Range<usize>, columns: Range<usize>) -> Result<AnyMatMut<'_>> {
         any!(AnyMatMut, self, m => Ok(m.block_mut(rows, columns)?.into()))
     }
