@@ -29,14 +29,14 @@
 //! scores, which has no weight.
 
 mod bias;
-mod head;
+pub(crate) mod head;
 mod online_softmax;
 pub(crate) mod products;
 mod register_tile;
 mod single_query;
 
 pub use bias::{AlibiRounding, Bias};
-pub(crate) use head::{Head, RunHead, head_scratch_len};
+pub(crate) use head::{Head, RunHead};
 
 use core::ops::Range;
 

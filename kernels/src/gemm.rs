@@ -53,20 +53,19 @@ pub(crate) mod blocking;
 mod dispatch;
 pub(crate) mod epilogue;
 pub(crate) mod kpack;
-mod macro_kernel;
+pub(crate) mod macro_kernel;
 pub(crate) mod micro_kernel;
 pub(crate) mod pack;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod prefetch;
 pub(crate) mod small_m;
 
 pub(crate) use blocking::MicroTile;
 pub(crate) use dispatch::RoutineKind;
-pub(crate) use macro_kernel::{RegisterTileGemm, ThreadSlice};
-pub(crate) use micro_kernel::{MicroTileOf, RegisterTile};
-pub(crate) use plan::KPackKind;
+pub(crate) use macro_kernel::ThreadSlice;
+pub(crate) use micro_kernel::RegisterTile;
 pub use plan::{GemmPlan, PLANS, SummationOrder};
-pub(crate) use small_m::{SmallM, SmallMSlice};
+pub(crate) use small_m::SmallMSlice;
 
 use core::fmt;
 

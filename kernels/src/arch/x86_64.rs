@@ -11,8 +11,11 @@ pub(crate) use l2_cache::l2_cache_bytes;
 
 use crate::arch::Extensions;
 use crate::attention::{Head, RunHead};
-use crate::gemm::{KPackKind, Layout, MicroTile, RegisterTile, RegisterTileGemm, RoutineKind, SmallM};
-use crate::gemm::{MicroTileOf, SmallMSlice, ThreadSlice};
+use crate::gemm::macro_kernel::RegisterTileGemm;
+use crate::gemm::micro_kernel::MicroTileOf;
+use crate::gemm::plan::KPackKind;
+use crate::gemm::small_m::SmallM;
+use crate::gemm::{Layout, MicroTile, RegisterTile, RoutineKind, SmallMSlice, ThreadSlice};
 use crate::isa::{Kernel, Simd};
 use crate::level::Level;
 use crate::probe::Peak;

@@ -101,7 +101,7 @@ impl<P> RunHead<'_, P> {
                     _ => softmax.update::<S, 1>(s, terms, scores, keys.clone(), earlier_sums),
                 }
                 let v = Operand::of(v.block(keys, 0..head_dim), false, precision);
-                let weights = AttentionWeights { packs: &mut *scores, queries: queries.len(), stride };
+                let weights = AttentionWeights { packs: &mut *scores, stride };
                 products.weighted_sum(s, weights, Values { v, buffer: &mut *values, is_first }, sums);
             }
             softmax.divide(s, &mut sums[..head_dim * stride]);

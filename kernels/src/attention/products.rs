@@ -82,7 +82,6 @@ pub(crate) struct Keys<'a> {
 /// padded.
 pub(crate) struct AttentionWeights<'a> {
     pub(crate) packs: &'a mut [f32],
-    pub(crate) queries: usize,
     pub(crate) stride: usize,
 }
 

@@ -68,7 +68,7 @@ impl<S: Simd, P: KPack<S>> AttentionProducts<S> for RegisterTile<P> {
 
     #[inline(always)]
     fn weighted_sum(&self, s: S, weights: AttentionWeights<'_>, values: Values<'_>, sums: &mut [f32]) {
-        let AttentionWeights { packs: weights, stride, .. } = weights;
+        let AttentionWeights { packs: weights, stride } = weights;
         let Values { v, buffer, is_first } = values;
         let (keys, head_dim) = (v.matrix.rows(), v.matrix.cols());
         let (packs, padded) = (keys.div_ceil(P::LEN), padded_dim::<S>(head_dim));

@@ -12,7 +12,7 @@ pub(crate) const LINE: usize = 64;
 pub(super) const PREFETCH_BURST: usize = 8;
 
 /// What the loop of a register tile prefetches.
-pub(super) trait Prefetch: Copy {
+pub(crate) trait Prefetch: Copy {
     /// Starts prefetching; returns after how many iterations, at most `max`, to call again. The counting is done here, and
     /// not in the loop over the iterations.
     fn start<S: Simd>(&mut self, s: S, max: usize) -> usize;
@@ -114,12 +114,6 @@ impl BlockPrefetch {
             self.at = self.at.wrapping_add(self.gap);
             self.left = self.row;
         }
-    }
-
-    /// Counts one iteration and prefetches its lines, if it has any.
-    #[inline(always)]
-    pub(crate) fn prefetch_iteration<S: Simd>(&mut self, s: S) {
-        self.start(s, 1);
     }
 }
 

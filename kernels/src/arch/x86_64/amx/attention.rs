@@ -11,8 +11,9 @@ use super::tiles::{StreamedOperand, TileAccumulators, TilePairs, TileRows, TileS
 use super::{TILE_DIM, TILE_K};
 use crate::arch::x86_64::avx512::Avx512;
 use crate::arch::x86_64::avx512_bf16::Bf16Pairs;
+use crate::attention::head::head_scratch_len;
 use crate::attention::products::{AttentionProducts, AttentionWeights, Keys, Queries, ScratchLens, Values};
-use crate::attention::{KV_BLOCK, RunHead, head_scratch_len};
+use crate::attention::{KV_BLOCK, RunHead};
 use crate::gemm::blocking::steps;
 use crate::gemm::pack::Operand;
 use crate::isa::{KernelAt, LANES, Simd};
@@ -157,8 +158,8 @@ impl AttentionProducts<Avx512> for AmxProducts {
 
     #[inline(always)]
     fn weighted_sum(&self, s: Avx512, weights: AttentionWeights<'_>, values: Values<'_>, sums: &mut [f32]) {
-        let AttentionWeights { packs, queries, stride } = weights;
-        let shape = if queries > LANES { TileShape::TwoByTwo } else { TileShape::TwoByOne };
+        let AttentionWeights { packs, stride } = weights;
+        let shape = if stride > LANES { TileShape::TwoByTwo } else { TileShape::TwoByOne };
         let form = WeightedSumForm { shape, stride, values_are_pairs: false };
         self.add_products(s, form, packs, values, sums, |packs, values| {
             let [left, right] = [packs, &packs[LANES..]].map(|packs| packs.as_ptr().cast());

@@ -7,7 +7,7 @@ use super::{TILE_DIM, TILE_K};
 use crate::arch::x86_64::avx512::Avx512;
 use crate::arch::x86_64::avx512_bf16::Bf16Pairs;
 use crate::gemm::Layout;
-use crate::gemm::prefetch::BlockPrefetch;
+use crate::gemm::prefetch::{BlockPrefetch, Prefetch};
 use crate::isa::{KernelAt, Simd};
 
 /// Pieces of work, one every `pace` steps.
@@ -112,7 +112,7 @@ impl<'a, 'b> Overlap<'a, 'b> {
     /// with [`Overlap::step`].
     #[inline(always)]
     pub(super) fn prefetch_step(&mut self, s: Avx512) {
-        self.prefetch.prefetch_iteration(s);
+        self.prefetch.start(s, 1);
     }
 
     /// One step of all work.
