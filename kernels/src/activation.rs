@@ -7,8 +7,12 @@
 //! Every function is within `2.6e-7 |x|` of its definition, or within the smallest subnormal where that is more;
 //! NaN gives NaN and infinities give the limits.
 
+use core::fmt;
+use core::str::FromStr;
+
 use crate::ctx::Ctx;
 use crate::elem::Elem;
+use crate::error::{Error, Result};
 use crate::isa::{Kernel, LANES, Simd};
 use crate::math::{NORMAL_END, Unary, exp_lanes, normal_tail_lanes, tanh_lanes, unary};
 use crate::mem;
@@ -32,6 +36,57 @@ pub enum Activation {
     QuickGelu,
     /// tanh(x)
     Tanh,
+}
+
+impl Activation {
+    /// Every activation.
+    pub const ALL: [Activation; 7] = [
+        Activation::Identity,
+        Activation::Relu,
+        Activation::GeluErf,
+        Activation::GeluTanh,
+        Activation::Silu,
+        Activation::QuickGelu,
+        Activation::Tanh,
+    ];
+
+    /// Its name in configurations of Hugging Face's transformers, the first of several in this order: `linear`; `relu`;
+    /// `gelu`, `gelu_python`; `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast`; `silu`, `swish`; `quick_gelu`; `tanh`.
+    pub fn name(self) -> &'static str {
+        self.names()[0]
+    }
+
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Activation::Identity => &["linear"],
+            Activation::Relu => &["relu"],
+            Activation::GeluErf => &["gelu", "gelu_python"],
+            Activation::GeluTanh => &["gelu_new", "gelu_pytorch_tanh", "gelu_fast"],
+            Activation::Silu => &["silu", "swish"],
+            Activation::QuickGelu => &["quick_gelu"],
+            Activation::Tanh => &["tanh"],
+        }
+    }
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Activation {
+    type Err = Error;
+
+    /// Any of the names that [`Activation::name`] lists.
+    fn from_str(name: &str) -> Result<Activation> {
+        let named = Activation::ALL.into_iter().find(|activation| activation.names().contains(&name));
+        named.ok_or_else(|| Error::UnknownName {
+            what: "activation",
+            name: name.to_owned(),
+            expected: "linear, relu, gelu, gelu_new, silu, quick_gelu, tanh",
+        })
+    }
 }
 
 /// Applies `activation` to every element of `x` in place.
@@ -129,4 +184,20 @@ fn x_sigmoid<S: Simd>(s: S, x: S::F32, u: S::F32) -> S::F32 {
     let e = exp_lanes(s, s.sub(s.splat(0.0), u));
     let x = s.max(s.splat(-1e30), x); // -inf / inf would be NaN
     s.div(x, s.add(s.splat(1.0), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_means_one_activation() {
+        for activation in Activation::ALL {
+            for name in activation.names() {
+                assert_eq!(name.parse::<Activation>(), Ok(activation), "{name}");
+            }
+            assert_eq!(activation.to_string(), activation.name());
+        }
+        assert!("gelu_2".parse::<Activation>().is_err());
+    }
 }

@@ -19,28 +19,10 @@ pub(crate) fn preset_dtype(config: &Config) -> Result<Dtype> {
 
 /// The activation that Hugging Face calls `name`.
 pub(crate) fn activation(name: &str) -> Result<Activation> {
-    match name {
-        "gelu" | "gelu_python" => Ok(Activation::GeluErf),
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
-        "relu" => Ok(Activation::Relu),
-        "silu" | "swish" => Ok(Activation::Silu),
-        "quick_gelu" => Ok(Activation::QuickGelu),
-        "tanh" => Ok(Activation::Tanh),
-        _ => Err(field("activation", name, "one of gelu, gelu_new, relu, silu, quick_gelu, tanh")),
-    }
-}
-
-/// Hugging Face's name of an activation.
-pub(crate) fn activation_name(activation: Activation) -> Result<&'static str> {
-    match activation {
-        Activation::GeluErf => Ok("gelu"),
-        Activation::GeluTanh => Ok("gelu_new"),
-        Activation::Relu => Ok("relu"),
-        Activation::Silu => Ok("silu"),
-        Activation::QuickGelu => Ok("quick_gelu"),
-        Activation::Tanh => Ok("tanh"),
-        other => Err(field("activation", format!("{other:?}"), "one that transformers has")),
-    }
+    name.parse().map_err(|_| {
+        let expected = Activation::ALL.map(Activation::name).join(", ");
+        field("activation", name, format!("one of {expected}"))
+    })
 }
 
 /// The activation that KerasHub calls `name`.

@@ -23,7 +23,7 @@ pub(crate) use embedding::shared_table;
 pub(crate) use embeddings::{Embeddings, PositionCount, PositionEmbedding};
 pub(crate) use feed_forward::FeedForwardNames;
 pub use head::LogitsHead;
-pub(crate) use head::{UNTIED_HEAD, head_weight};
+pub(crate) use head::{has_head, head_weight};
 pub(crate) use linear::{Epilogue, Linear};
 pub(crate) use matrix::{matrix, matrix_as, matrix_len, matrix_mut};
 pub(crate) use micro_batch::{ThreadScratch, Threads};

@@ -9,6 +9,8 @@ mod l2_cache;
 
 pub(crate) use l2_cache::l2_cache_bytes;
 
+use core::arch::x86_64::_mm_prefetch;
+
 use crate::arch::Extensions;
 use crate::attention::{Head, RunHead};
 use crate::gemm::macro_kernel::RegisterTileGemm;
@@ -24,6 +26,13 @@ use amx::{Amx, AmxProducts, TileOrderSmallM};
 use avx2::Avx2;
 use avx512::Avx512;
 use avx512_bf16::Bf16Pairs;
+
+/// Prefetches the cache line of `at` with a hint of `_mm_prefetch`.
+#[inline(always)]
+fn prefetch<const HINT: i32>(at: *const u8) {
+    // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
+    unsafe { _mm_prefetch::<HINT>(at.cast()) }
+}
 
 /// The levels of this architecture.
 #[derive(Debug, Clone, Copy)]

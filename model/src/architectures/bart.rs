@@ -30,7 +30,7 @@ use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
     LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, PositionCount,
-    PositionEmbedding, Positions, Stack, UNTIED_HEAD, head_weight, shared_table,
+    PositionEmbedding, Positions, Stack, has_head, head_weight, shared_table,
 };
 use crate::weights::{Init, WeightSource};
 
@@ -99,7 +99,7 @@ impl Architecture for BartConfig {
     /// The logits are tied to the token table in files without a head, such as those of a bare model. A tied model
     /// whose file has a copy of the table stays tied.
     fn adjusted(self, preset: &Preset) -> BartConfig {
-        let tied = self.tie_embedding_weights || preset.tensor(UNTIED_HEAD).is_none();
+        let tied = self.tie_embedding_weights || !has_head(preset);
         BartConfig { tie_embedding_weights: tied, ..self }
     }
 

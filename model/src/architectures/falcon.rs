@@ -33,7 +33,7 @@ use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
-    LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, Positions, Stack, UNTIED_HEAD,
+    LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, Positions, Stack, has_head,
 };
 use crate::weights::WeightSource;
 
@@ -74,7 +74,7 @@ impl Architecture for FalconConfig {
 
     /// Configurations need not say whether the logits are tied: the presence of a head does.
     fn adjusted(self, preset: &Preset) -> FalconConfig {
-        FalconConfig { tie_embedding_weights: preset.tensor(UNTIED_HEAD).is_none(), ..self }
+        FalconConfig { tie_embedding_weights: !has_head(preset), ..self }
     }
 
     fn to_hugging_face(&self) -> Result<Fields> {

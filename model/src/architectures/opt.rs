@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
     LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, PositionCount,
-    PositionEmbedding, Positions, Stack, UNTIED_HEAD, head_weight,
+    PositionEmbedding, Positions, Stack, has_head, head_weight,
 };
 use crate::weights::WeightSource;
 
@@ -85,7 +85,7 @@ impl Architecture for OptConfig {
     /// The logits are tied to the token table in files without a head, such as those of a bare model. A tied model
     /// whose file has a copy of the table stays tied.
     fn adjusted(self, preset: &Preset) -> OptConfig {
-        let tied = self.tie_embedding_weights || preset.tensor(UNTIED_HEAD).is_none();
+        let tied = self.tie_embedding_weights || !has_head(preset);
         OptConfig { tie_embedding_weights: tied, ..self }
     }
 

@@ -32,7 +32,7 @@ use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Buckets, Direction, Embedding, Embeddings,
     FeedForwardNames, LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, Positions,
-    RelativeBias, Stack, UNTIED_HEAD, shared_table,
+    RelativeBias, Stack, has_head, shared_table,
 };
 use crate::weights::{Init, Naming, WeightSource};
 
@@ -157,9 +157,7 @@ impl Architecture for T5Config {
     /// Newer configurations of untied Hugging Face models call themselves tied: the presence of a head decides.
     fn adjusted(self, preset: &Preset) -> T5Config {
         match WeightSource::Preset(preset).naming() {
-            Naming::HuggingFace => {
-                T5Config { tie_embedding_weights: preset.tensor(UNTIED_HEAD).is_none(), ..self }
-            }
+            Naming::HuggingFace => T5Config { tie_embedding_weights: !has_head(preset), ..self },
             Naming::Keras => self,
         }
     }

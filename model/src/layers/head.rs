@@ -1,6 +1,7 @@
 //! The language-model head: from a decoder's output to logits.
 
 use rachis_kernels::{Ctx, MatMut, MatRef, Scratch};
+use rachis_loader::Preset;
 
 use crate::error::{Result, check_len};
 use crate::layers::{Embedding, Epilogue, Linear};
@@ -8,7 +9,13 @@ use crate::trace;
 use crate::weights::{Init, Tensors, Weight, WeightSource};
 
 /// The name of an untied head's weights in a Hugging Face file.
-pub(crate) const UNTIED_HEAD: &str = "lm_head.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// Whether the file holds a head of its own. A file without one ties the head to the token table, whatever its
+/// configuration says.
+pub(crate) fn has_head(preset: &Preset) -> bool {
+    preset.tensor(HEAD).is_some()
+}
 
 /// The weights of the logits, `[vocabulary, width]`: the token table where `tied` gives it, otherwise the head's own.
 pub(crate) fn head_weight(
@@ -18,7 +25,7 @@ pub(crate) fn head_weight(
 ) -> Result<Weight> {
     match tied {
         Some(table) => Ok(table.weight()),
-        None => source.scope("").named(UNTIED_HEAD, &shape, Init::KERNEL),
+        None => source.scope("").named(HEAD, &shape, Init::KERNEL),
     }
 }
 

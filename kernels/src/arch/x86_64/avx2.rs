@@ -2,9 +2,10 @@
 
 use core::arch::x86_64::{
     __m128, __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0,
-    _MM_HINT_T1, _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph,
+    _MM_HINT_T1, _mm256_cvtph_ps, _mm256_cvtps_ph,
 };
 
+use super::prefetch;
 use crate::isa::{Entry, KernelAt, LANES, Simd};
 
 pulp::simd_type! {
@@ -115,13 +116,11 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
-        // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        prefetch::<_MM_HINT_T0>(at);
     }
     #[inline(always)]
     fn prefetch_far(self, at: *const u8) {
-        // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        prefetch::<_MM_HINT_T1>(at);
     }
     #[inline(always)]
     fn splat(self, x: f32) -> V {

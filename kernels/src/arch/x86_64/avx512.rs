@@ -2,9 +2,9 @@
 
 use core::arch::x86_64::{
     __m128, __m256i, __m512, __m512i, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_HINT_T0, _MM_HINT_T1,
-    _mm_prefetch,
 };
 
+use super::prefetch;
 use crate::isa::{Entry, KernelAt, LANES, Simd};
 
 pulp::simd_type! {
@@ -70,13 +70,11 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
-        // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        prefetch::<_MM_HINT_T0>(at);
     }
     #[inline(always)]
     fn prefetch_far(self, at: *const u8) {
-        // SAFETY: a prefetch of any address is allowed; SSE is part of the architecture.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        prefetch::<_MM_HINT_T1>(at);
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

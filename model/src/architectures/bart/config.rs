@@ -5,8 +5,8 @@ use rachis_loader::{ConfigSource, Preset};
 use serde_json::json;
 
 use crate::config::{
-    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, fields, number,
-    other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, fields, number, other_architecture,
+    rate, within,
 };
 use crate::error::Result;
 
@@ -128,7 +128,7 @@ impl BartConfig {
             "decoder_ffn_dim": self.decoder_intermediate_dim,
             "dropout": number(self.dropout),
             "max_position_embeddings": self.max_sequence_length,
-            "activation_function": activation_name(self.activation)?,
+            "activation_function": self.activation.name(),
             "scale_embedding": self.scale_embedding,
             "tie_word_embeddings": self.tie_embedding_weights,
         })))

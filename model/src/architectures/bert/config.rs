@@ -5,8 +5,8 @@ use rachis_loader::{ConfigSource, Preset};
 use serde_json::json;
 
 use crate::config::{
-    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, epsilon, field,
-    fields, number, other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, epsilon, field, fields, number,
+    other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -118,7 +118,7 @@ impl BertConfig {
             "hidden_dropout_prob": number(self.dropout),
             "max_position_embeddings": self.max_sequence_length,
             "type_vocab_size": self.num_segments,
-            "hidden_act": activation_name(self.activation)?,
+            "hidden_act": self.activation.name(),
             "layer_norm_eps": number(self.layer_norm_epsilon),
         })))
     }

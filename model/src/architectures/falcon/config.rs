@@ -5,8 +5,8 @@ use rachis_loader::{Config, ConfigSource, Preset};
 use serde_json::json;
 
 use crate::config::{
-    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, epsilon, field,
-    fields, number, other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, epsilon, field, fields, number,
+    other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -202,7 +202,7 @@ impl FalconConfig {
             "block_norm_epsilon": number(self.block_norm_epsilon),
             "attention_dropout": number(self.attention_dropout_rate),
             "hidden_dropout": number(self.feedforward_dropout_rate),
-            "activation": activation_name(self.activation)?,
+            "activation": self.activation.name(),
             "bias": self.use_bias,
             "new_decoder_architecture": new,
             "num_ln_in_parallel_attn": if self.separate_norms { 2 } else { 1 },

@@ -5,8 +5,8 @@ use rachis_loader::{ConfigSource, Preset};
 use serde_json::json;
 
 use crate::config::{
-    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, divisor, fields, number,
-    other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, divisor, fields, number, other_architecture,
+    rate, within,
 };
 use crate::error::Result;
 
@@ -147,7 +147,7 @@ impl OptConfig {
             "dropout": number(self.dropout),
             "max_position_embeddings": self.max_sequence_length,
             "word_embed_proj_dim": self.embedding_dim,
-            "activation_function": activation_name(self.activation)?,
+            "activation_function": self.activation.name(),
             "do_layer_norm_before": self.norm_first,
             "_remove_final_layer_norm": !self.final_norm,
             "enable_bias": self.use_bias,

@@ -5,8 +5,8 @@ use rachis_loader::{ConfigSource, Preset};
 use serde_json::json;
 
 use crate::config::{
-    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, activation_name, epsilon, field, fields,
-    keras_activation, number, other_architecture, rate, within,
+    Fields, LARGEST_DIM, LARGEST_TABLE, MOST_LAYERS, activation, epsilon, field, fields, keras_activation,
+    number, other_architecture, rate, within,
 };
 use crate::error::Result;
 
@@ -142,11 +142,11 @@ impl T5Config {
     /// The fields of a Hugging Face configuration.
     pub(crate) fn to_hugging_face(&self) -> Result<Fields> {
         let name = match (self.use_gated_activation, self.activation) {
-            (false, activation) => activation_name(activation)?.to_owned(),
+            (false, activation) => activation.name().to_owned(),
             // transformers means the tanh form by the short name.
             (true, Activation::GeluTanh) => "gated-gelu".to_owned(),
             (true, Activation::GeluErf) => "gated-gelu_python".to_owned(),
-            (true, activation) => format!("gated-{}", activation_name(activation)?),
+            (true, activation) => format!("gated-{}", activation.name()),
         };
         Ok(fields(json!({
             "architectures": ["T5ForConditionalGeneration"],
