@@ -29,8 +29,8 @@
 //!
 //! # Non-goals
 //!
-//! Training, quantised weights, processors other than CPUs, and architectures beyond the five. Tokenizers are the
-//! caller's; the command line uses the crate `tokenizers`.
+//! Training, quantised weights, processors other than CPUs, and architectures beyond the five. Texts are the
+//! business of the crate `rachis-text`.
 //!
 //! # Design
 //!
@@ -48,7 +48,6 @@
 //! All are off by default.
 //!
 //! - `hub`: downloads of `hf://` presets, when [`PresetOptions`] or the caller ask for them.
-//! - `cli`: the command-line program `rachis`.
 //! - `tracing`: spans around stacks, layers and logits, for a subscriber of the crate `tracing`.
 
 #![forbid(unsafe_code)]

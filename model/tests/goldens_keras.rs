@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{kind, run};
+use common::run;
 use rachis::kernels::{Ctx, Level, Precision};
 use rachis::loader::{Access, Preset};
 use rachis::{Backbone, Dtype};
 use rachis_testkit::for_each_level;
-use rachis_testkit::goldens::{Goldens, Limits, fixture, relative_error};
+use rachis_testkit::goldens::{Goldens, Limits, fixture, kind, relative_error};
 
 fn load(directory: &str) -> Backbone {
     let preset = Preset::open(fixture(directory), Access::Map).unwrap();

@@ -210,6 +210,16 @@ impl Limits {
     }
 }
 
+/// The kind of positions that a tensor of this name has.
+pub fn kind(family: &str, tensor: &str) -> &'static str {
+    match (family, tensor) {
+        (_, "pooled_output" | "nsp_logits") => "pooled",
+        ("bart" | "t5", tensor) if tensor.starts_with("enc") => "enc",
+        ("bart" | "t5", _) => "dec",
+        _ => "seq",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

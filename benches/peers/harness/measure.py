@@ -35,9 +35,8 @@ class Bench:
         """Our binaries, unless they were given, and candle's program; of the engines `wanted`, what there is."""
         built = self.binaries is None
         if built:
-            for package, binary, features in (("rachis", "rachis", ["--features", "cli"]),
-                                              ("rachis-benches", "kprobe", [])):
-                cargo("-p", package, "--bin", binary, *features, cwd=ROOT)
+            for package, binary in (("rachis-cli", "rachis"), ("rachis-benches", "kprobe")):
+                cargo("-p", package, "--bin", binary, cwd=ROOT)
             self.binaries = target_directory() / "release"
         if not (self.binaries / "rachis").exists():
             raise SystemExit(f"there is no rachis in {self.binaries}")

@@ -11,7 +11,7 @@ use rachis::{
     Session, Tokens, Tower, TowerObserver,
 };
 use rachis_testkit::for_each_level;
-use rachis_testkit::goldens::{Goldens, Limits, fixture, relative_error};
+use rachis_testkit::goldens::{Goldens, Limits, fixture, kind, relative_error};
 use rachis_testkit::tolerance::BOTH_OPERANDS_ROUNDED;
 
 /// A padded batch of a golden case.
@@ -177,16 +177,6 @@ fn logits(model: &dyn Decoder, session: &mut Session<'_>, (states, width): (&[f3
     let mut logits = vec![f32::NAN; rows.rows() * model.vocabulary_size()];
     model.logits(session, rows, &mut logits).unwrap();
     logits
-}
-
-/// The kind of positions that a tensor of this name has.
-pub fn kind(family: &str, tensor: &str) -> &'static str {
-    match (family, tensor) {
-        (_, "pooled_output" | "nsp_logits") => "pooled",
-        ("bart" | "t5", tensor) if tensor.starts_with("enc") => "enc",
-        ("bart" | "t5", _) => "dec",
-        _ => "seq",
-    }
 }
 
 /// Compares every tensor that a golden file has for a directory of weights, at every level, over the positions that

@@ -1,0 +1,291 @@
+//! The flags, and what several subcommands derive from them.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Parser, Subcommand};
+use rachis::generation::EarlyStopping;
+use rachis::kernels::{Ctx, Level};
+use rachis::loader::Preset;
+use rachis::{Backbone, Dtype, Pooling, Precision, PresetOptions};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::Result;
+use crate::bench::Work;
+
+/// The default model of `embed`, where `scripts/minilm` puts it.
+const DEFAULT_MODEL: &str = "models/all-MiniLM-L6-v2";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "rachis",
+    version,
+    about = "Transformers on the CPU",
+    disable_help_subcommand = true,
+    arg_required_else_help = false
+)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one value per process")]
+pub enum Command {
+    /// Sentence embeddings of texts
+    Embed(EmbedArgs),
+    /// Token ids of texts, and texts of token ids
+    Tokenize(TokenizeArgs),
+    /// One forward pass on tensors
+    Run(RunArgs),
+    /// Text or token ids from prompts
+    Generate(GenerateArgs),
+    /// Latency, cold start and memory of a model
+    Bench(BenchArgs),
+    /// The contents of a model directory, without reading weights
+    Inspect(InspectArgs),
+    /// The checks of inspect, and that every weight is finite
+    Verify(InspectArgs),
+}
+
+/// The flags of every subcommand that runs a model.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Model: a directory, hf://owner/name, kaggle://owner/model/framework/variation, or a KerasHub preset
+    #[arg(long, value_name = "DIR|HANDLE")]
+    pub model: Option<OsString>,
+    /// Float type of the computation: float32, bfloat16 or float16; the preset's own by default
+    #[arg(long)]
+    pub dtype: Option<Dtype>,
+    /// Arithmetic of matrix products: strict (float32 throughout), bf16 (operands rounded to bfloat16, sums in float32) or
+    /// bf16x6 (on AMX tiles, each float32 as a sum of three bfloat16); follows the dtype by default
+    #[arg(long)]
+    pub precision: Option<Precision>,
+    /// Download files of an hf:// model that the cache lacks
+    #[cfg(feature = "hub")]
+    #[arg(long)]
+    pub download: bool,
+    /// Number of threads
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+    /// Instruction-set level: scalar, avx2, avx512, avx512bf16, amx or neon; the best by default
+    #[arg(long, value_name = "LEVEL")]
+    pub isa: Option<String>,
+    /// Print one JSON object to standard output, and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct EmbedArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// How token vectors become one vector: cls (the first token's), mean, last (the last token's) or max (of each
+    /// component); follows the model's files by default
+    #[arg(long)]
+    pub pooling: Option<Pooling>,
+    /// Texts; a single "-" reads one text a line from standard input
+    #[arg(required = true, value_name = "TEXT")]
+    pub texts: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TokenizeArgs {
+    /// Model: a directory or a name, as for the other subcommands; its weights are not read
+    #[arg(long, value_name = "DIR|HANDLE")]
+    pub model: OsString,
+    /// Answer one JSON object a line of this file, or of standard input for "-"
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "texts")]
+    pub requests: Option<PathBuf>,
+    /// Print one JSON object to standard output, and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// Texts
+    #[arg(value_name = "TEXT", required_unless_present = "requests")]
+    pub texts: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// The file of the input tensors, by KerasHub's names
+    #[arg(long, value_name = "IN.safetensors")]
+    pub input: PathBuf,
+    /// The file that the outputs are written to
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub output: PathBuf,
+    /// Also write the logits of the heads that the model file has
+    #[arg(long)]
+    pub logits: bool,
+    /// Also write the hidden states of every layer
+    #[arg(long)]
+    pub layers: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Text to continue, or the encoder's input; may be repeated
+    #[arg(long = "prompt", value_name = "TEXT")]
+    pub prompts: Vec<String>,
+    /// A prompt as token ids; may be repeated
+    #[arg(long, value_name = "5,6,7")]
+    pub prompt_ids: Vec<String>,
+    /// Maximum number of new tokens
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// Minimum number of new tokens before an end token
+    #[arg(long, value_name = "N")]
+    pub min_new_tokens: Option<usize>,
+    /// Beam search with this number of beams
+    #[arg(long, value_name = "N")]
+    pub num_beams: Option<usize>,
+    /// Sample from softmax(logits / T)
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Sample from the K most probable tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Sample from the nucleus: the smallest set of tokens with at least this probability
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Sample with this seed of the random numbers
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// Divides the positive scores, and multiplies the negative scores, of tokens that already occur
+    #[arg(long, value_name = "X")]
+    pub repetition_penalty: Option<f32>,
+    /// No n-gram of this size occurs twice
+    #[arg(long, value_name = "N")]
+    pub no_repeat_ngram_size: Option<usize>,
+    /// Beam search: scores are divided by (number of new tokens)^X
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub length_penalty: Option<f32>,
+    /// Beam search: when it stops, true, false or never
+    #[arg(long, value_name = "WHEN")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// Number of sequences returned for each prompt
+    #[arg(long, value_name = "N")]
+    pub num_return_sequences: Option<usize>,
+    /// The first new token, or "none"
+    #[arg(long, value_name = "ID")]
+    pub forced_bos_id: Option<IdOrNone>,
+    /// The last token of a sequence that reaches the maximum length, or "none"
+    #[arg(long, value_name = "ID")]
+    pub forced_eos_id: Option<IdOrNone>,
+    /// The first token of the decoder of an encoder-decoder model
+    #[arg(long, value_name = "ID")]
+    pub decoder_start_id: Option<u32>,
+    /// Tokens that end a sequence, or "none"
+    #[arg(long, value_name = "2,7")]
+    pub eos_ids: Option<String>,
+}
+
+/// The value of a flag that is a token id or `none`.
+#[derive(Debug, Clone, Copy)]
+pub struct IdOrNone(pub Option<u32>);
+
+impl FromStr for IdOrNone {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<IdOrNone, &'static str> {
+        match text {
+            "none" => Ok(IdOrNone(None)),
+            id => id.parse().map(|id| IdOrNone(Some(id))).map_err(|_| "expected a token id or none"),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// What to time: encode:BATCH,SEQ, generate:PROMPT,NEW or seq2seq:SRC,NEW,BEAMS
+    #[arg(long, value_name = "WORK")]
+    pub work: Work,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    /// Model: a directory, hf://owner/name, kaggle://owner/model/framework/variation, or a KerasHub preset
+    #[arg(long, value_name = "DIR|HANDLE")]
+    pub model: OsString,
+    /// Print one JSON object to standard output, and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A failure because of wrong flags: exit status 2.
+#[derive(Debug)]
+pub struct BadUsage(pub String);
+
+impl fmt::Display for BadUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadUsage {}
+
+impl Common {
+    /// The thread pool of `--threads`; `None` for 1 thread, which is the calling one.
+    pub fn pool(&self) -> Result<Option<ThreadPool>> {
+        let build = || ThreadPoolBuilder::new().num_threads(usize::from(self.threads)).build();
+        Ok(if self.threads > 1 { Some(build()?) } else { None })
+    }
+
+    /// The context of `--isa`, `--precision` and `pool`.
+    pub fn ctx<'p>(&self, pool: Option<&'p ThreadPool>) -> Result<Ctx<'p>> {
+        let level = match &self.isa {
+            Some(name) => name
+                .parse::<Level>()
+                .and_then(Level::require)
+                .map_err(|error| BadUsage(format!("--isa: {error}")))?,
+            None => Level::from_env()?,
+        };
+        let ctx = Ctx::new(level)?.with_pool(pool);
+        Ok(self.precision.map_or(ctx, |precision| ctx.with_precision(precision)))
+    }
+
+    /// Opens a preset and its model, in the dtype of `--dtype`.
+    pub fn open(&self, model: &OsStr) -> Result<(Preset, Backbone)> {
+        let mut options = PresetOptions::new();
+        options.dtype = self.dtype;
+        #[cfg(feature = "hub")]
+        if self.download {
+            options = options.with_download(rachis::Download::IfMissing);
+        }
+        let preset = options.open(model)?;
+        let model = Backbone::load_with(&preset, options)?;
+        Ok((preset, model))
+    }
+
+    /// The name of the model, by `--model`.
+    pub fn model(&self) -> Result<&OsStr> {
+        Ok(self.model.as_deref().ok_or_else(|| BadUsage("--model is missing".to_owned()))?)
+    }
+
+    /// The name of the model, by `--model`, or the model that `scripts/minilm` downloads.
+    pub fn model_or_default(&self) -> Result<OsString> {
+        if let Some(model) = &self.model {
+            return Ok(model.clone());
+        }
+        // Cargo sets this variable to the package's directory when it runs the binary, so the default works in any
+        // working directory.
+        let package =
+            std::env::var_os("CARGO_MANIFEST_DIR").map(|dir| Path::new(&dir).join("..").join(DEFAULT_MODEL));
+        let places = [Some(PathBuf::from(DEFAULT_MODEL)), package];
+        places.into_iter().flatten().find(|place| place.is_dir()).map(PathBuf::into_os_string).ok_or_else(
+            || {
+                format!(
+                "{DEFAULT_MODEL} does not exist: run scripts/minilm to download it, or name a model with --model"
+            )
+            .into()
+            },
+        )
+    }
+}
