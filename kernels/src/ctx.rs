@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 use core::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::ThreadPool;
 
@@ -10,7 +11,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel};
 use crate::level::Level;
-use crate::spin_join::{PendingJoins, for_each_piece, join, with_spinning_helpers};
+use crate::team::Team;
 
 /// Elements of rows below which another thread costs more than it saves. The norm of 2^11 elements takes less time than
 /// waking a thread, but a thread must fetch rows that another thread has normalised from the other core's cache: on two
@@ -95,10 +96,21 @@ impl From<Dtype> for Precision {
 #[derive(Debug, Clone, Copy)]
 pub struct Ctx<'p> {
     isa: Isa,
-    pool: Option<&'p ThreadPool>,
-    /// The forks of the forward pass that this context is in, if any.
-    pending: Option<&'p PendingJoins>,
+    threads: Threads<'p>,
     precision: Option<Precision>,
+}
+
+/// The threads of a context.
+#[derive(Debug, Clone, Copy)]
+enum Threads<'p> {
+    /// The calling thread alone.
+    Caller,
+    /// Those of a pool; each pass makes a team.
+    Pool(&'p ThreadPool),
+    /// Those of a team, when a pass begins.
+    Team(&'p Team<'p>),
+    /// Those of a team, within a pass.
+    Pass(&'p Team<'p>),
 }
 
 impl Ctx<'static> {
@@ -125,14 +137,33 @@ impl Ctx<'static> {
     }
 
     fn of(isa: Isa) -> Ctx<'static> {
-        Ctx { isa, pool: None, pending: None, precision: None }
+        Ctx { isa, threads: Threads::Caller, precision: None }
     }
 }
 
 impl<'p> Ctx<'p> {
     /// The same context with the caller's thread pool; `None` keeps all work on the calling thread.
+    ///
+    /// Each [pass](Ctx::enter) asks the pool for helpers anew. [`Ctx::with_team`] keeps what it has asked for, which a
+    /// service with a busy pool wants; sessions of the crate `rachis` do so by themselves.
     pub fn with_pool(self, pool: Option<&ThreadPool>) -> Ctx<'_> {
-        Ctx { isa: self.isa, pool, pending: None, precision: self.precision }
+        let threads = pool.map_or(Threads::Caller, Threads::Pool);
+        Ctx { isa: self.isa, threads, precision: self.precision }
+    }
+
+    /// The same context with a team; `None` keeps all work on the calling thread.
+    pub fn with_team<'t>(self, team: Option<&'t Team<'t>>) -> Ctx<'t> {
+        let threads = team.map_or(Threads::Caller, Threads::Team);
+        Ctx { isa: self.isa, threads, precision: self.precision }
+    }
+
+    /// The team of [`Ctx::with_team`], or a new one of the pool of [`Ctx::with_pool`].
+    pub fn team(&self) -> Option<Team<'p>> {
+        match self.threads {
+            Threads::Caller => None,
+            Threads::Pool(pool) => Some(Team::new(pool)),
+            Threads::Team(team) | Threads::Pass(team) => Some(team.clone()),
+        }
     }
 
     /// The same context with another precision.
@@ -157,21 +188,23 @@ impl<'p> Ctx<'p> {
 
     /// How many threads share the work: 1 without a pool.
     pub fn threads(&self) -> usize {
-        self.pool.map_or(1, ThreadPool::current_num_threads)
+        match self.threads {
+            Threads::Caller => 1,
+            Threads::Pool(pool) => pool.current_num_threads(),
+            Threads::Team(team) | Threads::Pass(team) => team.threads(),
+        }
     }
 
-    /// Runs `work` inside the pool: one entry for a whole forward pass instead of one for each product. Until it returns,
-    /// the pool's other threads poll for work of the context that `work` is given, instead of going to sleep; after about
-    /// a millisecond without any they return to the pool.
-    pub fn enter<R: Send>(&self, work: impl FnOnce(&Ctx<'_>) -> R + Send) -> R {
-        match self.pool {
-            Some(pool) => pool.install(|| {
-                with_spinning_helpers(self.threads() - 1, |pending| {
-                    work(&Ctx { pending: Some(pending), ..*self })
-                })
-            }),
+    /// Runs a forward pass: one call for many kernels. Threads of the pool are asked to help from here on; they spin between
+    /// the kernels of the pass and leave at its end.
+    ///
+    /// `work` runs on the calling thread, whether that is one of the pool's or not, and so does every part of it that no
+    /// helper has taken. It never waits for other work of the pool, nor for a helper that has not begun.
+    pub fn enter<R>(&self, work: impl FnOnce(&Ctx<'_>) -> R) -> R {
+        self.in_pass(self.threads(), |team| match team {
+            Some(team) => work(&Ctx { threads: Threads::Pass(team), ..*self }),
             None => work(self),
-        }
+        })
     }
 
     /// Runs `a` and `b`, at the same time if the pool has a thread to spare. Give calls inside them contexts without the
@@ -181,17 +214,24 @@ impl<'p> Ctx<'p> {
         a: impl FnOnce() -> A + Send,
         b: impl FnOnce() -> B + Send,
     ) -> (A, B) {
-        self.in_pool(2, |pending| match pending {
-            Some(pending) => join(pending, a, b),
+        self.in_pass(2, |team| match team {
+            Some(team) => team.join(a, b),
             None => (a(), b()),
         })
     }
 
-    /// Runs `work`, which can be cut into `pieces` pieces: inside the pool, if there are several and there is one.
-    fn in_pool<R: Send>(&self, pieces: usize, work: impl FnOnce(Option<&PendingJoins>) -> R + Send) -> R {
-        match self.pool.filter(|_| pieces > 1) {
-            Some(pool) => pool.install(|| work(Some(self.pending.unwrap_or(&PendingJoins::default())))),
-            None => work(None),
+    /// Runs `work`, which can be cut into `pieces` pieces, in a pass if there are several and threads for them: the one that
+    /// this context is in, or one of its own.
+    fn in_pass<R>(&self, pieces: usize, work: impl FnOnce(Option<&Team<'_>>) -> R) -> R {
+        match self.threads {
+            _ if pieces <= 1 => work(None),
+            Threads::Caller => work(None),
+            Threads::Pass(team) => work(Some(team)),
+            Threads::Team(team) => team.pass(|| work(Some(team))),
+            Threads::Pool(pool) => {
+                let team = Team::new(pool);
+                team.pass(|| work(Some(&team)))
+            }
         }
     }
 
@@ -212,24 +252,31 @@ impl<'p> Ctx<'p> {
             self.threads().min(rows.saturating_mul(cols) / ELEMENTS_PER_THREAD).clamp(1, rows.max(1));
         let step = rows.div_ceil(shares);
         let share = |i: usize| (i * step).min(rows)..((i + 1) * step).min(rows);
-        self.in_pool(shares, |pending| match pending {
-            Some(pending) => for_each_piece(pending, 0..shares, (&mut [], 0), &|i, _| task(share(i))),
+        self.in_pass(shares, |team| match team {
+            Some(team) => team.for_each(shares, &|i| task(share(i))),
             None => task(0..rows),
         });
     }
 
-    /// Cuts `scratch` into pieces of `piece` elements and runs `task` on each with its number, on the pool if there is
-    /// one. Tasks must not depend on their order.
+    /// Cuts `scratch` into pieces of `piece` elements and runs `task` on each of as many numbers, with one of the pieces
+    /// for its own, on the pool if there is one. Tasks must not depend on their order.
     pub(crate) fn for_each_piece(
         &self,
         scratch: &mut [f32],
         piece: usize,
         task: impl Fn(usize, &mut [f32]) + Sync + Send,
     ) {
-        let pieces = scratch.len() / piece;
-        self.in_pool(pieces, |pending| match pending {
-            Some(pending) => for_each_piece(pending, 0..pieces, (scratch, piece), &task),
-            None => scratch.chunks_exact_mut(piece).enumerate().for_each(|(i, piece)| task(i, piece)),
+        let count = scratch.len() / piece;
+        let mut pieces = scratch.chunks_exact_mut(piece);
+        self.in_pass(count, |team| match team {
+            Some(team) => {
+                let pieces = Mutex::new(pieces);
+                team.for_each(count, &|i| {
+                    let piece = pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    task(i, piece.unwrap_or_default());
+                });
+            }
+            None => pieces.by_ref().enumerate().for_each(|(i, piece)| task(i, piece)),
         });
     }
 }

@@ -73,7 +73,7 @@ pub mod probe;
 pub mod rotary;
 pub mod scratch;
 pub mod softmax;
-mod spin_join;
+mod team;
 pub mod view;
 
 pub use activation::{Activation, activate};
@@ -96,4 +96,5 @@ pub use rayon::ThreadPool;
 pub use rotary::{RotaryRows, rotary_angles, rotary_rows};
 pub use scratch::Scratch;
 pub use softmax::{Mask, SoftmaxRows, softmax_rows};
+pub use team::Team;
 pub use view::{AnyMatMut, AnyMatRef, AnySlice, MatMut, MatRef};

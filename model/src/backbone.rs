@@ -215,7 +215,8 @@ impl<C: Architecture> BackboneOf<C> {
         session: &'s mut Session<'_>,
         inputs: <C::Network as Network>::Inputs<'_>,
     ) -> Result<<C::Network as Network>::Output<'s>> {
-        let ctx = session.ctx_for(self.dtype);
+        let team = session.team();
+        let ctx = session.ctx_for(self.dtype, &team);
         self.network.run(&ctx, session, inputs, None)
     }
 
@@ -230,7 +231,8 @@ impl<C: Architecture> BackboneOf<C> {
         inputs: <C::Network as Network>::Inputs<'_>,
         observer: <C::Network as Network>::Observer<'_>,
     ) -> Result<<C::Network as Network>::Output<'s>> {
-        let ctx = session.ctx_for(self.dtype);
+        let team = session.team();
+        let ctx = session.ctx_for(self.dtype, &team);
         self.network.run(&ctx, session, inputs, Some(observer))
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use rachis_kernels::{Ctx, Dtype};
+use rachis_kernels::{Ctx, Dtype, Team, ThreadPool};
 
 pub use cache::CacheOptions;
 pub(crate) use cache::{CacheLayout, CachedKv, CrossCache, CrossKv, KvCache, SelfCache};
@@ -42,6 +42,8 @@ use crate::layers::{ThreadScratch, Threads};
 #[derive(Debug)]
 pub struct Session<'p> {
     ctx: Ctx<'p>,
+    /// The helpers of the context's pool, kept from call to call.
+    team: Option<Team<'p>>,
     pub(crate) work: Workspace,
     pub(crate) cache: KvCache,
     pub(crate) stop: Stop,
@@ -62,9 +64,19 @@ pub trait Model: Sealed {
 impl<'p> Session<'p> {
     /// A session without working memory.
     pub fn new(ctx: Ctx<'p>) -> Session<'p> {
+        Session::with_team(ctx, ctx.team())
+    }
+
+    /// A session that shares its thread pool with the caller: it borrows nothing, so a struct may own both.
+    pub fn with_shared_pool(ctx: Ctx<'static>, pool: Arc<ThreadPool>) -> Session<'static> {
+        Session::with_team(ctx, Some(Team::shared(pool)))
+    }
+
+    fn with_team(ctx: Ctx<'p>, team: Option<Team<'p>>) -> Session<'p> {
         let mut work = Workspace::default();
-        work.threads.workers.resize_with(ctx.threads() - 1, ThreadScratch::default);
-        Session { ctx, work, cache: KvCache::default(), stop: Stop::default() }
+        let workers = team.as_ref().map_or(0, |team| team.threads() - 1);
+        work.threads.workers.resize_with(workers, ThreadScratch::default);
+        Session { ctx, team, work, cache: KvCache::default(), stop: Stop::default() }
     }
 
     /// The context that requests run in.
@@ -72,9 +84,18 @@ impl<'p> Session<'p> {
         &self.ctx
     }
 
-    /// The context for a model of this dtype: the session's, in the dtype's precision unless it has one already.
-    pub(crate) fn ctx_for(&self, dtype: Dtype) -> Ctx<'p> {
-        self.ctx.with_default_precision(dtype.into())
+    /// The helpers of the session, for [`Session::ctx_for`].
+    pub(crate) fn team(&self) -> Option<Team<'p>> {
+        self.team.clone()
+    }
+
+    /// The context for a model of this dtype: the session's, in the dtype's precision unless it has one already, with the
+    /// session's helpers.
+    pub(crate) fn ctx_for<'t>(&self, dtype: Dtype, team: &'t Option<Team<'_>>) -> Ctx<'t>
+    where
+        'p: 't,
+    {
+        self.ctx.with_default_precision(dtype.into()).with_team(team.as_ref())
     }
 
     /// Sets the time after which calls return [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded); `None` is
@@ -98,7 +119,7 @@ impl<'p> Session<'p> {
     /// # Errors
     /// When the size is beyond the model's limits, or the memory could not be allocated.
     pub fn reserve(&mut self, model: &(impl Model + ?Sized), batch: usize, seq: usize) -> Result<()> {
-        let plan = model.plan(&self.ctx, batch, seq)?;
+        let plan = model.plan(&self.ctx.with_team(self.team.as_ref()), batch, seq)?;
         self.reserve_plan(plan, batch, seq)
     }
 

@@ -9,14 +9,15 @@ use rachis::{
 };
 
 fn tiny() -> BertConfig {
-    let mut config = BertConfig::default();
-    config.vocabulary_size = 10;
-    config.num_layers = 1;
-    config.num_heads = 2;
-    config.hidden_dim = 8;
-    config.intermediate_dim = 16;
-    config.max_sequence_length = 6;
-    config
+    BertConfig {
+        vocabulary_size: 10,
+        num_layers: 1,
+        num_heads: 2,
+        hidden_dim: 8,
+        intermediate_dim: 16,
+        max_sequence_length: 6,
+        ..BertConfig::default()
+    }
 }
 
 fn refused(tokens: Tokens<'_>, segment_ids: Option<&[u32]>, expected: &str) {
@@ -181,8 +182,7 @@ fn configurations() {
 fn angles_are_finite() {
     let refused = |theta| {
         let positions = FalconPositions::Rotary { theta };
-        let mut config = FalconConfig::default();
-        config.positions = positions;
+        let config = FalconConfig { positions, ..FalconConfig::default() };
         FalconBackbone::random(config, 1).unwrap_err().to_string()
     };
     for theta in [f64::NAN, f64::INFINITY, -1.0, 0.0, f64::MIN_POSITIVE, 0.5] {

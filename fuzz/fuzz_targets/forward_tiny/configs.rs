@@ -46,90 +46,86 @@ impl Config {
         let is = |bit: u8| input.choices[0] >> bit & 1 == 1;
         let activation = ACTIVATIONS[usize::from(input.choices[1]) % ACTIVATIONS.len()];
         match input.architecture % 5 {
-            0 => Config::Bert({
-                let mut config = BertConfig::default();
-                config.vocabulary_size = vocabulary_size;
-                config.num_layers = num_layers;
-                config.num_heads = num_heads;
-                config.hidden_dim = hidden_dim;
-                config.intermediate_dim = intermediate_dim;
-                config.max_sequence_length = max_sequence_length;
-                config.num_segments = 1 + more % 3;
-                config.activation = activation;
-                config
+            0 => Config::Bert(BertConfig {
+                vocabulary_size,
+                num_layers,
+                num_heads,
+                hidden_dim,
+                intermediate_dim,
+                max_sequence_length,
+                num_segments: 1 + more % 3,
+                activation,
+                ..BertConfig::default()
             }),
-            1 => Config::Opt({
-                let mut config = OptConfig::default();
-                config.vocabulary_size = vocabulary_size;
-                config.num_layers = num_layers;
-                config.num_heads = num_heads;
-                config.hidden_dim = hidden_dim;
-                config.intermediate_dim = intermediate_dim;
-                config.max_sequence_length = max_sequence_length;
-                config.embedding_dim = if is(0) { 1 + more % 60 } else { hidden_dim };
-                config.activation = activation;
-                config.norm_first = is(1);
-                config.use_bias = is(2);
-                config.norm_affine = is(3);
-                config.positions = if is(4) { OptPositions::Absolute } else { OptPositions::RealTokens };
-                config
+            1 => Config::Opt(OptConfig {
+                vocabulary_size,
+                num_layers,
+                num_heads,
+                hidden_dim,
+                intermediate_dim,
+                max_sequence_length,
+                embedding_dim: if is(0) { 1 + more % 60 } else { hidden_dim },
+                activation,
+                norm_first: is(1),
+                use_bias: is(2),
+                norm_affine: is(3),
+                positions: if is(4) { OptPositions::Absolute } else { OptPositions::RealTokens },
+                ..OptConfig::default()
             }),
-            2 => Config::Bart({
-                let mut config = BartConfig::default();
-                config.vocabulary_size = vocabulary_size;
-                config.num_layers = num_layers;
-                config.num_heads = num_heads;
-                config.hidden_dim = hidden_dim;
-                config.intermediate_dim = intermediate_dim;
-                config.max_sequence_length = max_sequence_length;
-                config.decoder_num_layers = decoder_num_layers;
-                config.decoder_num_heads = if is(0) { hidden_dim } else { num_heads };
-                config.decoder_intermediate_dim = 1 + more % 64;
-                config.activation = activation;
-                config.scale_embedding = is(1);
-                config
+            2 => Config::Bart(BartConfig {
+                vocabulary_size,
+                num_layers,
+                num_heads,
+                hidden_dim,
+                intermediate_dim,
+                max_sequence_length,
+                decoder_num_layers,
+                decoder_num_heads: if is(0) { hidden_dim } else { num_heads },
+                decoder_intermediate_dim: 1 + more % 64,
+                activation,
+                scale_embedding: is(1),
+                ..BartConfig::default()
             }),
-            3 => Config::T5({
-                let mut config = T5Config::default();
-                config.vocabulary_size = vocabulary_size;
-                config.num_layers = num_layers;
-                config.num_heads = num_heads;
-                config.hidden_dim = 1 + more % 48;
-                config.intermediate_dim = intermediate_dim;
-                config.key_value_dim = head_dim;
-                config.activation = activation;
-                config.use_gated_activation = is(0);
-                config.tie_embedding_weights = is(1);
-                config.decoder_num_layers = decoder_num_layers;
-                config.num_buckets = 4 * (1 + last % 8);
-                config.max_distance = 2 * (1 + last % 8) + 1 + positions;
-                config.scale_logits = is(2);
-                config
+            3 => Config::T5(T5Config {
+                vocabulary_size,
+                num_layers,
+                num_heads,
+                hidden_dim: 1 + more % 48,
+                intermediate_dim,
+                key_value_dim: head_dim,
+                activation,
+                use_gated_activation: is(0),
+                tie_embedding_weights: is(1),
+                decoder_num_layers,
+                num_buckets: 4 * (1 + last % 8),
+                max_distance: 2 * (1 + last % 8) + 1 + positions,
+                scale_logits: is(2),
+                ..T5Config::default()
             }),
             _ => {
                 let rotary = is(0);
                 let hidden_dim = if rotary { 2 * (head_dim / 2 + 1) * num_heads } else { hidden_dim };
                 let divisors: Vec<usize> = (1..=num_heads).filter(|n| num_heads.is_multiple_of(*n)).collect();
-                Config::Falcon({
-                    let mut config = FalconConfig::default();
-                    config.vocabulary_size = vocabulary_size;
-                    config.num_layers = num_layers;
-                    config.num_attention_heads = num_heads;
-                    config.hidden_dim = hidden_dim;
-                    config.intermediate_dim = intermediate_dim;
-                    config.num_kv_heads = divisors[more % divisors.len()];
-                    config.activation = activation;
-                    config.use_bias = is(1);
-                    config.parallel = is(2);
-                    config.separate_norms = is(3);
-                    config.positions = if rotary {
-                        FalconPositions::Rotary { theta: 10_000.0 }
-                    } else {
-                        let rounding = if is(4) { AlibiRounding::Bf16 } else { AlibiRounding::None };
-                        FalconPositions::Alibi { rounding }
-                    };
-                    config.tie_embedding_weights = is(5);
-                    config
+                let positions = if rotary {
+                    FalconPositions::Rotary { theta: 10_000.0 }
+                } else {
+                    let rounding = if is(4) { AlibiRounding::Bf16 } else { AlibiRounding::None };
+                    FalconPositions::Alibi { rounding }
+                };
+                Config::Falcon(FalconConfig {
+                    vocabulary_size,
+                    num_layers,
+                    num_attention_heads: num_heads,
+                    hidden_dim,
+                    intermediate_dim,
+                    num_kv_heads: divisors[more % divisors.len()],
+                    activation,
+                    use_bias: is(1),
+                    parallel: is(2),
+                    separate_norms: is(3),
+                    positions,
+                    tie_embedding_weights: is(5),
+                    ..FalconConfig::default()
                 })
             }
         }

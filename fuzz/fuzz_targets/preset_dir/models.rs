@@ -1,6 +1,6 @@
 //! The model of a preset, if it is tiny: loaded by both accesses, and random.
 
-use rachis::kernels::{Ctx, Level};
+use rachis::kernels::Ctx;
 use rachis::{
     Backbone, BertInputs, Dtype, PresetOptions, PresetWeights, Result, Seq2SeqInputs, SequenceOutput,
     Session, Tokens,

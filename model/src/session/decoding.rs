@@ -23,7 +23,8 @@ impl Session<'_> {
         if capacity > max {
             return Err(RequestError::Capacity { found: capacity, max }.into());
         }
-        let ctx = self.ctx_for(model.dtype());
+        let team = self.team();
+        let ctx = self.ctx_for(model.dtype(), &team);
         let stack = model.decoder();
         self.cache.start(CacheLayout::of(stack, model.has_encoder()), options, ctx.precision())?;
         let plan = WorkspacePlan::of(stack, &ctx, Extent { rows: sequences, positions: capacity });
@@ -61,7 +62,8 @@ impl Session<'_> {
             return Err(RequestError::NoEncoder { what: "source" }.into());
         };
         let decoder = model.decoder();
-        let ctx = self.ctx_for(model.dtype());
+        let team = self.team();
+        let ctx = self.ctx_for(model.dtype(), &team);
         let Session { work, cache, stop, .. } = self;
         cache.expect(CacheLayout::of(decoder, true))?;
         let limits = Limits { vocabulary: encoder.vocabulary_size(), positions: model.max_positions() };
@@ -93,7 +95,8 @@ impl Session<'_> {
         tokens: Tokens<'_>,
     ) -> Result<SequenceOutput<'s>> {
         let stack = model.decoder();
-        let ctx = self.ctx_for(model.dtype());
+        let team = self.team();
+        let ctx = self.ctx_for(model.dtype(), &team);
         let Session { work, cache, stop, .. } = self;
         cache.expect(CacheLayout::of(stack, model.has_encoder()))?;
         if sequences.len() != tokens.batch() {
@@ -126,7 +129,8 @@ impl Session<'_> {
         rows: MatRef<'_, f32>,
         logits: &mut [f32],
     ) -> Result<()> {
-        let ctx = self.ctx_for(model.dtype());
+        let team = self.team();
+        let ctx = self.ctx_for(model.dtype(), &team);
         model.head().apply(&ctx, &mut self.work.threads.caller.scratch, rows, logits)
     }
 }

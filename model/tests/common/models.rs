@@ -16,65 +16,70 @@ pub struct Sizes {
 
 impl Sizes {
     pub fn bert(self) -> BertConfig {
-        let mut config = BertConfig::default();
-        config.vocabulary_size = self.vocabulary;
-        config.num_layers = self.layers;
-        config.num_heads = self.heads;
-        config.hidden_dim = self.hidden;
-        config.intermediate_dim = self.inner;
-        config.max_sequence_length = self.positions;
-        config
+        BertConfig {
+            vocabulary_size: self.vocabulary,
+            num_layers: self.layers,
+            num_heads: self.heads,
+            hidden_dim: self.hidden,
+            intermediate_dim: self.inner,
+            max_sequence_length: self.positions,
+            ..BertConfig::default()
+        }
     }
 
     pub fn opt(self) -> OptConfig {
-        let mut config = OptConfig::default();
-        config.vocabulary_size = self.vocabulary;
-        config.num_layers = self.layers;
-        config.num_heads = self.heads;
-        config.hidden_dim = self.hidden;
-        config.intermediate_dim = self.inner;
-        config.max_sequence_length = self.positions;
-        config.embedding_dim = self.hidden;
-        config
+        OptConfig {
+            vocabulary_size: self.vocabulary,
+            num_layers: self.layers,
+            num_heads: self.heads,
+            hidden_dim: self.hidden,
+            intermediate_dim: self.inner,
+            max_sequence_length: self.positions,
+            embedding_dim: self.hidden,
+            ..OptConfig::default()
+        }
     }
 
     /// With two towers of these sizes.
     pub fn bart(self) -> BartConfig {
-        let mut config = BartConfig::default();
-        config.vocabulary_size = self.vocabulary;
-        config.num_layers = self.layers;
-        config.num_heads = self.heads;
-        config.hidden_dim = self.hidden;
-        config.intermediate_dim = self.inner;
-        config.max_sequence_length = self.positions;
-        config.decoder_num_layers = self.layers;
-        config.decoder_num_heads = self.heads;
-        config.decoder_intermediate_dim = self.inner;
-        config
+        BartConfig {
+            vocabulary_size: self.vocabulary,
+            num_layers: self.layers,
+            num_heads: self.heads,
+            hidden_dim: self.hidden,
+            intermediate_dim: self.inner,
+            max_sequence_length: self.positions,
+            decoder_num_layers: self.layers,
+            decoder_num_heads: self.heads,
+            decoder_intermediate_dim: self.inner,
+            ..BartConfig::default()
+        }
     }
 
     /// With two towers of these sizes.
     pub fn t5(self) -> T5Config {
-        let mut config = T5Config::default();
-        config.vocabulary_size = self.vocabulary;
-        config.num_layers = self.layers;
-        config.num_heads = self.heads;
-        config.hidden_dim = self.hidden;
-        config.intermediate_dim = self.inner;
-        config.decoder_num_layers = self.layers;
-        config
+        T5Config {
+            vocabulary_size: self.vocabulary,
+            num_layers: self.layers,
+            num_heads: self.heads,
+            hidden_dim: self.hidden,
+            intermediate_dim: self.inner,
+            decoder_num_layers: self.layers,
+            ..T5Config::default()
+        }
     }
 
     /// With ALiBi, and keys for every head.
     pub fn falcon(self) -> FalconConfig {
-        let mut config = FalconConfig::default();
-        config.vocabulary_size = self.vocabulary;
-        config.num_layers = self.layers;
-        config.num_attention_heads = self.heads;
-        config.hidden_dim = self.hidden;
-        config.intermediate_dim = self.inner;
-        config.num_kv_heads = self.heads;
-        config
+        FalconConfig {
+            vocabulary_size: self.vocabulary,
+            num_layers: self.layers,
+            num_attention_heads: self.heads,
+            hidden_dim: self.hidden,
+            intermediate_dim: self.inner,
+            num_kv_heads: self.heads,
+            ..FalconConfig::default()
+        }
     }
 
     /// With rotary positions, blocks side by side, and so many heads of keys.

@@ -12,7 +12,6 @@ use crate::error::Result;
 
 /// The arguments of a [`BartBackbone`](super::BartBackbone), and those that Hugging Face has beyond KerasHub's.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct BartConfig {
     /// Rows of the token table.
     pub vocabulary_size: usize,

@@ -12,7 +12,6 @@ use crate::error::Result;
 
 /// The arguments of a [`BertBackbone`](super::BertBackbone).
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct BertConfig {
     /// Rows of the token table.
     pub vocabulary_size: usize,

@@ -73,7 +73,8 @@ impl BertPretrainingHeads {
     ) -> Result<()> {
         let head = self.mlm.as_ref().ok_or_else(|| Error::MissingWeight { name: MLM.to_owned() })?;
         let (count, hidden) = (rows.rows(), head.hidden_dim);
-        let ctx = &session.ctx_for(self.dtype);
+        let team = session.team();
+        let ctx = &session.ctx_for(self.dtype, &team);
         let work = &mut session.work;
         let (transformed, normed) = work.activations.take(2 * count * hidden)?.split_at_mut(count * hidden);
         let scratch = &mut work.threads.caller.scratch;
@@ -97,7 +98,8 @@ impl BertPretrainingHeads {
     ) -> Result<()> {
         let missing = || Error::MissingWeight { name: NEXT_SENTENCE.to_owned() };
         let head = self.next_sentence.as_ref().ok_or_else(missing)?;
-        let ctx = session.ctx_for(self.dtype);
+        let team = session.team();
+        let ctx = session.ctx_for(self.dtype, &team);
         head.apply(&ctx, &mut session.work.threads.caller.scratch, pooled, logits)
     }
 }

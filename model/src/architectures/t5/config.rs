@@ -12,7 +12,6 @@ use crate::error::Result;
 
 /// The arguments of a [`T5Backbone`](super::T5Backbone), and those that Hugging Face has beyond KerasHub's.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct T5Config {
     /// Rows of the token table.
     pub vocabulary_size: usize,

@@ -13,7 +13,6 @@ use crate::layers::Stack;
 /// assert_eq!((options.sequences, options.capacity), (4, 512));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct CacheOptions {
     /// Number of sequences. Calls name them by their numbers: 0, 1, and so on.
     pub sequences: usize,
