@@ -43,7 +43,7 @@ use core::ops::Range;
 use crate::arch::Extensions;
 use crate::ctx::{Ctx, Precision};
 use crate::elem::Elem;
-use crate::error::{Error, Result, check};
+use crate::error::{Expected, Result, check, outside};
 use crate::gemm::RegisterTile;
 use crate::gemm::kpack::F32Pack;
 use crate::scratch::Scratch;
@@ -167,10 +167,16 @@ pub fn attention<T: Elem>(ctx: &Ctx, scratch: &mut Scratch, op: Attention<'_, T>
 }
 
 /// Elements of scratch that [`attention`] needs for heads of width `head_dim`, when sequences times heads are at least as
-/// many as threads.
+/// many as threads; `usize::MAX` for heads wider than any memory.
 pub fn attention_scratch_len(ctx: &Ctx, head_dim: usize) -> usize {
+    if head_dim > LARGEST_HEAD {
+        return usize::MAX;
+    }
     ctx.threads() * scratch_len(ctx, head_dim)
 }
+
+/// No head is wider.
+const LARGEST_HEAD: usize = 1 << 40;
 
 /// Elements of scratch for one head of this width.
 fn scratch_len(ctx: &Ctx, head_dim: usize) -> usize {
@@ -251,50 +257,49 @@ impl Problem<'_> {
 
     fn validate(&self) -> Result<()> {
         const NAME: &str = "attention";
-        let outside = |what, expected, found| Err(Error::Shape { operation: NAME, what, expected, found });
         let Heads { count, kv_heads, dim, .. } = self.heads;
         check(NAME, "rows of v", self.k.rows(), self.v.rows())?;
         check(NAME, "rows of the output", self.q.rows(), self.out.rows())?;
         if count == 0 {
-            return outside("number of heads, at least", 1, 0);
+            return outside(NAME, "number of heads", Expected::AtLeast(1), 0);
         }
         if kv_heads == 0 || !count.is_multiple_of(kv_heads) {
-            return outside("number of kv_heads, a divisor of that of heads", count, kv_heads);
+            return outside(NAME, "number of kv_heads", Expected::DivisorOf(count), kv_heads);
         }
         if dim == 0 {
-            return outside("columns of a head, at least", 1, 0);
+            return outside(NAME, "columns of a head", Expected::AtLeast(1), 0);
         }
         check(NAME, "columns of the output", count.saturating_mul(dim), self.out.cols())?;
         let [query_end, kv_end] = self.heads.ends();
         for (what, end, matrix) in [
-            ("columns of q, at least", query_end, self.q),
-            ("columns of k, at least", kv_end, self.k),
-            ("columns of v, at least", kv_end, self.v),
+            ("columns of q", query_end, self.q),
+            ("columns of k", kv_end, self.k),
+            ("columns of v", kv_end, self.v),
         ] {
             if end > matrix.cols() || end == usize::MAX {
-                return outside(what, end, matrix.cols());
+                return outside(NAME, what, Expected::AtLeast(end), matrix.cols());
             }
         }
         self.bias.validate(NAME, [count, self.q.rows(), self.k.rows()])?;
         let mut end = 0;
         for Span { queries, keys } in self.spans {
             if queries.start < end || queries.end < queries.start {
-                return outside("start of a span's queries, at least", end, queries.start);
+                return outside(NAME, "start of a span's queries", Expected::AtLeast(end), queries.start);
             }
             end = queries.end;
             if end > self.q.rows() {
-                return outside("end of a span's queries, at most", self.q.rows(), end);
+                return outside(NAME, "end of a span's queries", Expected::AtMost(self.q.rows()), end);
             }
             if keys.end < keys.start || keys.end > self.k.rows() {
-                return outside("end of a span's keys, at most", self.k.rows(), keys.end);
+                return outside(NAME, "end of a span's keys", Expected::AtMost(self.k.rows()), keys.end);
             }
             if let Bias::Distance { queries: positions, .. } = self.bias
                 && !positions[queries.clone()].is_sorted_by(|a, b| a < b)
             {
-                return outside("start of queries whose positions ascend", queries.end, queries.start);
+                return outside(NAME, "first query of a span", Expected::AscendingPositions, queries.start);
             }
             if self.mask == AttentionMask::Causal && !keys.is_empty() && keys.len() < queries.len() {
-                return outside("keys of a causal span, at least", queries.len(), keys.len());
+                return outside(NAME, "keys of a causal span", Expected::AtLeast(queries.len()), keys.len());
             }
         }
         Ok(())

@@ -246,8 +246,12 @@ impl<'p> Ctx<'p> {
         self.isa.dispatch(kernel)
     }
 
-    /// Cuts rows into shares that are large enough for a thread, and runs `task` on each, on the pool if there is one.
+    /// Cuts rows into shares that are large enough for a thread, and runs `task` on each, on the pool if there is one. Rows
+    /// without columns are no work, however many there are.
     pub(crate) fn for_each_share(&self, rows: usize, cols: usize, task: impl Fn(Range<usize>) + Sync + Send) {
+        if cols == 0 {
+            return;
+        }
         let shares =
             self.threads().min(rows.saturating_mul(cols) / ELEMENTS_PER_THREAD).clamp(1, rows.max(1));
         let step = rows.div_ceil(shares);

@@ -1,5 +1,7 @@
 //! The one error type of the crate.
 
+use core::fmt;
+
 /// Why a kernel call was refused. Every check happens before any number is computed or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -34,6 +36,18 @@ pub enum Error {
         what: &'static str,
         /// The value that the other operands require.
         expected: usize,
+        /// The value found.
+        found: usize,
+    },
+    /// A dimension or length is outside its range.
+    #[error("{operation}: {what} is {found}, expected {expected}")]
+    Range {
+        /// The operation that refused.
+        operation: &'static str,
+        /// The dimension or length at fault.
+        what: &'static str,
+        /// The values that the other operands allow.
+        expected: Expected,
         /// The value found.
         found: usize,
     },
@@ -92,6 +106,34 @@ pub enum Error {
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
+/// The values that a dimension or length may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expected {
+    /// This value or more.
+    AtLeast(usize),
+    /// This value or less.
+    AtMost(usize),
+    /// Divisors of this value.
+    DivisorOf(usize),
+    /// Multiples of this value.
+    MultipleOf(usize),
+    /// Places from which positions ascend.
+    AscendingPositions,
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expected::AtLeast(least) => write!(f, "at least {least}"),
+            Expected::AtMost(most) => write!(f, "at most {most}"),
+            Expected::DivisorOf(whole) => write!(f, "a divisor of {whole}"),
+            Expected::MultipleOf(part) => write!(f, "a multiple of {part}"),
+            Expected::AscendingPositions => f.write_str("positions that ascend from there"),
+        }
+    }
+}
+
 /// Returns `Ok` when `found == expected`, otherwise an [`Error::Shape`] that names the operand.
 pub(crate) fn check(
     operation: &'static str,
@@ -100,4 +142,14 @@ pub(crate) fn check(
     found: usize,
 ) -> Result<()> {
     if found == expected { Ok(()) } else { Err(Error::Shape { operation, what, expected, found }) }
+}
+
+/// An [`Error::Range`].
+pub(crate) fn outside<T>(
+    operation: &'static str,
+    what: &'static str,
+    expected: Expected,
+    found: usize,
+) -> Result<T> {
+    Err(Error::Range { operation, what, expected, found })
 }

@@ -288,10 +288,19 @@ impl Dims {
     }
 }
 
-/// Elements of scratch that [`gemm`] needs for a product of these dimensions, or of fewer rows.
+/// No matrix has more elements.
+const LARGEST_MATRIX: usize = 1 << 48;
+
+/// Elements of scratch that [`gemm`] needs for a product of these dimensions, or of fewer rows; `usize::MAX` for matrices
+/// larger than any memory.
 pub fn gemm_scratch_len(ctx: &Ctx, dims: &Dims) -> usize {
     if dims.m == 0 || dims.n == 0 {
         return 0;
+    }
+    let Dims { m, n, k, parts, .. } = *dims;
+    let elements = [(m, n), (m, k), (n, k)].map(|(rows, cols)| rows.saturating_mul(cols.max(1)));
+    if elements.iter().any(|elements| elements.saturating_mul(parts) > LARGEST_MATRIX) {
+        return usize::MAX;
     }
     let fitting = PLANS.iter().filter(|plan| plan.fits(ctx, dims.layout, dims.m.min(plan.max_rows)));
     let most = |plan: &GemmPlan| {

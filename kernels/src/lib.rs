@@ -85,7 +85,7 @@ pub use ctx::{Ctx, Precision};
 pub use dtype::Dtype;
 pub use elem::{Elem, bf16, f16, reuse};
 pub use embed::{Accumulate, EmbedRows, embed_rows};
-pub use error::{Error, Result};
+pub use error::{Error, Expected, Result};
 pub use gemm::{Combine, Dims, Gemm, Layout, Part, Weights, gemm, gemm_scratch_len};
 #[doc(hidden)]
 pub use gemm::{GemmPlan, PLANS, gemm_with};

@@ -12,7 +12,7 @@
 
 use crate::ctx::Ctx;
 use crate::elem::Elem;
-use crate::error::{Error, Result, check};
+use crate::error::{Expected, Result, check, outside};
 use crate::isa::{Kernel, LANES, Simd};
 use crate::mem;
 use crate::view::{MatMut, MatRef};
@@ -58,7 +58,6 @@ pub struct RotaryRows<'a, T> {
 /// outside; nothing is written then.
 pub fn rotary_rows<T: Elem>(ctx: &Ctx, op: RotaryRows<'_, T>) -> Result<()> {
     const NAME: &str = "rotary_rows";
-    let outside = |what, expected, found| Err(Error::Shape { operation: NAME, what, expected, found });
     check(NAME, "rows of the angles", op.x.rows(), op.angles.rows())?;
     half(NAME, op.angles.cols())?;
     let width = op.heads.saturating_mul(op.angles.cols());
@@ -66,11 +65,11 @@ pub fn rotary_rows<T: Elem>(ctx: &Ctx, op: RotaryRows<'_, T>) -> Result<()> {
         return Ok(());
     }
     if op.groups > 1 && op.step < width {
-        return outside("columns from a group to the next, at least", width, op.step);
+        return outside(NAME, "columns from a group to the next", Expected::AtLeast(width), op.step);
     }
     let end = (op.groups - 1).saturating_mul(op.step).saturating_add(width);
     if end > op.x.cols() {
-        return outside("columns of the rows, at least", end, op.x.cols());
+        return outside(NAME, "columns of the rows", Expected::AtLeast(end), op.x.cols());
     }
     ctx.run(op);
     Ok(())
@@ -79,7 +78,9 @@ pub fn rotary_rows<T: Elem>(ctx: &Ctx, op: RotaryRows<'_, T>) -> Result<()> {
 /// Half the width of a head.
 fn half(operation: &'static str, dim: usize) -> Result<usize> {
     let half = dim / 2;
-    check(operation, "columns of the angles, a multiple of 2", 2 * half, dim)?;
+    if 2 * half != dim {
+        return outside(operation, "columns of the angles", Expected::MultipleOf(2), dim);
+    }
     Ok(half)
 }
 

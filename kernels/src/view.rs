@@ -11,7 +11,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Expected, Result, outside};
 
 /// A read-only row-major matrix inside a slice. Columns are contiguous; rows are `row_stride` elements apart.
 #[derive(Debug, Clone, Copy)]
@@ -53,12 +53,11 @@ fn check_view(len: usize, rows: usize, cols: usize, row_stride: usize, overlap: 
 }
 
 fn check_range(start: &'static str, end: &'static str, range: &Range<usize>, len: usize) -> Result<()> {
-    let outside = |what, expected, found| Err(Error::Shape { operation: "block", what, expected, found });
     if range.end > len {
-        return outside(end, len, range.end);
+        return outside("block", end, Expected::AtMost(len), range.end);
     }
     if range.start > range.end {
-        return outside(start, range.end, range.start);
+        return outside("block", start, Expected::AtMost(range.end), range.start);
     }
     Ok(())
 }

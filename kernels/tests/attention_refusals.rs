@@ -24,7 +24,10 @@ fn heads_that_do_not_fit_are_refused() {
             out: MatMut::new(&mut written, 4, 4).unwrap(),
         };
         let result = attention(&ctx, &mut Scratch::new(), op);
-        let refused = matches!(result, Err(Error::Shape { operation: "attention", .. }));
+        let refused = matches!(
+            result,
+            Err(Error::Shape { operation: "attention", .. } | Error::Range { operation: "attention", .. })
+        );
         assert!(refused == (written == [7.0; 16]) && refused == result.is_err(), "{result:?}");
         !refused
     };
@@ -69,7 +72,13 @@ fn operands_that_disagree_are_refused_and_nothing_is_written() {
                 out,
             };
             let error = attention(&ctx, &mut Scratch::new(), op).unwrap_err();
-            assert!(matches!(error, Error::Shape { operation: "attention", .. }), "{error}");
+            assert!(
+                matches!(
+                    error,
+                    Error::Shape { operation: "attention", .. } | Error::Range { operation: "attention", .. }
+                ),
+                "{error}"
+            );
             assert_eq!(written, [7.0; 24]);
         };
     let all = (4, 6);
@@ -111,7 +120,10 @@ fn a_bias_or_a_mask_that_does_not_fit_is_refused() {
             out,
         };
         let result = attention(&ctx, &mut Scratch::new(), op);
-        let refused = matches!(result, Err(Error::Shape { operation: "attention", .. }));
+        let refused = matches!(
+            result,
+            Err(Error::Shape { operation: "attention", .. } | Error::Range { operation: "attention", .. })
+        );
         assert!(refused == (written == [7.0; 24]), "{result:?}");
         refused
     };

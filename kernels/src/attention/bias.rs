@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::elem::bf16;
-use crate::error::{Error, Result, check};
+use crate::error::{Expected, Result, check, outside};
 use crate::isa::{LANES, Simd};
 use crate::mem;
 use crate::view::MatRef;
@@ -55,16 +55,15 @@ impl Bias<'_> {
                 check(name, "rows of the table of distances", heads, table.rows())?;
                 check(name, "number of positions of queries", rows, of_queries.len())?;
                 check(name, "number of positions of keys", keys, of_keys.len())?;
-                let outside =
-                    |what, expected, found| Err(Error::Shape { operation: name, what, expected, found });
                 let largest =
                     |positions: &[u32]| positions.iter().max().map_or(0, |largest| *largest as usize);
                 if largest(of_keys) > zero {
-                    return outside("position of a key, at most", zero, largest(of_keys));
+                    return outside(name, "position of a key", Expected::AtMost(zero), largest(of_keys));
                 }
                 let last = zero.saturating_add(largest(of_queries));
                 if rows > 0 && last >= table.cols() {
-                    return outside("columns of the table of distances, more than", last, table.cols());
+                    let expected = Expected::AtLeast(last.saturating_add(1));
+                    return outside(name, "columns of the table of distances", expected, table.cols());
                 }
                 Ok(())
             }
