@@ -17,10 +17,10 @@ pub use options::Download;
 pub use options::{PresetOptions, PresetWeights};
 
 use crate::config::preset_dtype;
-use crate::decoder::private::DecoderStacks;
+use crate::decoder::private::{DecoderStacks, Identified};
 use crate::error::Result;
 use crate::layers::{Embedding, LogitsHead, Stack};
-use crate::session::{Model, Session, WorkspacePlan};
+use crate::session::{Identity, Model, Session, WorkspacePlan};
 use crate::weights::{Tensors, WeightSource};
 
 pub(crate) mod private {
@@ -105,6 +105,7 @@ pub struct BackboneOf<C: Architecture> {
     config: C,
     dtype: Dtype,
     network: C::Network,
+    identity: Identity,
 }
 
 impl<C: Architecture> BackboneOf<C> {
@@ -152,7 +153,7 @@ impl<C: Architecture> BackboneOf<C> {
         }
         let config = config.adjusted(preset);
         let network = config.build(&WeightSource::Preset(preset))?;
-        Ok(Self { config, dtype, network })
+        Ok(Self { config, dtype, network, identity: Identity::new() })
     }
 
     /// A model of this configuration with random weights: kernels and embeddings are truncated normal with standard
@@ -162,7 +163,7 @@ impl<C: Architecture> BackboneOf<C> {
     /// When no model can have the configuration, or the memory of the weights could not be allocated.
     pub fn random(config: C, seed: u64) -> Result<Self> {
         let network = WeightSource::random(seed, |source| config.build(source))?;
-        Ok(Self { config, dtype: Dtype::Float32, network })
+        Ok(Self { config, dtype: Dtype::Float32, network, identity: Identity::new() })
     }
 
     /// Writes the model as a Hugging Face directory, `config.json` and `model.safetensors`, that transformers and
@@ -246,6 +247,12 @@ impl<C: Architecture> Model for BackboneOf<C> {
 
     fn plan(&self, ctx: &Ctx, batch: usize, seq: usize) -> Result<WorkspacePlan> {
         self.network.plan(&ctx.with_default_precision(self.dtype.into()), batch, seq)
+    }
+}
+
+impl<C: Architecture> Identified for BackboneOf<C> {
+    fn identity(&self) -> &Identity {
+        &self.identity
     }
 }
 

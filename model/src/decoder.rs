@@ -7,6 +7,7 @@ use crate::session::{Model, SequenceOutput, Session, Tokens};
 
 pub(crate) mod private {
     use crate::layers::{LogitsHead, Stack};
+    use crate::session::Identity;
 
     /// The stacks of a model that decodes.
     pub trait DecoderStacks {
@@ -19,9 +20,14 @@ pub(crate) mod private {
         /// The largest number of positions of a sequence.
         fn positions(&self) -> usize;
     }
+
+    /// A model that can be told from others of the same sizes.
+    pub trait Identified {
+        fn identity(&self) -> &Identity;
+    }
 }
 
-use private::DecoderStacks;
+use private::{DecoderStacks, Identified};
 
 /// A model that writes a token at a time: [`OptBackbone`](crate::OptBackbone),
 /// [`FalconBackbone`](crate::FalconBackbone), [`BartBackbone`](crate::BartBackbone) and
@@ -31,7 +37,7 @@ use private::DecoderStacks;
 /// prompt at once (prefill), later one token at a time, through the same code. Sequences may have different lengths,
 /// and may start and end at any time. The output has the bits of a forward pass over all of the sequence's tokens,
 /// however they were divided into calls, unless the cache stores keys and values in less precision.
-pub trait Decoder: Model + DecoderStacks {
+pub trait Decoder: Model + DecoderStacks + Identified {
     /// Number of logits of a position.
     fn vocabulary_size(&self) -> usize {
         self.head().vocabulary_size()
@@ -84,4 +90,4 @@ pub trait Decoder: Model + DecoderStacks {
     }
 }
 
-impl<M: Model + DecoderStacks + ?Sized> Decoder for M {}
+impl<M: Model + DecoderStacks + Identified + ?Sized> Decoder for M {}

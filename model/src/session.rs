@@ -5,6 +5,7 @@
 
 mod cache;
 mod decoding;
+mod identity;
 mod output;
 mod row_layout;
 mod stop;
@@ -19,6 +20,7 @@ use rachis_kernels::{Ctx, Dtype, Team, ThreadPool};
 
 pub use cache::CacheOptions;
 pub(crate) use cache::{CacheLayout, CachedKv, CrossCache, CrossKv, KvCache, SelfCache};
+pub use identity::Identity;
 pub use output::{Observer, SequenceOutput, Tower, TowerObserver};
 pub(crate) use row_layout::{First, Limits, Prefix, RowLayout};
 pub(crate) use stop::Stop;

@@ -334,6 +334,20 @@ fn steps_allocate_nothing() {
     }
 }
 
+/// A cache is one model's: another of the same sizes would attend to keys that are not its own.
+#[test]
+fn the_cache_of_another_model_is_refused() {
+    let source = ids(9, 2);
+    for (subject, other) in subjects().into_iter().zip(subjects()) {
+        let mut session = start(&subject, Ctx::detect(), (std::slice::from_ref(&source), 40), None);
+        let step = Tokens::padded(&[3], 1, 1);
+        subject.model.decode(&mut session, &[0], step).unwrap();
+        let error = other.model.decode(&mut session, &[0], step).unwrap_err().to_string();
+        assert!(error.contains("not started for this model"), "{}: {error}", subject.name);
+        subject.model.decode(&mut session, &[0], step).unwrap();
+    }
+}
+
 #[test]
 fn invalid_requests_are_errors_and_change_nothing() {
     let source = ids(9, 2);

@@ -16,12 +16,14 @@ pub(crate) use kv::{CachedKv, CrossKv, SelfKv};
 pub(crate) use options::CacheLayout;
 pub use options::CacheOptions;
 
-use super::{Prefix, RowLayout};
+use super::{Identity, Prefix, RowLayout};
 use crate::error::{RequestError, Result, try_reserve};
 
 /// The cache.
 #[derive(Debug, Default)]
 pub(crate) struct KvCache {
+    /// The model whose keys and values these are.
+    model: Option<Identity>,
     layout: CacheLayout,
     dtype: Dtype,
     capacity: usize,
@@ -77,6 +79,7 @@ impl KvCache {
     /// Forgets everything and allocates. `precision` decides the type of keys and values unless the options do.
     pub(crate) fn start(
         &mut self,
+        model: &Identity,
         layout: CacheLayout,
         options: CacheOptions,
         precision: Precision,
@@ -108,12 +111,13 @@ impl KvCache {
         self.positions.resize(rows, 0);
         self.sequences.resize(sequences, Sequence::default());
         (self.layout, self.dtype, self.capacity) = (layout, dtype, capacity);
+        self.model = Some(model.clone());
         Ok(())
     }
 
-    /// Checks that the cache was started for a model of this layout.
-    pub(crate) fn expect(&self, layout: CacheLayout) -> Result<()> {
-        if self.sequences.is_empty() || self.layout != layout {
+    /// Checks that the cache was started for this model.
+    pub(crate) fn expect(&self, model: &Identity) -> Result<()> {
+        if self.sequences.is_empty() || self.model.as_ref() != Some(model) {
             return Err(RequestError::CacheNotStarted.into());
         }
         Ok(())

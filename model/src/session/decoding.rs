@@ -26,7 +26,8 @@ impl Session<'_> {
         let team = self.team();
         let ctx = self.ctx_for(model.dtype(), &team);
         let stack = model.decoder();
-        self.cache.start(CacheLayout::of(stack, model.has_encoder()), options, ctx.precision())?;
+        let layout = CacheLayout::of(stack, model.has_encoder());
+        self.cache.start(model.identity(), layout, options, ctx.precision())?;
         let plan = WorkspacePlan::of(stack, &ctx, Extent { rows: sequences, positions: capacity });
         let head = model.head().scratch_len(&ctx, sequences);
         // With a cache, all threads share every product, and none needs scratch of its own.
@@ -65,7 +66,7 @@ impl Session<'_> {
         let team = self.team();
         let ctx = self.ctx_for(model.dtype(), &team);
         let Session { work, cache, stop, .. } = self;
-        cache.expect(CacheLayout::of(decoder, true))?;
+        cache.expect(model.identity())?;
         let limits = Limits { vocabulary: encoder.vocabulary_size(), positions: model.max_positions() };
         work.source.fill(sources, limits, First::IfReal)?;
         let mut kv = cache.replace_sources(&work.source.spans)?;
@@ -98,7 +99,7 @@ impl Session<'_> {
         let team = self.team();
         let ctx = self.ctx_for(model.dtype(), &team);
         let Session { work, cache, stop, .. } = self;
-        cache.expect(CacheLayout::of(stack, model.has_encoder()))?;
+        cache.expect(model.identity())?;
         if sequences.len() != tokens.batch() {
             let (found, expected) = (sequences.len(), tokens.batch());
             return Err(RequestError::SequenceCount { what: "number of sequences", found, expected }.into());
