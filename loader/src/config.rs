@@ -41,7 +41,7 @@ impl Config {
     /// [`Error::Malformed`] for text that is not a JSON object or nests deeper than 128 levels; [`Error::Field`] for an
     /// object without `model_type` (Hugging Face), or with `registered_name` but without `config` (Keras).
     pub fn parse(file: &str, text: &[u8]) -> Result<Config> {
-        let fields: Map<String, Value> = json::parse(file, "a JSON object", text)?;
+        let fields = json::fields(file, text)?;
         let source = ConfigSource::HuggingFace { model_type: String::new() };
         let mut config = Config { file: clip(file), source, fields };
         match config.opt_str("registered_name")? {
@@ -63,7 +63,7 @@ impl Config {
 
     /// Parses another JSON object of a preset, such as `generation_config.json`. `source` is the preset's own.
     pub(crate) fn parse_settings(file: &str, source: ConfigSource, text: &[u8]) -> Result<Config> {
-        Ok(Config { file: clip(file), source, fields: json::parse(file, "a JSON object", text)? })
+        Ok(Config { file: clip(file), source, fields: json::fields(file, text)? })
     }
 
     /// Which library wrote the configuration, and for which model.

@@ -42,6 +42,13 @@ pub(crate) fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
     Ok(tensors)
 }
 
+/// Opens a file and its tensors.
+pub(crate) fn open_file(path: &Path, name: &str, access: Access) -> Result<WeightFile> {
+    let region = Arc::new(Region::open(path, name, access)?);
+    let tensors = parse(&region)?;
+    Ok(WeightFile { region, tensors })
+}
+
 /// Opens every shard that the index at `path` names.
 pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) -> Result<Vec<WeightFile>> {
     let text = read_limited(path, MAX_INDEX)?;
@@ -59,10 +66,9 @@ pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) 
 
     let mut opened: Vec<WeightFile> = Vec::new();
     for ((shard, expected), path) in by_shard.iter().zip(paths) {
-        let region = Arc::new(Region::open(&path, *shard, access)?);
-        let tensors = parse(&region)?;
-        check_layers(shard, expected, &tensors)?;
-        opened.push(WeightFile { region, tensors });
+        let file = open_file(&path, shard, access)?;
+        check_layers(shard, expected, &file.tensors)?;
+        opened.push(file);
     }
     check_once(&opened)?;
     Ok(opened)

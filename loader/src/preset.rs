@@ -191,7 +191,7 @@ impl Preset {
     /// [`Error::NotAFile`], [`Error::Io`].
     pub fn read_json(&self, name: &str) -> Result<Option<Value>> {
         let Some(text) = self.read(name, MAX_JSON)? else { return Ok(None) };
-        json::parse(name, "JSON", &text).map(Some)
+        json::tree(name, "JSON", &text).map(Some)
     }
 
     /// Reads a JSON object beside the weights, such as `generation_config.json`, with the accessors of the
@@ -244,17 +244,15 @@ impl Preset {
 
 /// Opens the weight files of a directory, in the format of `source`.
 fn open_weights(dir: &Dir, source: &ConfigSource, access: Access) -> Result<Vec<WeightFile>> {
-    type Parse = fn(&Arc<Region>) -> Result<Vec<Tensor>>;
+    type OpenFile = fn(&Path, &str, Access) -> Result<WeightFile>;
     type Open = fn(&Dir, &'static str, &Path, Access) -> Result<Vec<WeightFile>>;
     let WeightFileNames { single, index, .. } = WeightFileNames::of(source);
-    let (parse, open): (Parse, Open) = match source {
-        ConfigSource::HuggingFace { .. } => (safetensors::parse, shards::open),
-        ConfigSource::Keras { .. } => (keras::parse, keras::open),
+    let (open_file, open): (OpenFile, Open) = match source {
+        ConfigSource::HuggingFace { .. } => (safetensors::open, shards::open),
+        ConfigSource::Keras { .. } => (keras::open_file, keras::open),
     };
     if let Some(path) = dir.fixed(single)? {
-        let region = Arc::new(Region::open(&path, single, access)?);
-        let tensors = parse(&region)?;
-        return Ok(vec![WeightFile { region, tensors }]);
+        return Ok(vec![open_file(&path, single, access)?]);
     }
     match dir.fixed(index)? {
         Some(path) => open(dir, index, &path, access),

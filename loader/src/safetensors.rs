@@ -15,17 +15,20 @@
 //! Memory in addition to the file's bytes is at most 16 times the header's length, whatever numbers the header has.
 
 use std::fmt;
+use std::io::Read as _;
 use std::mem;
+use std::path::Path;
 use std::sync::Arc;
 
 use ::safetensors::Dtype as Stored;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::dtype::TensorDtype;
-use crate::error::{Error, Result, clip};
-use crate::json::{Object, UniqueMap};
-use crate::map::Region;
+use crate::error::{Error, Result, clip, io};
+use crate::json::{MAX_ENTRIES, Object, UniqueMap};
+use crate::map::{self, Access, Region};
+use crate::shards::WeightFile;
 use crate::tensor::Tensor;
 
 /// The longest header, in bytes: the limit of the format.
@@ -41,17 +44,63 @@ pub const MAX_HEADER: u64 = 100_000_000;
 pub fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
     let file = region.name();
     let (header, data) = split(file, region.bytes())?;
-    let mut entries = entries(file, header)?;
-
-    entries.sort_by_key(|(_, entry)| entry.data_offsets);
     // `data` is the end of the region and starts here. No sum below exceeds the region's length.
     let start = region.bytes().len() - data.len();
-    let mut covered = 0;
+    let entries = layout(file, header, data.len())?;
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, entry) in entries {
         let (begin, end) = entry.data_offsets;
-        if begin > end || end > data.len() {
-            let (begin, end, len) = (begin as u64, end as u64, data.len() as u64);
+        let dtype = dtype(entry.dtype).ok_or_else(|| Error::Entry {
+            file: clip(file),
+            tensor: clip(&name),
+            found: format!("the unsupported dtype {}", entry.dtype),
+        })?;
+        let range = start + begin..start + end;
+        tensors.push(Tensor::in_file(region, name.into(), dtype, &entry.shape.0, range)?);
+    }
+    tensors.sort_by(|a, b| a.name().cmp(b.name()));
+    Ok(tensors)
+}
+
+/// Opens a file and its tensors. A file that is read into memory has its header checked first.
+pub(crate) fn open(path: &Path, name: &str, access: Access) -> Result<WeightFile> {
+    if access == Access::Read {
+        check_header(path, name)?;
+    }
+    let region = Arc::new(Region::open(path, name, access)?);
+    let tensors = parse(&region)?;
+    Ok(WeightFile { region, tensors })
+}
+
+/// Reads the header alone, and checks that its tensors cover the rest of the file.
+fn check_header(path: &Path, name: &str) -> Result<()> {
+    let (mut file, len) = map::open(path)?;
+    let mut prefix = [0; 8];
+    let Some(rest) = len.checked_sub(prefix.len()) else {
+        return Err(Error::Truncated { file: clip(name), expected: 8, found: len as u64 });
+    };
+    file.read_exact(&mut prefix).map_err(io(path))?;
+    // Of a header that is too long for the format or the file, `split` needs no more than its length.
+    let length = Some(u64::from_le_bytes(prefix)).filter(|length| *length <= MAX_HEADER).unwrap_or(0);
+    let length = usize::try_from(length).unwrap_or(usize::MAX).min(rest);
+    let mut start = Vec::new();
+    let out_of_memory = |_| Error::OutOfMemory { file: clip(name), bytes: length };
+    start.try_reserve_exact(prefix.len() + length).map_err(out_of_memory)?;
+    start.extend(prefix);
+    file.take(length as u64).read_to_end(&mut start).map_err(io(path))?;
+    let (header, _) = split(name, &start)?;
+    layout(name, header, rest - header.len()).map(drop)
+}
+
+/// The tensors of a header in the order of their data, which covers the data section of `len` bytes exactly once.
+fn layout(file: &str, header: &str, len: usize) -> Result<Vec<(String, Entry)>> {
+    let mut entries = entries(file, header)?;
+    entries.sort_by_key(|(_, entry)| entry.data_offsets);
+    let mut covered = 0;
+    for (name, entry) in &entries {
+        let (begin, end) = entry.data_offsets;
+        if begin > end || end > len {
+            let (begin, end, len) = (begin as u64, end as u64, len as u64);
             return Err(Error::Offsets { file: clip(file), tensor: clip(name), len, begin, end });
         }
         if begin != covered {
@@ -59,19 +108,11 @@ pub fn parse(region: &Arc<Region>) -> Result<Vec<Tensor>> {
             return Err(Error::NotContiguous { file: clip(file), tensor: clip(name), expected, found });
         }
         covered = end;
-        let range = start + begin..start + end;
-        let dtype = dtype(entry.dtype).ok_or_else(|| Error::Entry {
-            file: clip(file),
-            tensor: clip(&name),
-            found: format!("the unsupported dtype {}", entry.dtype),
-        })?;
-        tensors.push(Tensor::in_file(region, name.into(), dtype, &entry.shape, range)?);
     }
-    if covered != data.len() {
-        return Err(Error::TrailingBytes { file: clip(file), end: covered as u64, found: data.len() as u64 });
+    if covered != len {
+        return Err(Error::TrailingBytes { file: clip(file), end: covered as u64, found: len as u64 });
     }
-    tensors.sort_by(|a, b| a.name().cmp(b.name()));
-    Ok(tensors)
+    Ok(entries)
 }
 
 /// Splits a file into its header and its data section.
@@ -130,8 +171,41 @@ const METADATA: &str = "__metadata__";
 #[serde(deny_unknown_fields)]
 struct Entry {
     dtype: Stored,
-    shape: Vec<usize>,
+    shape: Shape,
     data_offsets: (usize, usize),
+}
+
+/// The largest number of dimensions of a tensor.
+const MAX_RANK: usize = 8;
+
+/// The dimensions of a tensor.
+struct Shape(Vec<usize>);
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Shape, D::Error> {
+        deserializer.deserialize_seq(ShapeVisitor)
+    }
+}
+
+struct ShapeVisitor;
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MAX_RANK} dimensions")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut dims: A) -> Result<Shape, A::Error> {
+        let mut shape = Vec::new();
+        while let Some(dim) = dims.next_element()? {
+            if shape.len() == MAX_RANK {
+                return Err(A::Error::invalid_length(MAX_RANK + 1, &self));
+            }
+            shape.push(dim);
+        }
+        Ok(Shape(shape))
+    }
 }
 
 /// Reads the header, and keeps the name of the current entry for messages.
@@ -160,6 +234,9 @@ impl<'de> Visitor<'de> for &mut Header {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<String>()? {
             let is_metadata = name == METADATA;
+            if self.entries.len() == MAX_ENTRIES {
+                return Err(A::Error::custom(format_args!("more than {MAX_ENTRIES} tensors")));
+            }
             self.current = Some(name);
             if is_metadata {
                 if mem::replace(&mut self.has_metadata, true) {

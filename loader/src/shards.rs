@@ -42,13 +42,13 @@ pub(crate) fn open(dir: &Dir, index: &'static str, path: &Path, access: Access) 
 
     let mut opened = Vec::new();
     for ((shard, expected), path) in by_shard.iter().zip(paths) {
-        let region = Arc::new(Region::open(&path, *shard, access)?);
-        let tensors = safetensors::parse(&region)?;
+        let file = safetensors::open(&path, shard, access)?;
+        let tensors = &file.tensors;
         let has = |name: &&&str| tensors.binary_search_by(|tensor| tensor.name().cmp(name)).is_ok();
         if let Some(tensor) = expected.iter().find(|name| !has(name)) {
             return Err(Error::NotInShard { shard: clip(shard), tensor: clip(tensor) });
         }
-        opened.push(WeightFile { region, tensors });
+        opened.push(file);
     }
     for WeightFile { region, tensors } in &opened {
         tensors.iter().try_for_each(|tensor| check_place(&places, region.name(), tensor.name()))?;

@@ -76,34 +76,62 @@ fn misaligned_tensors_are_copied_and_counted() {
     }
 }
 
-/// The length of a file bounds the memory that is allocated for it.
+/// What a file that is refused may cost: 64 MiB and four times its length, eight times for what becomes a tree of values.
 #[test]
 fn memory_is_bounded_by_the_file() {
-    let tree = format!("{{\"model_type\":\"bert\",\"x\":[{}0]}}", "0,".repeat((1 << 19) - 20));
-    assert!(tree.len() <= 1 << 20);
-    let dir = preset(&[("config.json", tree.as_bytes())]);
-    let (_, allocated) = count(|| Preset::open(dir.path(), Access::Map).unwrap_err());
-    assert!(allocated.peak < 64 << 20, "{allocated:?}");
+    let refuse = |files: &[(&str, &[u8])], part: &str| {
+        let dir = preset(files);
+        let len: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
+        for access in [Access::Map, Access::Read] {
+            let (error, allocated) = count(|| Preset::open(dir.path(), access).unwrap_err());
+            assert!(error.to_string().contains(part), "{error}");
+            assert!(allocated.peak < (56 << 20) + 4 * len, "{part}: {allocated:?}");
+        }
+    };
+    let config = |field: &str| format!("{{\"model_type\":\"bert\",\"x\":{field}}}");
+    let list = |item: &str, len: usize| format!("[{}0]", item.repeat(len / item.len()));
+    let len = (1 << 20) - 100;
+    for item in ["{\"\":0},", "[0],", "[],"] {
+        refuse(&[("config.json", config(&list(item, len)).as_bytes())], "more values than");
+    }
+    refuse(&[("config.json", config(&list("0,", len)).as_bytes())], "no such file");
 
+    let safetensors = |header: &str, data: usize| {
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.bytes());
+        file.resize(file.len() + data, 0);
+        file
+    };
     let shape = "1,".repeat(1 << 19);
     let header = format!("{{\"a\":{{\"dtype\":\"U8\",\"shape\":[{shape}1],\"data_offsets\":[0,1]}}}}");
-    let mut file = (header.len() as u64).to_le_bytes().to_vec();
-    file.extend(header.bytes());
-    file.push(7);
-    let dir = preset(&[("model.safetensors", &file)]);
-    let (opened, allocated) = count(|| Preset::open(dir.path(), Access::Map).unwrap());
-    assert_eq!(opened.tensors().len(), 1);
-    assert!(allocated.peak < 16 * file.len(), "{allocated:?}");
+    refuse(&[("model.safetensors", &safetensors(&header, 1))], "at most 8 dimensions");
+    let entry = |i| format!("\"{i}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}");
+    let header = format!("{{{}}}", (0..200_000).map(entry).collect::<Vec<_>>().join(","));
+    refuse(&[("model.safetensors", &safetensors(&header, 0))], "more than 100000 tensors");
+    let index: String = (0..200_000).map(|i| format!("\"{i}\":\"a.safetensors\",")).collect();
+    let index = format!("{{\"weight_map\":{{{index}\"\":\"\"}}}}");
+    refuse(&[("model.safetensors.index.json", index.as_bytes())], "more than 100000 entries");
 
     let entry = |i| format!("\"{i}\":{{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[{i},{}]}}", i + 1);
     let header = format!("{{{}}}", (0..20_000).map(entry).collect::<Vec<_>>().join(","));
-    let mut file = (header.len() as u64).to_le_bytes().to_vec();
-    file.extend(header.bytes());
-    file.extend([0; 20_000]);
+    let file = safetensors(&header, 20_000);
     let dir = preset(&[("model.safetensors", &file)]);
     let (opened, allocated) = count(|| Preset::open(dir.path(), Access::Map).unwrap());
     assert_eq!(opened.tensors().len(), 20_000);
     assert!(allocated.peak < 16 * file.len(), "{allocated:?}");
+}
+
+/// A file that is to be read into memory has its header checked first: one without a header is not read.
+#[test]
+fn what_has_no_header_is_not_read() {
+    for start in [&[0; 8][..], &[0xff; 8], &(1u64 << 20).to_le_bytes()] {
+        let dir = preset(&[("model.safetensors", start)]);
+        let file =
+            std::fs::OpenOptions::new().write(true).open(dir.path().join("model.safetensors")).unwrap();
+        file.set_len(1 << 30).unwrap();
+        let (_, allocated) = count(|| Preset::open(dir.path(), Access::Read).unwrap_err());
+        assert!(allocated.peak < 4 << 20, "{allocated:?}");
+    }
 }
 
 /// Whether the system lists a map of a file with this name at address `base`.
