@@ -7,7 +7,7 @@
 //!   stride, no alignment beyond the element's.
 //! - **The same bits.** A row's result does not depend on the rows beside it, on its position or on the number of threads.
 //!   AVX2, AVX-512 and NEON agree bit for bit in float32. Each module states its numeric contract.
-//! - **Nothing behind the caller's back.** No global state, no threads but those of a pool that the caller hands in, and no
+//! - **Nothing behind the caller's back.** No state that a result depends on, no threads but those of a pool that the caller hands in, and no
 //!   allocation but in a [`Scratch`] that the caller keeps.
 //! - **No panic and no undefined behaviour** for any arguments of safe functions: shapes are checked at the entry.
 //!
@@ -28,6 +28,23 @@
 //! | `avx512bf16` | and AVX512-BF16 | `vdpbf16ps` |
 //! | `amx` | and AMX-TILE, AMX-BF16 | `tdpbf16ps` |
 //! | `neon` | Advanced SIMD | in f32 |
+//!
+//! # Threads
+//!
+//! Work runs on the thread that calls. Threads of a pool ([`Ctx::with_pool`]) help where they are free: a call never waits for
+//! a helper that has not begun, nor runs anything else that is queued in the pool. So a call may come
+//!
+//! - from any thread, from a job of the same pool, or from a job of another one;
+//! - under a lock that other jobs of the pool wait for;
+//! - from async code, but it computes until it is done: wrap it in `spawn_blocking` or its like;
+//! - from a forked child, if the pool was made there: the threads of the parent's pool do not exist in the child, and its
+//!   queue may have been locked;
+//! - not from a signal handler: a call may allocate, and rayon locks.
+//!
+//! [`Ctx::enter`] makes one pass of many calls, and a [`Team`] keeps what passes have asked the pool for. A helper spins
+//! between the calls of a pass, for a millisecond without work at most, gives other jobs of the pool a turn every 5 ms, and
+//! leaves at the end of the pass; without a pass nothing spins. rayon allocates a small job for each helper that is asked
+//! for. A panic in a helper reaches the caller.
 //!
 //! # Features
 //!
