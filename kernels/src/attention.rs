@@ -156,7 +156,8 @@ pub struct Attention<'a, T> {
 /// Attention of every sequence's queries over its own keys, head by head.
 ///
 /// # Errors
-/// [`Error::Shape`] when shapes disagree or a span reaches outside its matrix, [`Error::OutOfMemory`] when `scratch` cannot
+/// [`Error::Shape`](crate::Error::Shape) when shapes disagree, [`Error::Range`](crate::Error::Range) when a span reaches
+/// outside its matrix, [`Error::OutOfMemory`](crate::Error::OutOfMemory) when `scratch` cannot
 /// grow; nothing is written then.
 pub fn attention<T: Elem>(ctx: &Ctx, scratch: &mut Scratch, op: Attention<'_, T>) -> Result<()> {
     let Attention { q, k, v, heads, scale, bias, mask, spans, out } = op;

@@ -20,7 +20,8 @@ use crate::view::{MatMut, MatRef};
 /// Fills `[positions, dim]` with, for each position, the cosines of its `dim / 2` angles, then their sines.
 ///
 /// # Errors
-/// [`Error::Shape`] when there are not as many rows as positions, or an odd number of columns.
+/// [`Error::Shape`](crate::Error::Shape) when there are not as many rows as positions,
+/// [`Error::Range`](crate::Error::Range) for an odd number of columns.
 pub fn rotary_angles(positions: &[u32], theta: f64, mut out: MatMut<'_, f32>) -> Result<()> {
     const NAME: &str = "rotary_angles";
     check(NAME, "rows of the output", positions.len(), out.rows())?;
@@ -54,7 +55,8 @@ pub struct RotaryRows<'a, T> {
 /// Rotates heads of every row by the row's angles.
 ///
 /// # Errors
-/// [`Error::Shape`] when shapes disagree, the width of a head is odd, groups overlap, or the last one reaches
+/// [`Error::Shape`](crate::Error::Shape) when shapes disagree, [`Error::Range`](crate::Error::Range) when the width of a
+/// head is odd, groups overlap, or the last one reaches
 /// outside; nothing is written then.
 pub fn rotary_rows<T: Elem>(ctx: &Ctx, op: RotaryRows<'_, T>) -> Result<()> {
     const NAME: &str = "rotary_rows";
