@@ -15,7 +15,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::json;
 
 use crate::args::RunArgs;
-use crate::{Result, print};
+use crate::{Result, input, output, print};
 
 /// An output: shape and values.
 type Output = (Vec<usize>, Vec<f32>);
@@ -27,7 +27,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let (preset, model) = args.common.open(args.common.model()?)?;
     let pool = args.common.pool()?;
     let mut session = Session::new(args.common.ctx(pool.as_ref())?);
-    let bytes = std::fs::read(&args.input).map_err(|error| format!("{}: {error}", args.input.display()))?;
+    output::refuse_files_of(&preset, &args.output)?;
+    let bytes = input::read(&args.input)?;
     let inputs = Inputs::parse(&args.input, &bytes)?;
     let outputs = match &model {
         Backbone::Bert(model) => bert(args, &preset, model, &mut session, &inputs)?,
@@ -325,7 +326,7 @@ impl Input {
     }
 }
 
-/// Writes the outputs to a file beside the target and renames it, so that a failure leaves no incomplete file.
+/// Writes the outputs as safetensors.
 fn save(path: &Path, outputs: &Outputs) -> Result<()> {
     let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = outputs
         .iter()
@@ -335,9 +336,6 @@ fn save(path: &Path, outputs: &Outputs) -> Result<()> {
     for (name, shape, bytes) in &bytes {
         views.push((name.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), bytes)?));
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    safetensors::serialize_to_file(views, None, Path::new(&partial)).map_err(|error| named(&error))?;
-    Ok(std::fs::rename(&partial, path).map_err(|error| named(&error))?)
+    let file = safetensors::serialize(views, None)?;
+    output::write(path, |out| out.write_all(&file))
 }
