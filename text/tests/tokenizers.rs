@@ -382,3 +382,25 @@ fn tokenizers_equal_keras_hub() {
         [("detokenized", 378), ("generate", 189), ("ids", 378), ("packed", 315), ("packed_pairs", 32)];
     assert_eq!(compared.into_iter().collect::<Vec<_>>(), expected);
 }
+
+/// Directories made after public bug reports.
+#[test]
+fn cases_have_the_ids_of_transformers() {
+    let mut compared = 0;
+    for entry in fs::read_dir(fixture("cases")).unwrap() {
+        let case = entry.unwrap().path();
+        let Ok(expect) = fs::read(case.join("expect.json")) else { continue };
+        let expect: Value = serde_json::from_slice(&expect).unwrap();
+        let checks = expect["checks"].as_array().unwrap().iter().filter(|check| check["task"] == "tokenize");
+        for check in checks {
+            let tokenizer = Tokenizer::from_preset(&case).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+            for (text, ids) in check["texts"].as_array().unwrap().iter().zip(check["ids"].as_array().unwrap())
+            {
+                let found = tokenizer.encode(text.as_str().unwrap()).unwrap();
+                assert_eq!(found.ids, numbers(ids), "{case:?}: {text}");
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 48);
+}

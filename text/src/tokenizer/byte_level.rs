@@ -60,11 +60,12 @@ pub fn hugging_face(
     let model = match &mut file {
         Some(file) => from_json(file, options)?,
         None => {
-            let expected = "tokenizer.json, or vocab.json and merges.txt beside it";
-            let text = |name| -> Result<String> {
+            let text = |name, expected| -> Result<String> {
                 preset.read_text(name, LARGEST_FILE)?.ok_or_else(|| missing(preset, expected))
             };
-            from_files(FILES, &text(FILES[0])?, &text(FILES[1])?, options)?
+            let vocabulary = text(FILES[0], "tokenizer.json, or vocab.json with merges.txt")?;
+            let merges = text(FILES[1], "merges.txt beside its vocab.json")?;
+            from_files(FILES, &vocabulary, &merges, options)?
         }
     };
     let mut library = Pipeline::new(Model::Bpe(model));
