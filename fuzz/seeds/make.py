@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the targets whose inputs are several files in one: preset_dir and safetensors_index.
+"""Writes the seeds of the targets whose inputs are several files in one: preset_dir, safetensors_index and tokenizer_dir.
 
     python3 make.py
 
@@ -224,7 +224,34 @@ def make_indices():
         index(f"name_{name}", {"a": shard}, a)
 
 
-for target in ("preset_dir", "safetensors_index"):
+TOKENIZER = """config.json tokenizer_config.json tokenizer.json special_tokens_map.json added_tokens.json vocab.txt
+    vocab.json merges.txt spiece.model sentencepiece.bpe.model assets/tokenizer/vocabulary.txt
+    assets/tokenizer/vocabulary.spm""".split()
+
+
+def make_tokenizers():
+    """The small directories of the tokenizer's goldens, and KerasHub's."""
+    names = "byt5 japanese_char japanese_wordpiece bert_uncased_vocab bert_uncased_5 mpnet herbert opt roberta falcon"
+    for path in [FIXTURES / "text/tokenizers" / name for name in names.split()] + [FIXTURES / "text/keras/bert_cased"]:
+        parts = [(path / name).read_bytes() if (path / name).is_file() else b"-" for name in TOKENIZER]
+        write("tokenizer_dir", path.name, SEPARATOR.join(parts))
+    config = text({"model_type": "t5"})
+    piece = lambda kind, piece, score: bytes([10, len(piece) + 9, 10, len(piece)]) + piece + (
+        b"\x15" + struct.pack("<f", score) + bytes([24, kind]))
+    pieces = [(3, b"<pad>", 0), (3, b"</s>", 0), (2, b"<unk>", 0), (1, "▁".encode(), -2), (1, b"a", -3), (4, b"b", -1)]
+    model = b"".join(bytes([10, len(body := piece(*p)[2:])]) + body for p in pieces)
+    write("tokenizer_dir", "t5", SEPARATOR.join([config, text({"extra_ids": 2})] + [b"-"] * 6 + [model]))
+    unigram = {"version": "1.0", "added_tokens": [], "normalizer": {"type": "NFKC"},
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+        "post_processor": None, "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["▁", -1.0], ["a", -2.5]]}}
+    write("tokenizer_dir", "unigram", SEPARATOR.join([text({"model_type": "falcon"}), b"-", text(unigram)]))
+
+
+for target in ("preset_dir", "safetensors_index", "tokenizer_dir"):
     shutil.rmtree(HERE / target, ignore_errors=True)
 make_directories()
 make_indices()
+make_tokenizers()

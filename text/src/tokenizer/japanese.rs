@@ -24,6 +24,8 @@ const FILE: &str = "vocab.txt";
 /// Splits text into words, and these into tokens.
 pub struct Japanese {
     pieces: WordPiece,
+    /// Whether a text is split into words first.
+    words: bool,
     subwords: Subwords,
     lower_case: bool,
     /// Words that are neither lowercased nor split.
@@ -38,21 +40,20 @@ pub struct Japanese {
 /// What a word is split into.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Subwords {
+    /// Nothing: it is a token.
+    None,
     Characters,
     Pieces,
 }
 
 /// transformers' `BertJapaneseTokenizer`.
 pub fn hugging_face(preset: &Preset, settings: &Settings) -> Result<Tokenizer> {
-    for name in ["do_word_tokenize", "do_subword_tokenize"] {
-        if settings.flag(name)? == Some(false) {
-            return Err(settings.wrong(name, "true"));
-        }
-    }
-    if settings.string("word_tokenizer_type")?.is_some_and(|kind| kind != "basic") {
+    let words = settings.flag("do_word_tokenize")?.unwrap_or(true);
+    if words && settings.string("word_tokenizer_type")?.is_some_and(|kind| kind != "basic") {
         return Err(settings.wrong("word_tokenizer_type", "basic"));
     }
     let subwords = match settings.string("subword_tokenizer_type")? {
+        _ if settings.flag("do_subword_tokenize")? == Some(false) => Subwords::None,
         Some("character") => Subwords::Characters,
         Some("wordpiece") | None => Subwords::Pieces,
         Some(_) => return Err(settings.wrong("subword_tokenizer_type", "character or wordpiece")),
@@ -74,6 +75,7 @@ pub fn hugging_face(preset: &Preset, settings: &Settings) -> Result<Tokenizer> {
     let regex = |pattern| SysRegex::new(pattern).map_err(|error| in_file(FILE, error));
     let japanese = Japanese {
         pieces: WordPiece { vocabulary, unknown, prefix: "##".to_owned(), max_chars: 100 },
+        words,
         subwords,
         lower_case: settings.flag("do_lower_case")?.unwrap_or(false),
         whole: never.into_iter().map(str::to_owned).chain(settings.special()).collect(),
@@ -93,6 +95,9 @@ pub fn hugging_face(preset: &Preset, settings: &Settings) -> Result<Tokenizer> {
 impl Japanese {
     /// Calls `take` with the tokens of a text.
     pub fn tokens(&self, text: &str, take: &mut dyn FnMut(&str)) {
+        if !self.words {
+            return self.subwords(text, take);
+        }
         let text = without(&self.removed, text);
         let text = normalized(&text, |text| text.nfc());
         for word in text.split(is_space).filter(|word| !word.is_empty()) {
@@ -114,6 +119,7 @@ impl Japanese {
 
     fn subwords(&self, word: &str, take: &mut dyn FnMut(&str)) {
         match self.subwords {
+            Subwords::None => take(word),
             Subwords::Characters => {
                 for c in normalized(word, |word| word.nfkc()).chars() {
                     let mut bytes = [0; 4];
@@ -121,10 +127,14 @@ impl Japanese {
                     take(if self.known(c).is_some() { c } else { self.unknown() });
                 }
             }
-            Subwords::Pieces => match self.pieces.pieces(word) {
-                Some(tokens) => tokens.iter().for_each(|token| take(&token.value)),
-                None => take(self.unknown()),
-            },
+            Subwords::Pieces => {
+                for word in word.split(is_space).filter(|word| !word.is_empty()) {
+                    match self.pieces.pieces(word) {
+                        Some(tokens) => tokens.iter().for_each(|token| take(&token.value)),
+                        None => take(self.unknown()),
+                    }
+                }
+            }
         }
     }
 

@@ -8,6 +8,8 @@
 //! SentencePiece split at spaces alone, and are followed here, unless `tokenizer.json` says otherwise, as those do that
 //! version 5 writes.
 
+use std::borrow::Cow;
+
 use rachis::loader::Preset;
 use tokenizers::PreTokenizerWrapper;
 use tokenizers::SplitDelimiterBehavior;
@@ -101,26 +103,27 @@ pub fn hugging_face(
 }
 
 /// The file that they are of, the pieces and their scores, and the map of characters.
-type Pieces = (&'static str, Vec<(String, f64)>, Option<Precompiled>);
+type Pieces<'a> = (&'static str, Vec<(Cow<'a, str>, f64)>, Option<Precompiled>);
 
 /// The pieces of a `tokenizer.json`.
-fn from_json(file: &mut File<'_>) -> Result<Pieces> {
+fn from_json<'a>(file: &mut File<'a>) -> Result<Pieces<'a>> {
     let Vocab::Scores(pieces) = file.take_model()?.vocab else {
         return Err(in_file(json::FILE, "model has no pieces with scores"));
     };
     check_lengths(pieces.iter().map(|(piece, _)| piece.as_ref()))
         .map_err(|error| in_file(json::FILE, error))?;
     let characters = steps::characters(&file.normalizer)?;
-    Ok((
-        json::FILE,
-        pieces.into_iter().map(|(piece, score)| (piece.into_owned(), score)).collect(),
-        characters,
-    ))
+    Ok((json::FILE, pieces, characters))
 }
 
 /// The pieces of a SentencePiece model, in the order of the class. The model's special tokens become those of the
 /// settings.
-fn from_pieces(preset: &Preset, settings: &mut Settings, class: Class, extra: &[String]) -> Result<Pieces> {
+fn from_pieces(
+    preset: &Preset,
+    settings: &mut Settings,
+    class: Class,
+    extra: &[String],
+) -> Result<Pieces<'static>> {
     let name = match class {
         Class::T5 => "spiece.model",
         Class::XlmRoberta => "sentencepiece.bpe.model",
@@ -136,13 +139,13 @@ fn from_pieces(preset: &Preset, settings: &mut Settings, class: Class, extra: &[
     });
     settings.set_older_extra(own.collect());
     let characters = model.map().map(|map| steps::characters_from(name, map)).transpose()?;
-    let listed = model.pieces.into_iter().map(|piece| (piece.piece, f64::from(piece.score)));
+    let listed = model.pieces.into_iter().map(|piece| (Cow::from(piece.piece), f64::from(piece.score)));
     let token = |name: &str| {
         let default = class_default(name).to_owned();
-        (settings.token_text(name).unwrap_or(default), 0.0)
+        (Cow::from(settings.token_text(name).unwrap_or(default)), 0.0)
     };
     let pieces = match class {
-        Class::T5 => listed.chain(extra.iter().rev().map(|token| (token.clone(), 0.0))).collect(),
+        Class::T5 => listed.chain(extra.iter().rev().map(|token| (Cow::from(token.clone()), 0.0))).collect(),
         Class::XlmRoberta => ["bos_token", "pad_token", "eos_token", "unk_token"]
             .map(token)
             .into_iter()

@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT as BASE64;
 use serde_json::Value;
 use tokenizers::normalizers::{Precompiled, Sequence};
+use tokenizers::pre_tokenizers::sequence as pre_tokenizers;
+use tokenizers::utils::SysRegex;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
 use super::charsmap::CharsMap;
@@ -26,10 +28,8 @@ pub fn set(library: &mut Pipeline, normalizer_step: &Value, pre_tokenizer_step: 
         contained(FILE, || library.with_normalizer(Some(normalizer)).map(drop))?;
     }
     if !pre_tokenizer_step.is_null() {
-        kind(pre_tokenizer_step, "pre_tokenizer")?;
-        let step: PreTokenizerWrapper =
-            contained(FILE, || serde_json::from_value(pre_tokenizer_step.clone()))?;
-        library.with_pre_tokenizer(Some(step));
+        let pre_tokenizer = pre_tokenizer(pre_tokenizer_step)?;
+        library.with_pre_tokenizer(Some(pre_tokenizer));
     }
     Ok(())
 }
@@ -79,11 +79,44 @@ fn normalizer(step: &Value) -> Result<NormalizerWrapper> {
             Ok(Sequence::new(steps.iter().map(normalizer).collect::<Result<_>>()?).into())
         }
         "Precompiled" => Ok(precompiled(step)?.into()),
-        "BertNormalizer" | "Strip" | "StripAccents" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase"
-        | "Nmt" | "Replace" | "Prepend" | "ByteLevel" => {
+        "Replace" => {
+            // The library's offsets end outside of the text where a match is empty.
+            let empty = match (&step["pattern"]["String"], &step["pattern"]["Regex"]) {
+                (Value::String(text), _) => text.is_empty(),
+                (_, Value::String(regex)) => {
+                    let regex = SysRegex::new(regex).map_err(|error| in_file(FILE, error))?;
+                    ["", "a", " ", "é1"]
+                        .iter()
+                        .any(|text| regex.find_iter(text).any(|(start, end)| start == end))
+                }
+                _ => false,
+            };
+            if empty {
+                return Err(in_file(FILE, "normalizer Replace has a pattern that matches the empty text"));
+            }
             contained(FILE, || serde_json::from_value(step.clone()))
         }
+        "BertNormalizer" | "Strip" | "StripAccents" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase"
+        | "Nmt" | "Prepend" | "ByteLevel" => contained(FILE, || serde_json::from_value(step.clone())),
         other => Err(in_file(FILE, format!("normalizer {} is unknown", clip(other)))),
+    }
+}
+
+fn pre_tokenizer(step: &Value) -> Result<PreTokenizerWrapper> {
+    match kind(step, "pre_tokenizer")? {
+        "Sequence" => {
+            let steps = step["pretokenizers"].as_array();
+            let steps =
+                steps.ok_or_else(|| in_file(FILE, "pre_tokenizer is a Sequence without pretokenizers"))?;
+            Ok(pre_tokenizers::Sequence::new(steps.iter().map(pre_tokenizer).collect::<Result<_>>()?).into())
+        }
+        // The library panics on it.
+        "FixedLength" if step["length"] == 0 => Err(in_file(FILE, "pre_tokenizer FixedLength has length 0")),
+        "BertPreTokenizer" | "ByteLevel" | "CharDelimiterSplit" | "Metaspace" | "Whitespace" | "Split"
+        | "Punctuation" | "WhitespaceSplit" | "Digits" | "UnicodeScripts" | "FixedLength" => {
+            contained(FILE, || serde_json::from_value(step.clone()))
+        }
+        other => Err(in_file(FILE, format!("pre_tokenizer {} is unknown", clip(other)))),
     }
 }
 

@@ -45,6 +45,10 @@ pub type Prefix = (usize, usize);
 /// Tokens of fewer bytes are always looked up; others only up to the longest one that starts with the same bytes.
 const START: usize = 4;
 
+/// Upper limit of the bytes of a token, and so of the work for each byte of a text. The longest ones of real vocabularies,
+/// runs of one character, have some hundreds.
+const MAX_TOKEN: usize = 4096;
+
 /// Upper limit of the bytes of all tokens.
 const MAX_TEXT: usize = 1 << 30;
 
@@ -58,8 +62,8 @@ impl Vocabulary {
         let mut text = String::new();
         let mut entries = Vec::new();
         for (token, id) in tokens {
-            if token.len() > u16::MAX as usize || text.len() + token.len() > MAX_TEXT {
-                return Err("tokens are too long");
+            if token.len() > MAX_TOKEN || text.len() + token.len() > MAX_TEXT {
+                return Err("a token has more than 4096 bytes, or all together have too many");
             }
             entries.push(Entry { start: text.len() as u32, len: token.len() as u32, id });
             text.push_str(token);
