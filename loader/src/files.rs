@@ -12,6 +12,8 @@ use crate::shards::MAX_INDEX;
 use crate::{keras, shards};
 
 pub(crate) const CONFIG: &str = "config.json";
+/// The list of modules of sentence-transformers.
+pub(crate) const MODULES: &str = "modules.json";
 pub(crate) const SAFETENSORS: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 pub(crate) const KERAS: &str = "model.weights.h5";
