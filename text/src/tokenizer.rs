@@ -15,6 +15,7 @@ mod charsmap;
 mod encoding;
 mod json;
 mod keras;
+mod lower_case;
 mod piece_file;
 mod sentence_piece;
 mod settings;
@@ -51,6 +52,8 @@ pub struct Tokenizer {
     prompting: Prompting,
     special: special::Named,
     model_max_length: Option<usize>,
+    /// Whether pieces are found in the lowercased text; the library has a normalizer for it.
+    lower_case: bool,
 }
 
 impl fmt::Debug for Tokenizer {
@@ -235,6 +238,7 @@ impl Tokenizer {
         let input: InputSequence<'_> = match &self.dialect {
             Dialect::None => text.into(),
             Dialect::Words(words) => words.split(text).into(),
+            Dialect::Pieces(pieces) if self.lower_case => return Ok(pieces.encode(&lower_case::text(text))),
             Dialect::Pieces(pieces) => return Ok(pieces.encode(text)),
         };
         contained("tokenizer", || self.library.encode(input, false))
@@ -270,6 +274,7 @@ impl From<tokenizers::Tokenizer> for Tokenizer {
             prompting: Prompting::default(),
             special: special::Named::default(),
             model_max_length: None,
+            lower_case: false,
         }
     }
 }

@@ -1,0 +1,95 @@
+//! One forward pass of any backbone over a batch of texts, as transformers' `AutoModel` runs it.
+
+use rachis::kernels::MatRef;
+use rachis::loader::{ConfigSource, Preset};
+use rachis::{
+    Backbone, BackboneInputs, BackboneOutput, BertInputs, Ctx, Seq2SeqInputs, SequenceOutput, Session, Tokens,
+};
+
+use crate::batches::Batch;
+use crate::error::{Error, Result};
+
+/// A backbone whose output is a vector for every token of a text.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    model: Backbone,
+    /// The token before the text in a decoder that reads the text, too: BART's.
+    decoder_start: u32,
+}
+
+/// The output for a batch, in the session's memory.
+pub(crate) struct Encoded<'s> {
+    /// A vector for every token.
+    pub(crate) tokens: SequenceOutput<'s>,
+    /// BERT's pooled vector of every text, where the model has one.
+    pub(crate) pooled: Option<MatRef<'s, f32>>,
+}
+
+impl Encoder {
+    /// The model, if `task` can use it.
+    pub(crate) fn new(preset: &Preset, model: Backbone, task: &'static str) -> Result<Encoder> {
+        let keras = matches!(preset.config().source(), ConfigSource::Keras { .. });
+        let expected = match &model {
+            Backbone::Bert(_) => None,
+            _ if keras => Some("a BertBackbone, as KerasHub's BertTextEmbedder does"),
+            Backbone::Bart(_) | Backbone::Falcon(_) | Backbone::Opt(_) => None,
+            _ => Some("an encoder or a decoder alone"),
+        };
+        if let Some(expected) = expected {
+            return Err(Error::Task { task, expected: expected.to_owned(), found: model.name().to_owned() });
+        }
+        let start = preset.config().opt_usize("decoder_start_token_id")?;
+        let decoder_start = start.and_then(|start| u32::try_from(start).ok()).unwrap_or(2);
+        Ok(Encoder { model, decoder_start })
+    }
+
+    pub(crate) fn model(&self) -> &Backbone {
+        &self.model
+    }
+
+    /// Width of a vector.
+    pub(crate) fn width(&self) -> usize {
+        self.model.token_embedding().table().cols()
+    }
+
+    /// The context of the modules after the model: the session's, in the model's precision unless it has one.
+    pub(crate) fn ctx<'p>(&self, session: &Session<'p>) -> Ctx<'p> {
+        session.ctx().with_default_precision(self.model.dtype().into())
+    }
+
+    pub(crate) fn forward<'s>(&self, session: &'s mut Session<'_>, batch: &Batch<'_>) -> Result<Encoded<'s>> {
+        let tokens = batch.tokens;
+        let shifted: Vec<u32>;
+        let inputs = match &self.model {
+            Backbone::Bert(_) => {
+                BackboneInputs::Bert(BertInputs { tokens, segment_ids: Some(batch.segments) })
+            }
+            Backbone::Bart(_) => {
+                shifted = self.shifted(batch);
+                let decoder = Tokens::ragged(&shifted, batch.lengths);
+                BackboneInputs::Seq2Seq(Seq2SeqInputs { encoder: tokens, decoder })
+            }
+            _ => BackboneInputs::Tokens(tokens),
+        };
+        let output = self.model.forward(session, inputs)?;
+        let pooled = match &output {
+            BackboneOutput::Bert(output) => output.pooled_output,
+            _ => None,
+        };
+        Ok(Encoded { tokens: output.sequence_output(), pooled })
+    }
+
+    /// The decoder's input that transformers makes of the encoder's: the start token, and all tokens but the last.
+    fn shifted(&self, batch: &Batch<'_>) -> Vec<u32> {
+        let mut ids = batch.tokens.ids();
+        let mut shifted = Vec::with_capacity(ids.len());
+        for len in batch.lengths {
+            let (text, rest) = ids.split_at((*len).min(ids.len()));
+            ids = rest;
+            let kept = text.len().saturating_sub(1);
+            shifted.extend((!text.is_empty()).then_some(self.decoder_start));
+            shifted.extend_from_slice(&text[..kept]);
+        }
+        shifted
+    }
+}
