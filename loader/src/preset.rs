@@ -14,7 +14,7 @@ use crate::config::{Config, ConfigSource};
 use crate::dir::{Dir, NameKind, read_limited};
 use crate::error::{Error, Result, clip};
 use crate::files::{
-    CONFIG, INDEX, KERAS, KERAS_INDEX, MODULES, SAFETENSORS, Scope, WeightFileNames, is_pickle,
+    CONFIG, INDEX, KERAS, KERAS_INDEX, MODULES, SAFETENSORS, Scope, TASK, WeightFileNames, is_pickle,
 };
 use crate::handle::Handle;
 #[cfg(feature = "hub")]
@@ -32,14 +32,15 @@ use crate::tensor::Tensor;
 #[derive(Debug)]
 pub struct Preset {
     place: Option<Place>,
-    access: Access,
     config: Config,
+    /// How the weights were opened; `None` when they were not opened, or come from memory.
+    access: Option<Access>,
     files: Vec<FileInfo>,
     tensors: Vec<Tensor>,
 }
 
 /// Where the files of a preset are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Place {
     /// The directory that was opened.
     root: Dir,
@@ -83,7 +84,7 @@ impl Preset {
             Some(place) => open_weights(&place.model, preset.config.source(), access)?,
             None => Vec::new(),
         };
-        Ok(Preset { access, ..Preset::new(preset.place, preset.config, weights) })
+        Ok(Preset { access: Some(access), ..Preset::new(preset.place, preset.config, weights) })
     }
 
     /// Opens a preset directory without its weights, which need not exist: the configuration, and the files that can be
@@ -212,6 +213,27 @@ impl Preset {
         copied.map(Tensor::byte_len).fold(0, usize::saturating_add)
     }
 
+    /// The weights of a Keras preset's task, which lie beside those of its backbone in `task.weights.h5`: a preset of
+    /// the same directory and configuration, with their tensors. It is opened as this one was. `None` when there is no
+    /// such file, for a Hugging Face preset, and for one whose weights were not opened or come from memory.
+    ///
+    /// # Errors
+    /// The errors of [`Preset::open`] about weights.
+    pub fn task(&self) -> Result<Option<Preset>> {
+        let (Some(place), Some(access)) = (&self.place, self.access) else { return Ok(None) };
+        if matches!(self.config.source(), ConfigSource::HuggingFace { .. }) {
+            return Ok(None);
+        }
+        let Some(path) = place.model.contained(TASK, NameKind::File)? else { return Ok(None) };
+        let region = Arc::new(Region::open(&path, TASK, access)?);
+        let tensors = keras::parse(&region)?;
+        let weights = vec![WeightFile { region, tensors }];
+        Ok(Some(Preset {
+            access: self.access,
+            ..Preset::new(Some(place.clone()), self.config.clone(), weights)
+        }))
+    }
+
     /// Reads a JSON file beside the weights, such as `1_Pooling/config.json`, of at most 1 MiB; `None` when it does not
     /// exist. `name` is a relative path of plain names. Like a shard, the file must lie in the directory or in the
     /// `blobs` of its cache.
@@ -273,7 +295,7 @@ impl Preset {
     pub fn open_root_tensors(&self, name: &str) -> Result<Option<Vec<Tensor>>> {
         let Some(Place { root, .. }) = &self.place else { return Ok(None) };
         let Some(path) = root.contained(name, NameKind::Path)? else { return Ok(None) };
-        let region = Arc::new(Region::open(&path, name, self.access)?);
+        let region = Arc::new(Region::open(&path, name, self.access.unwrap_or_default())?);
         safetensors::parse(&region).map(Some)
     }
 
@@ -285,7 +307,7 @@ impl Preset {
             tensors.extend(tensors_of_file);
         }
         tensors.sort_by(|a, b| a.name().cmp(b.name()));
-        Preset { place, access: Access::default(), config, files, tensors }
+        Preset { place, config, access: None, files, tensors }
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
