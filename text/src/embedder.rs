@@ -17,7 +17,7 @@ pub use quantization::{Codes, Quantization, QuantizationRanges, QuantizedEmbeddi
 use crate::batches::{WINDOW, for_each_batch};
 use crate::encoder::Encoder;
 use crate::error::{Error, Result, in_file};
-use crate::pipeline::{Feature, Pipeline, Start};
+use crate::pipeline::{Feature, Pipeline};
 use crate::sentence_transformers::{Directory, Fields, MODULES, Output, Prompts, Settings};
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 use keras::KerasTask;
@@ -203,17 +203,7 @@ impl TextEmbedder {
             let encodings = encodings.collect::<Result<Vec<_>>>()?;
             let start = w * WINDOW;
             for_each_batch(&encodings, start, |batch| {
-                let encoded = self.encoder.forward(session, &batch)?;
-                let from = match (self.settings.output, encoded.pooled) {
-                    (Output::Pooled, Some(pooled)) => {
-                        Start::Texts((0..pooled.rows()).flat_map(|r| pooled.row(r).to_vec()).collect())
-                    }
-                    (Output::Pooled, None) => {
-                        let (expected, found) = ("a pooler".to_owned(), "a model without one".to_owned());
-                        return Err(Error::Task { task: TASK, expected, found });
-                    }
-                    _ => Start::Tokens(encoded.tokens),
-                };
+                let from = self.encoder.start(session, &batch, self.settings.output)?;
                 let rows = self.pipeline.run(&ctx, from, batch.lengths, prompt_tokens)?;
                 for (text, row) in batch.texts.iter().zip(rows.chunks_exact(self.pipeline.width())) {
                     let at = (start + text) * width;

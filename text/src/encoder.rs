@@ -8,6 +8,8 @@ use rachis::{
 
 use crate::batches::Batch;
 use crate::error::{Error, Result};
+use crate::pipeline::Start;
+use crate::sentence_transformers::Output;
 
 /// A backbone whose output is a vector for every token of a text.
 #[derive(Debug)]
@@ -15,14 +17,16 @@ pub(crate) struct Encoder {
     model: Backbone,
     /// The token before the text in a decoder that reads the text, too: BART's.
     decoder_start: u32,
+    /// The task, for messages.
+    task: &'static str,
 }
 
 /// The output for a batch, in the session's memory.
-pub(crate) struct Encoded<'s> {
+struct Encoded<'s> {
     /// A vector for every token.
-    pub(crate) tokens: SequenceOutput<'s>,
+    tokens: SequenceOutput<'s>,
     /// BERT's pooled vector of every text, where the model has one.
-    pub(crate) pooled: Option<MatRef<'s, f32>>,
+    pooled: Option<MatRef<'s, f32>>,
 }
 
 impl Encoder {
@@ -40,7 +44,7 @@ impl Encoder {
         }
         let start = preset.config().opt_usize("decoder_start_token_id")?;
         let decoder_start = start.and_then(|start| u32::try_from(start).ok()).unwrap_or(2);
-        Ok(Encoder { model, decoder_start })
+        Ok(Encoder { model, decoder_start, task })
     }
 
     pub(crate) fn model(&self) -> &Backbone {
@@ -57,7 +61,27 @@ impl Encoder {
         session.ctx().with_default_precision(self.model.dtype().into())
     }
 
-    pub(crate) fn forward<'s>(&self, session: &'s mut Session<'_>, batch: &Batch<'_>) -> Result<Encoded<'s>> {
+    /// What the modules after the model start with: one of its outputs for a batch.
+    pub(crate) fn start<'s>(
+        &self,
+        session: &'s mut Session<'_>,
+        batch: &Batch<'_>,
+        output: Output,
+    ) -> Result<Start<'s>> {
+        let encoded = self.forward(session, batch)?;
+        match (output, encoded.pooled) {
+            (Output::Pooled, Some(pooled)) => {
+                Ok(Start::Texts((0..pooled.rows()).flat_map(|r| pooled.row(r).to_vec()).collect()))
+            }
+            (Output::Pooled, None) => {
+                let found = format!("{} without one", self.model.name());
+                Err(Error::Task { task: self.task, expected: "a pooler".to_owned(), found })
+            }
+            (Output::Tokens | Output::Scores, _) => Ok(Start::Tokens(encoded.tokens)),
+        }
+    }
+
+    fn forward<'s>(&self, session: &'s mut Session<'_>, batch: &Batch<'_>) -> Result<Encoded<'s>> {
         let tokens = batch.tokens;
         let shifted: Vec<u32>;
         let inputs = match &self.model {

@@ -8,6 +8,7 @@ mod embedder;
 mod encoder;
 mod error;
 mod pipeline;
+mod reranker;
 mod sentence_transformers;
 mod tokenizer;
 
@@ -19,6 +20,7 @@ pub use embedder::{
 #[doc(hidden)]
 pub use error::visible;
 pub use error::{Error, Result};
+pub use reranker::{LabelScores, PairScores, Ranked, RerankOptions, Reranker};
 pub use tokenizer::{
     EncodeOptions, Encoding, Prompting, SpecialToken, SpecialTokens, TextInput, Tokenizer, TruncateWhich,
     Truncation,

@@ -83,12 +83,6 @@ impl Pipeline {
         Pipeline { steps, start: (Feature::Tokens, hidden_dim), result: Feature::Sentence, width: hidden_dim }
     }
 
-    /// No module: the result is what the model gives.
-    pub(crate) fn scores(labels: usize) -> Pipeline {
-        let start = (Feature::Scores, labels);
-        Pipeline { steps: Vec::new(), start, result: Feature::Scores, width: labels }
-    }
-
     /// The modules of `modules.json` after the Transformer, whose output has vectors of this width.
     pub(crate) fn of_modules(
         preset: &Preset,

@@ -316,14 +316,16 @@ fn frame(start: Option<(&str, u32)>, end: Option<(&str, u32)>) -> Result<PostPro
         token.map(|(token, _)| json!({ "SpecialToken": { "id": token, "type_id": segment } }))
     };
     let text = |name: &str, segment: u32| Some(json!({ "Sequence": { "id": name, "type_id": segment } }));
-    let part = |name, segment| [special(start, segment), text(name, segment), special(end, segment)];
+    // BERT's start token stands for the pair: it is not repeated before the second text.
+    let second = [text("B", 1), special(end, 1)];
+    let first = [special(start, 0), text("A", 0), special(end, 0)];
     let tokens = [start, end].into_iter().flatten();
     let tokens =
         tokens.map(|(token, id)| (token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] })));
     let template = json!({
         "type": "TemplateProcessing",
-        "single": part("A", 0).into_iter().flatten().collect::<Vec<_>>(),
-        "pair": part("A", 0).into_iter().chain(part("B", 1)).flatten().collect::<Vec<_>>(),
+        "single": first.iter().flatten().collect::<Vec<_>>(),
+        "pair": first.iter().chain(&second).flatten().collect::<Vec<_>>(),
         "special_tokens": tokens.collect::<Map<_, _>>(),
     });
     serde_json::from_value(template).map_err(|error| in_file("tokenizer", error))
