@@ -143,3 +143,53 @@ pub fn normalize(vectors: &mut [f32], width: usize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: [f32; 6] = [1.0, -2.0, 3.0, 4.0, 5.0, -6.0];
+
+    fn pooled(pooling: Pooling, skip: usize) -> [f32; 2] {
+        let mut out = [9.0; 2];
+        pooling.pool_rows(MatRef::new(&ROWS, 3, 2).unwrap(), skip, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn pooling_by_the_definitions() {
+        for (pooling, all, without_first) in [
+            (Pooling::Mean, [3.0, -4.0 / 3.0], [4.0, -1.0]),
+            (
+                Pooling::MeanSqrtLen,
+                [9.0 / 3f32.sqrt(), -4.0 / 3f32.sqrt()],
+                [8.0 / 2f32.sqrt(), -2.0 / 2f32.sqrt()],
+            ),
+            (Pooling::WeightedMean, [22.0 / 6.0, -12.0 / 6.0], [21.0 / 5.0, -10.0 / 5.0]),
+            (Pooling::Max, [5.0, 4.0], [5.0, 4.0]),
+            (Pooling::Cls, [1.0, -2.0], [3.0, 4.0]),
+            (Pooling::Last, [5.0, -6.0], [5.0, -6.0]),
+        ] {
+            assert_eq!(pooled(pooling, 0), all, "{pooling}");
+            assert_eq!(pooled(pooling, 1), without_first, "{pooling}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_that_is_a_prompt_alone_has_a_vector() {
+        for skip in [3, 4] {
+            for pooling in Pooling::ALL {
+                let expected = match pooling {
+                    Pooling::Cls => [1.0, -2.0],
+                    Pooling::Max => [f32::NEG_INFINITY; 2],
+                    _ => [0.0; 2],
+                };
+                assert_eq!(pooled(pooling, skip), expected, "{pooling}");
+            }
+        }
+        let none = MatRef::new(&[], 0, 2).unwrap();
+        assert!(Pooling::Mean.pool_rows(none, 0, &mut [0.0; 2]).is_err());
+        let row = MatRef::new(&ROWS, 3, 2).unwrap();
+        assert!(Pooling::Mean.pool_rows(row, 0, &mut [0.0; 3]).is_err());
+    }
+}
