@@ -22,8 +22,8 @@ pub use error::visible;
 pub use error::{Error, Result};
 pub use reranker::{LabelScores, PairScores, Ranked, RerankOptions, Reranker};
 pub use tokenizer::{
-    EncodeOptions, Encoding, Prompting, SpecialToken, SpecialTokens, TextInput, Tokenizer, TruncateWhich,
-    Truncation,
+    CleanUpSpaces, DecodeOptions, DecodeStream, EncodeOptions, Encoding, Prompting, Side, SpecialToken,
+    SpecialTokens, TextInput, Tokenizer, TruncateWhich, Truncation,
 };
 
 pub use rachis;

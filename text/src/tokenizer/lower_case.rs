@@ -3,7 +3,7 @@
 use tokenizers::NormalizerWrapper;
 use tokenizers::normalizers::{Lowercase, Sequence};
 
-use super::Tokenizer;
+use super::{Engine, Tokenizer};
 use crate::error::{Result, in_file};
 
 impl Tokenizer {
@@ -11,25 +11,24 @@ impl Tokenizer {
     /// tokens are found first, in the text as it is.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) when the tokenizer does not take the step.
+    /// [`Error::File`](crate::Error::File) for a tokenizer that is not a pipeline of steps.
     pub(crate) fn lowercase_first(&mut self) -> Result<()> {
-        self.lower_case = true;
-        let own = self.library.get_normalizer().cloned();
-        let steps = match own {
+        let Engine::Pipeline(library) = &mut self.engine else {
+            return Err(in_file(
+                "tokenizer_config.json",
+                "do_lower_case before this tokenizer is not implemented",
+            ));
+        };
+        let steps = match library.get_normalizer() {
             Some(NormalizerWrapper::Sequence(steps)) => steps.as_ref().to_vec(),
-            Some(step) => vec![step],
+            Some(step) => vec![step.clone()],
             None => Vec::new(),
         };
         if !steps.iter().any(|step| matches!(step, NormalizerWrapper::Lowercase(_))) {
             let steps = [vec![NormalizerWrapper::Lowercase(Lowercase)], steps].concat();
-            let step = self.library.with_normalizer(Some(Sequence::new(steps)));
-            step.map_err(|error| in_file("tokenizer", error))?;
+            let replaced = library.with_normalizer(Some(Sequence::new(steps)));
+            replaced.map_err(|error| in_file("tokenizer_config.json", error))?;
         }
         Ok(())
     }
-}
-
-/// The text with each character lowercased by itself, as the library does it.
-pub(super) fn text(text: &str) -> String {
-    text.chars().flat_map(char::to_lowercase).collect()
 }
