@@ -3,7 +3,8 @@
 use rachis::kernels::MatRef;
 use rachis::loader::{ConfigSource, Preset};
 use rachis::{
-    Backbone, BackboneInputs, BackboneOutput, BertInputs, Ctx, Seq2SeqInputs, SequenceOutput, Session, Tokens,
+    Backbone, BackboneInputs, BackboneOutput, BertInputs, Ctx, PresetOptions, Seq2SeqInputs, SequenceOutput,
+    Session, T5Encoder, Tokens,
 };
 
 use crate::batches::Batch;
@@ -33,15 +34,22 @@ impl Encoder {
     /// The model, if `task` can use it.
     pub(crate) fn new(preset: &Preset, model: Backbone, task: &'static str) -> Result<Encoder> {
         let keras = matches!(preset.config().source(), ConfigSource::Keras { .. });
-        let expected = match &model {
-            Backbone::Bert(_) => None,
-            _ if keras => Some("a BertBackbone, as KerasHub's BertTextEmbedder does"),
-            Backbone::Bart(_) | Backbone::Falcon(_) | Backbone::Opt(_) => None,
-            _ => Some("an encoder or a decoder alone"),
+        let model = match model {
+            Backbone::Bert(_) => model,
+            Backbone::Bart(_) | Backbone::Falcon(_) | Backbone::Opt(_) | Backbone::T5Encoder(_) if !keras => {
+                model
+            }
+            // The library reads texts with the encoder, and leaves the decoder out.
+            Backbone::T5(_) if !keras => {
+                let options = PresetOptions::new().with_dtype(model.dtype());
+                Backbone::T5Encoder(T5Encoder::load_with(preset, options)?)
+            }
+            _ => {
+                let expected = if keras { "a BertBackbone" } else { "a model with vectors for tokens" };
+                let found = model.name().to_owned();
+                return Err(Error::Task { task, expected: expected.to_owned(), found });
+            }
         };
-        if let Some(expected) = expected {
-            return Err(Error::Task { task, expected: expected.to_owned(), found: model.name().to_owned() });
-        }
         let start = preset.config().opt_usize("decoder_start_token_id")?;
         let decoder_start = start.and_then(|start| u32::try_from(start).ok()).unwrap_or(2);
         Ok(Encoder { model, decoder_start, task })
