@@ -41,7 +41,9 @@ pub(crate) fn for_each_batch(
         // All others are at most as long as the longest.
         let count = (BUDGET / encodings[*longest].len().max(1)).clamp(1, rest.len());
         let (texts, others) = rest.split_at(count);
-        (ids.clear(), segments.clear(), lengths.clear());
+        ids.clear();
+        segments.clear();
+        lengths.clear();
         for encoding in texts.iter().map(|i| &encodings[*i]) {
             ids.extend_from_slice(&encoding.ids);
             segments.extend_from_slice(&encoding.type_ids);

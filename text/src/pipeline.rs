@@ -4,9 +4,10 @@
 mod dense;
 mod layer_norm;
 mod pool;
+mod state;
 mod weights;
 
-use rachis::kernels::{Ctx, MatRef, Scratch};
+use rachis::kernels::Ctx;
 use rachis::loader::Preset;
 use rachis::{Pooling, SequenceOutput, normalize};
 
@@ -15,6 +16,7 @@ use crate::sentence_transformers::{Fields, MODULES, Module, Output};
 use dense::Dense;
 use layer_norm::LayerNorm;
 use pool::Pool;
+use state::{Rows, State};
 use weights::Weights;
 
 /// A feature of the texts of a batch.
@@ -157,7 +159,7 @@ impl Pipeline {
         prompt: usize,
     ) -> Result<Vec<f32>> {
         let (feature, width) = self.start;
-        let mut state = State { ctx, scratch: Scratch::new(), features: [const { None }; 3], lengths };
+        let mut state = State::new(ctx, lengths);
         state.features[feature as usize] = Some(match start {
             Start::Tokens(output) => Rows::Model(output),
             Start::Texts(data) => Rows::Own { data, width },
@@ -181,62 +183,6 @@ pub(crate) enum Start<'s> {
     Tokens(SequenceOutput<'s>),
     /// A vector for each text.
     Texts(Vec<f32>),
-}
-
-/// The vectors of a feature.
-enum Rows<'s> {
-    /// Those of the model.
-    Model(SequenceOutput<'s>),
-    /// Those of a module.
-    Own { data: Vec<f32>, width: usize },
-}
-
-/// The features of a batch between modules.
-struct State<'s, 'c> {
-    ctx: &'c Ctx<'c>,
-    scratch: Scratch,
-    features: [Option<Rows<'s>>; Feature::ALL.len()],
-    lengths: &'c [usize],
-}
-
-impl State<'_, '_> {
-    /// The width of a feature's vectors.
-    fn width(&self, feature: Feature) -> usize {
-        match &self.features[feature as usize] {
-            None => 0,
-            Some(Rows::Model(output)) => output.hidden_dim(),
-            Some(Rows::Own { width, .. }) => *width,
-        }
-    }
-
-    /// A copy of a feature's vectors, and their width.
-    fn copy(&self, feature: Feature) -> (Vec<f32>, usize) {
-        let data = match &self.features[feature as usize] {
-            None => Vec::new(),
-            Some(Rows::Own { data, .. }) => data.clone(),
-            Some(Rows::Model(output)) => {
-                let texts = (0..output.batch()).map(|i| output.sequence(i));
-                texts.flat_map(|rows| (0..rows.rows()).flat_map(move |r| rows.row(r).to_vec())).collect()
-            }
-        };
-        (data, self.width(feature))
-    }
-
-    /// Calls `each` with the tokens' vectors of each text.
-    fn for_each_text(&self, mut each: impl FnMut(MatRef<'_, f32>) -> Result<()>) -> Result<()> {
-        match &self.features[Feature::Tokens as usize] {
-            None => Ok(()),
-            Some(Rows::Model(output)) => (0..output.batch()).try_for_each(|i| each(output.sequence(i))),
-            Some(Rows::Own { data, width }) => {
-                let mut rest = data.as_slice();
-                self.lengths.iter().try_for_each(|len| {
-                    let (text, others) = rest.split_at((len * width).min(rest.len()));
-                    rest = others;
-                    each(MatRef::new(text, *len, *width).map_err(rachis::Error::from)?)
-                })
-            }
-        }
-    }
 }
 
 impl Step {

@@ -1,6 +1,7 @@
 //! Scores of pairs of texts.
 
 mod options;
+mod scores;
 
 use std::ffi::OsStr;
 
@@ -9,6 +10,7 @@ use rachis::loader::{ConfigSource, Preset};
 use rachis::{Backbone, BertInputs, Heads, PresetOptions, Session};
 
 pub use options::{LabelScores, RerankOptions};
+pub use scores::{PairScores, Ranked};
 
 use crate::activation::{Activation, softmax};
 use crate::batches::{Batch, WINDOW, for_each_batch};
@@ -49,59 +51,6 @@ pub struct Reranker {
     prompts: Prompts,
     pipeline: Pipeline,
     activation: Activation,
-}
-
-/// A text of a ranking.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Ranked {
-    /// Its number among the texts.
-    pub index: usize,
-    /// Its score.
-    pub score: f32,
-}
-
-/// The scores of pairs, one row a pair, in the order of the pairs.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct PairScores {
-    values: Vec<f32>,
-    labels: usize,
-}
-
-impl PairScores {
-    /// Number of pairs.
-    pub fn len(&self) -> usize {
-        self.values.len().checked_div(self.labels).unwrap_or(0)
-    }
-
-    /// Whether there are no pairs.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
-    /// Number of scores of a pair.
-    pub fn labels(&self) -> usize {
-        self.labels
-    }
-
-    /// The scores of each pair.
-    pub fn iter(&self) -> std::slice::ChunksExact<'_, f32> {
-        self.values.chunks_exact(self.labels.max(1))
-    }
-
-    /// All scores, `[pairs, labels]`.
-    pub fn as_slice(&self) -> &[f32] {
-        &self.values
-    }
-}
-
-impl<'s> IntoIterator for &'s PairScores {
-    type Item = &'s [f32];
-    type IntoIter = std::slice::ChunksExact<'s, f32>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
 }
 
 impl Reranker {
@@ -278,7 +227,7 @@ impl Reranker {
                 softmax(row);
             }
         }
-        Ok(PairScores { values, labels })
+        Ok(PairScores::new(values, labels))
     }
 
     /// `[pairs, labels]`

@@ -186,3 +186,11 @@ fn cases_of_directories() {
     }
     assert!(vectors > 40, "{vectors}");
 }
+
+/// Tasks are shared by threads, each with a session of its own.
+#[test]
+fn tasks_are_shared_by_reference() {
+    fn shared<T: Send + Sync>() {}
+    shared::<TextEmbedder>();
+    shared::<rachis_text::Reranker>();
+}
