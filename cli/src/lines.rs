@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::Result;
 
 /// A chunk has at most this many lines, or this many bytes and the line that exceeds them.
-const CHUNK_LINES: usize = 4096;
+const CHUNK_LINES: usize = 512;
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// Upper limit of the bytes of a line.
@@ -108,7 +108,7 @@ fn progress() -> ProgressBar {
     let file = std::fs::metadata("/dev/stdin").ok().filter(std::fs::Metadata::is_file);
     let (length, template) = match file {
         Some(file) => (Some(file.len()), "{bar:40} {percent:>3}% {elapsed} of about {duration}"),
-        None => (None, "{spinner} {human_pos} texts, {per_sec}, {elapsed}"),
+        None => (None, "{spinner} {human_pos} texts in {elapsed}"),
     };
     let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
