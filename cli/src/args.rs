@@ -10,6 +10,7 @@ use rachis::generation::EarlyStopping;
 use rachis::kernels::{Ctx, Level};
 use rachis::loader::Preset;
 use rachis::{Backbone, Dtype, Pooling, Precision, PresetOptions};
+use rachis_text::{Activation, Quantization};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Result;
@@ -36,6 +37,8 @@ pub struct Args {
 pub enum Command {
     /// Sentence embeddings of texts
     Embed(EmbedArgs),
+    /// Texts in the order of how well they answer a query
+    Rerank(RerankArgs),
     /// Token ids of texts, and texts of token ids
     Tokenize(TokenizeArgs),
     /// One forward pass on tensors
@@ -82,12 +85,79 @@ pub struct Common {
 pub struct EmbedArgs {
     #[command(flatten)]
     pub common: Common,
-    /// How token vectors become one vector: cls (the first token's), mean, last (the last token's) or max (of each
-    /// component); follows the model's files by default
+    /// How token vectors become one vector: cls (the first token's), mean, mean_sqrt_len, weightedmean, last (the last
+    /// token's) or max (of each component); follows the model's files by default
     #[arg(long)]
     pub pooling: Option<Pooling>,
+    /// Scale vectors to length 1, whatever the model's files say
+    #[arg(long)]
+    pub normalize: bool,
+    /// A text to put before every text; "" switches off the model's default prompt
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// A prompt of the model, by its name
+    #[arg(long, value_name = "NAME", conflicts_with = "prompt")]
+    pub prompt_name: Option<String>,
+    /// Keep the first N components of each vector
+    #[arg(long, value_name = "N")]
+    pub truncate_dim: Option<usize>,
+    /// Type of the components in the output: float32, int8, uint8, binary or ubinary. The range of int8 and uint8 is that
+    /// of all vectors together
+    #[arg(long, value_name = "TYPE", default_value = "float32", value_parser = OutputPrecision::parse)]
+    pub output_precision: OutputPrecision,
+    /// Write the vectors to this file, of type .npy or .safetensors, instead of printing anything
+    #[arg(long, value_name = "FILE", conflicts_with = "requests")]
+    pub output: Option<PathBuf>,
+    /// Answer one JSON object a line of this file, or of standard input for "-"
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "texts")]
+    pub requests: Option<PathBuf>,
     /// Texts; a single "-" reads one text a line from standard input
-    #[arg(required = true, value_name = "TEXT")]
+    #[arg(required_unless_present = "requests", value_name = "TEXT")]
+    pub texts: Vec<String>,
+}
+
+/// The type of the components of vectors in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputPrecision {
+    Float32,
+    Quantized(Quantization),
+}
+
+impl OutputPrecision {
+    /// Parses `float32`, or the name of a quantisation.
+    pub fn parse(name: &str) -> Result<OutputPrecision, String> {
+        let expected = |_| "expected float32, int8, uint8, binary or ubinary".to_owned();
+        match name {
+            "float32" => Ok(OutputPrecision::Float32),
+            name => name.parse().map(OutputPrecision::Quantized).map_err(expected),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RerankArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// The query that texts are to answer
+    #[arg(long, value_name = "TEXT", required_unless_present = "requests")]
+    pub query: Option<String>,
+    /// Print the best K texts alone
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Function from logits to scores, such as sigmoid or identity; follows the model's files by default
+    #[arg(long)]
+    pub activation: Option<Activation>,
+    /// A text to put before the query; "" switches off the model's default prompt
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// A prompt of the model, by its name
+    #[arg(long, value_name = "NAME", conflicts_with = "prompt")]
+    pub prompt_name: Option<String>,
+    /// Answer one JSON object a line of this file, or of standard input for "-"
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["texts", "query"])]
+    pub requests: Option<PathBuf>,
+    /// Texts; a single "-" reads one text a line from standard input
+    #[arg(required_unless_present = "requests", value_name = "TEXT")]
     pub texts: Vec<String>,
 }
 

@@ -7,10 +7,13 @@ mod embed;
 mod generate;
 mod input;
 mod inspect;
+mod lines;
 mod output;
 mod requests;
+mod rerank;
 mod run;
 mod tokenize;
+mod vectors;
 
 use std::error::Error;
 use std::fmt::Display;
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Embed(args) => embed::embed(&args),
+        Command::Rerank(args) => rerank::rerank(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::Run(args) => run::run(&args),
         Command::Generate(args) => generate::run(&args),

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, clip, io};
 use crate::map;
 
 /// A preset directory that exists.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Dir {
     /// As the user wrote it, for messages.
     path: PathBuf,
@@ -80,6 +80,16 @@ impl Dir {
             return Ok(Some(real));
         }
         Err(outside("a file inside the preset directory, found a symlink that leads out of it"))
+    }
+
+    /// A directory inside this one. Its files may be where those of this directory may be.
+    pub(crate) fn folder(&self, name: &str) -> Result<Dir> {
+        let path = self.path.join(name);
+        match self.contained(name, NameKind::Path)? {
+            Some(real) if real.is_dir() => Ok(Dir { path, root: self.root.clone() }),
+            Some(_) => Err(Error::NotADirectory { path, found: "a file" }),
+            None => Err(Error::MissingFile { dir: self.path.clone(), expected: clip(name) }),
+        }
     }
 
     /// The names of the directory's entries that are valid UTF-8, sorted.

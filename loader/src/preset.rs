@@ -13,7 +13,9 @@ use crate::caches::Caches;
 use crate::config::{Config, ConfigSource};
 use crate::dir::{Dir, NameKind, read_limited};
 use crate::error::{Error, Result, clip};
-use crate::files::{CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, Scope, WeightFileNames, is_pickle};
+use crate::files::{
+    CONFIG, INDEX, KERAS, KERAS_INDEX, MODULES, SAFETENSORS, Scope, TASK, WeightFileNames, is_pickle,
+};
 use crate::handle::Handle;
 #[cfg(feature = "hub")]
 use crate::hub::Hub;
@@ -29,10 +31,23 @@ use crate::tensor::Tensor;
 /// Tensors that were cloned from a preset stay valid after the preset is dropped: they share its files.
 #[derive(Debug)]
 pub struct Preset {
-    dir: Option<Dir>,
+    place: Option<Place>,
     config: Config,
+    /// How the weights were opened; `None` when they were not opened, or come from memory.
+    access: Option<Access>,
     files: Vec<FileInfo>,
     tensors: Vec<Tensor>,
+}
+
+/// Where the files of a preset are.
+#[derive(Debug, Clone)]
+struct Place {
+    /// The directory that was opened.
+    root: Dir,
+    /// The directory of the model: the root, or a folder in it.
+    model: Dir,
+    /// The name of that folder; empty for the root.
+    folder: String,
 }
 
 /// A weight file of a preset.
@@ -56,16 +71,20 @@ impl Preset {
     /// single file and the index exist, the single file is used. These files may be symlinks. Shards must lie in the
     /// directory, or be symlinks into the `blobs` of the Hugging Face cache that the directory belongs to.
     ///
+    /// Version 1 of sentence-transformers put the model into a folder such as `0_Transformer`: where the directory has
+    /// no model's `config.json`, and the first module of its `modules.json` has a `path`, the model is opened there.
+    /// The files "beside the weights" are then those of that folder.
+    ///
     /// # Errors
     /// Any [`Error`] except those about names, caches and downloads. Pickled weights (`pytorch_model.bin`) are never
     /// read: [`Error::Pickle`].
     pub fn open(dir: impl AsRef<Path>, access: Access) -> Result<Preset> {
         let preset = Preset::open_config(dir)?;
-        let weights = match &preset.dir {
-            Some(dir) => open_weights(dir, preset.config.source(), access)?,
+        let weights = match &preset.place {
+            Some(place) => open_weights(&place.model, preset.config.source(), access)?,
             None => Vec::new(),
         };
-        Ok(Preset::new(preset.dir, preset.config, weights))
+        Ok(Preset { access: Some(access), ..Preset::new(preset.place, preset.config, weights) })
     }
 
     /// Opens a preset directory without its weights, which need not exist: the configuration, and the files that can be
@@ -74,12 +93,19 @@ impl Preset {
     /// # Errors
     /// The errors of [`Preset::open`] about the directory and `config.json`.
     pub fn open_config(dir: impl AsRef<Path>) -> Result<Preset> {
-        let dir = Dir::open(dir.as_ref())?;
-        let config = match dir.fixed(CONFIG)? {
-            Some(path) => Config::parse(CONFIG, &read_limited(&path, MAX_JSON)?)?,
-            None => return Err(missing(&dir, CONFIG)?),
+        let root = Dir::open(dir.as_ref())?;
+        let found = model_config(&root);
+        let (config, folder) = match found {
+            // A file of the library instead of the model's: version 1 wrote its own version there.
+            Err(Error::MissingFile { .. } | Error::Field { .. }) => match model_folder(&root)? {
+                Some(folder) => (model_config(&root.folder(&folder)?)?, folder),
+                None => (found?, String::new()),
+            },
+            found => (found?, String::new()),
         };
-        Ok(Preset::new(Some(dir), config, Vec::new()))
+        let model = if folder.is_empty() { root.clone() } else { root.folder(&folder)? };
+        let place = Place { root, model, folder };
+        Ok(Preset::new(Some(place), config, Vec::new()))
     }
 
     /// Opens the preset with this name: a path, `hf://owner/name`, `kaggle://...`, or a KerasHub preset. The
@@ -141,9 +167,14 @@ impl Preset {
         &self.config
     }
 
-    /// The directory as the caller wrote it; empty for a preset from memory.
+    /// The directory of the model: as the caller wrote it, with the [`Preset::folder`]; empty for a preset from memory.
     pub fn dir(&self) -> &Path {
-        self.dir.as_ref().map_or(Path::new(""), Dir::path)
+        self.place.as_ref().map_or(Path::new(""), |place| place.model.path())
+    }
+
+    /// The folder of the model in the directory that was opened; empty when the model lies in the directory itself.
+    pub fn folder(&self) -> &str {
+        self.place.as_ref().map_or("", |place| &place.folder)
     }
 
     /// The tensor with this name; `None` when there is none.
@@ -180,6 +211,27 @@ impl Preset {
     pub fn bytes_copied(&self) -> usize {
         let copied = self.tensors.iter().filter(|tensor| tensor.copied());
         copied.map(Tensor::byte_len).fold(0, usize::saturating_add)
+    }
+
+    /// The weights of a Keras preset's task, which lie beside those of its backbone in `task.weights.h5`: a preset of
+    /// the same directory and configuration, with their tensors. It is opened as this one was. `None` when there is no
+    /// such file, for a Hugging Face preset, and for one whose weights were not opened or come from memory.
+    ///
+    /// # Errors
+    /// The errors of [`Preset::open`] about weights.
+    pub fn task(&self) -> Result<Option<Preset>> {
+        let (Some(place), Some(access)) = (&self.place, self.access) else { return Ok(None) };
+        if matches!(self.config.source(), ConfigSource::HuggingFace { .. }) {
+            return Ok(None);
+        }
+        let Some(path) = place.model.contained(TASK, NameKind::File)? else { return Ok(None) };
+        let region = Arc::new(Region::open(&path, TASK, access)?);
+        let tensors = keras::parse(&region)?;
+        let weights = vec![WeightFile { region, tensors }];
+        Ok(Some(Preset {
+            access: self.access,
+            ..Preset::new(Some(place.clone()), self.config.clone(), weights)
+        }))
     }
 
     /// Reads a JSON file beside the weights, such as `1_Pooling/config.json`, of at most 1 MiB; `None` when it does not
@@ -224,7 +276,30 @@ impl Preset {
         self.read(name, max_len)
     }
 
-    fn new(dir: Option<Dir>, config: Config, weights: Vec<WeightFile>) -> Preset {
+    /// Reads a JSON file of the directory that was opened, such as `modules.json`, wherever the model lies in it. For
+    /// `name` see [`Preset::read_json`].
+    ///
+    /// # Errors
+    /// The errors of [`Preset::read_json`].
+    pub fn read_root_json(&self, name: &str) -> Result<Option<Value>> {
+        let Some(Place { root, .. }) = &self.place else { return Ok(None) };
+        let Some(text) = read(root, name, MAX_JSON)? else { return Ok(None) };
+        json::parse(name, "JSON", &text).map(Some)
+    }
+
+    /// Opens a further safetensors file of the directory that was opened, such as `2_Dense/model.safetensors`, as the
+    /// weights were opened; `None` when it does not exist. For `name` see [`Preset::read_json`].
+    ///
+    /// # Errors
+    /// [`Error::OutsideDirectory`], and those of [`safetensors::parse`] and [`Preset::open`] about a weight file.
+    pub fn open_root_tensors(&self, name: &str) -> Result<Option<Vec<Tensor>>> {
+        let Some(Place { root, .. }) = &self.place else { return Ok(None) };
+        let Some(path) = root.contained(name, NameKind::Path)? else { return Ok(None) };
+        let region = Arc::new(Region::open(&path, name, self.access.unwrap_or_default())?);
+        safetensors::parse(&region).map(Some)
+    }
+
+    fn new(place: Option<Place>, config: Config, weights: Vec<WeightFile>) -> Preset {
         let (mut files, mut tensors) = (Vec::new(), Vec::new());
         for WeightFile { region, tensors: tensors_of_file } in weights {
             let (name, len) = (region.name().to_owned(), region.bytes().len());
@@ -232,14 +307,37 @@ impl Preset {
             tensors.extend(tensors_of_file);
         }
         tensors.sort_by(|a, b| a.name().cmp(b.name()));
-        Preset { dir, config, files, tensors }
+        Preset { place, config, access: None, files, tensors }
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let Some(dir) = &self.dir else { return Ok(None) };
-        let path = dir.contained(name, NameKind::Path)?;
-        path.map(|path| read_limited(&path, limit)).transpose()
+        let Some(Place { model, .. }) = &self.place else { return Ok(None) };
+        read(model, name, limit)
     }
+}
+
+/// Reads a contained file of a directory; `None` when it does not exist.
+fn read(dir: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    let path = dir.contained(name, NameKind::Path)?;
+    path.map(|path| read_limited(&path, limit)).transpose()
+}
+
+/// The configuration of the model in a directory.
+fn model_config(dir: &Dir) -> Result<Config> {
+    match dir.fixed(CONFIG)? {
+        Some(path) => Config::parse(CONFIG, &read_limited(&path, MAX_JSON)?),
+        None => Err(missing(dir, CONFIG)?),
+    }
+}
+
+/// The folder that the first module of sentence-transformers' `modules.json` lies in, if it is not the directory itself.
+fn model_folder(dir: &Dir) -> Result<Option<String>> {
+    let Some(text) = read(dir, MODULES, MAX_JSON)? else { return Ok(None) };
+    let modules: Value = json::parse(MODULES, "JSON", &text)?;
+    let folder =
+        modules.get(0).and_then(|module| module.get("path")).and_then(Value::as_str).unwrap_or_default();
+    let folder = folder.trim_end_matches('/');
+    Ok((!folder.is_empty()).then(|| folder.to_owned()))
 }
 
 /// Opens the weight files of a directory, in the format of `source`.

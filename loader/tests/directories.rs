@@ -54,6 +54,58 @@ fn shards_have_the_same_tensors_as_one_file() {
     assert!(read.tensors().iter().zip(sharded.tensors()).all(same));
 }
 
+/// The layout of sentence-transformers 1: the model in a folder, a list of modules beside it.
+#[test]
+fn a_model_in_the_folder_of_the_first_module_is_opened() {
+    let modules = br#"[{"path": "0_Transformer"}, {"path": "1_Pooling"}]"#;
+    let model = one_tensor("a", &[1.0]);
+    let dense = one_tensor("b", &[2.0, 3.0]);
+    let dir = preset(&[
+        ("modules.json", modules),
+        ("config.json", br#"{"__version__": "1.0.0"}"#),
+        ("0_Transformer/config.json", CONFIG.as_bytes()),
+        ("0_Transformer/model.safetensors", &model),
+        ("0_Transformer/vocab.txt", b"inside"),
+        ("vocab.txt", b"outside"),
+        ("2_Dense/model.safetensors", &dense),
+    ]);
+    for root_config in [true, false] {
+        if !root_config {
+            fs::remove_file(dir.path().join("config.json")).unwrap();
+        }
+        let preset = open(dir.path()).unwrap();
+        assert_eq!((preset.folder(), preset.dir()), ("0_Transformer", &*dir.path().join("0_Transformer")));
+        assert!(preset.tensor("a").is_some());
+        assert_eq!(preset.read_text("vocab.txt", 99).unwrap().unwrap(), "inside");
+        assert!(preset.read_json("modules.json").unwrap().is_none());
+        assert!(preset.read_root_json("modules.json").unwrap().unwrap().is_array());
+        let tensors = preset.open_root_tensors("2_Dense/model.safetensors").unwrap().unwrap();
+        assert!(matches!(tensors[0].data(), Data::F32([2.0, 3.0])));
+        assert!(preset.open_root_tensors("3_Dense/model.safetensors").unwrap().is_none());
+        assert!(matches!(preset.open_root_tensors("../x"), Err(Error::OutsideDirectory { .. })));
+    }
+    // A model's own configuration wins.
+    fs::write(dir.path().join("config.json"), CONFIG).unwrap();
+    fs::write(dir.path().join("model.safetensors"), &dense).unwrap();
+    let preset = open(dir.path()).unwrap();
+    assert!(preset.folder().is_empty() && preset.tensor("b").is_some());
+    fs::remove_file(dir.path().join("config.json")).unwrap();
+
+    for (modules, part) in [
+        (r#"[{"path": "../up"}]"#, "plain names"),
+        (r#"[{"path": "9_Nothing"}]"#, "9_Nothing"),
+        (r#"[{"path": "vocab.txt"}]"#, "a preset directory"),
+        (r#"[{"path": ""}]"#, "config.json"),
+        (r#"[{"path": 7}]"#, "config.json"),
+        (r#"{}"#, "config.json"),
+        ("[", "modules.json"),
+    ] {
+        fs::write(dir.path().join("modules.json"), modules).unwrap();
+        let error = open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(part), "{modules}: {error}");
+    }
+}
+
 #[test]
 fn a_single_file_takes_precedence_over_an_index() {
     let dir = preset(&[

@@ -82,5 +82,5 @@ fn names_of_pooling_are_read_as_they_are_written() {
         assert_eq!(pooling.to_string().parse::<Pooling>().unwrap(), pooling);
     }
     let error = "sum".parse::<Pooling>().unwrap_err().to_string();
-    assert_eq!(error, "pooling is \"sum\", expected mean, max, cls or last");
+    assert_eq!(error, "pooling is \"sum\", expected mean, mean_sqrt_len, weightedmean, max, cls or last");
 }

@@ -1,4 +1,4 @@
-//! An allocator that counts its calls, for tests of code that must not allocate.
+//! An allocator that counts its calls, for tests of code that must not allocate, or not keep what it allocates.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
+static LIVE: AtomicU64 = AtomicU64::new(0);
+static PEAK: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // Constant, and without a destructor: reading it allocates nothing.
@@ -33,6 +35,18 @@ impl CountingAllocator {
         Counts { allocations: ALLOCATIONS.load(Relaxed), bytes: BYTES.load(Relaxed) }
     }
 
+    /// Bytes of all threads that are allocated now.
+    pub fn live() -> u64 {
+        LIVE.load(Relaxed)
+    }
+
+    /// Runs `work`; returns its result, and the most bytes that were allocated at once meanwhile, those before included.
+    pub fn peak<R>(work: impl FnOnce() -> R) -> (R, u64) {
+        PEAK.store(Self::live(), Relaxed);
+        let result = work();
+        (result, PEAK.load(Relaxed))
+    }
+
     /// The allocations of the calling thread since it started.
     pub fn thread() -> Counts {
         OF_THREAD.get()
@@ -46,6 +60,8 @@ impl CountingAllocator {
     }
 
     fn count(bytes: usize) {
+        let live = LIVE.fetch_add(bytes as u64, Relaxed) + bytes as u64;
+        PEAK.fetch_max(live, Relaxed);
         ALLOCATIONS.fetch_add(1, Relaxed);
         BYTES.fetch_add(bytes as u64, Relaxed);
         // A thread that is shutting down has no counter any more.
@@ -81,11 +97,13 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         Self::count(size);
+        LIVE.fetch_sub(layout.size() as u64, Relaxed);
         // SAFETY: the caller's contract is the system allocator's.
         unsafe { System.realloc(at, layout, size) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as u64, Relaxed);
         // SAFETY: the caller's contract is the system allocator's.
         unsafe { System.dealloc(at, layout) }
     }
@@ -108,5 +126,19 @@ mod tests {
         let of_other = std::thread::spawn(|| CountingAllocator::measure(|| vec![0u8; 64]).1).join().unwrap();
         assert_eq!(of_other.allocations, 1);
         assert!((CountingAllocator::process() - process).bytes >= 64);
+    }
+
+    #[test]
+    fn freed_memory_is_not_live() {
+        let before = CountingAllocator::live();
+        let (kept, peak) = CountingAllocator::peak(|| {
+            drop(vec![0u8; 1 << 24]);
+            vec![0u8; 1 << 20]
+        });
+        // Other tests run meanwhile.
+        assert!(peak >= before + (1 << 24) - 4096, "{peak} of {before}");
+        let live = CountingAllocator::live();
+        assert!(live.abs_diff(before + (1 << 20)) < 1 << 16, "{live} of {before}");
+        drop(kept);
     }
 }

@@ -50,7 +50,7 @@ impl Goldens {
     /// Reads a file under the fixtures directory.
     ///
     /// # Panics
-    /// When there is no such file, or it has a tensor of another type than f64, f32 and i32.
+    /// When there is no such file, or it has a tensor of another type than f64, f32, i32, i8 and u8.
     #[track_caller]
     pub fn read(path: impl AsRef<Path>) -> Goldens {
         let path = fixture(path);
@@ -71,6 +71,14 @@ impl Goldens {
                 }
                 Dtype::I32 => {
                     let data = numbers(data, i32::from_le_bytes).collect();
+                    integers.insert(name.to_owned(), Array { shape, data });
+                }
+                Dtype::I8 => {
+                    let data = numbers(data, i8::from_le_bytes).map(i32::from).collect();
+                    integers.insert(name.to_owned(), Array { shape, data });
+                }
+                Dtype::U8 => {
+                    let data = data.iter().copied().map(i32::from).collect();
                     integers.insert(name.to_owned(), Array { shape, data });
                 }
                 other => panic!("{}: {name} has the unexpected type {other:?}", path.display()),
@@ -125,7 +133,7 @@ impl Goldens {
         self.floats.get(name).unwrap_or_else(|| panic!("{}: no float tensor {name}", self.path.display()))
     }
 
-    /// An integer tensor by its whole name.
+    /// An integer tensor by its whole name, bytes widened.
     ///
     /// # Panics
     /// When there is none.

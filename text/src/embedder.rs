@@ -1,32 +1,79 @@
 //! Sentence embeddings.
 
-use rachis::loader::{Access, ConfigSource, Preset};
-use rachis::{Backbone, BertBackbone, BertInputs, Pooling, Session, Tokens, normalize};
-use serde_json::Value;
+mod embeddings;
+mod keras;
+mod options;
+mod quantization;
 
+use std::ffi::OsStr;
+
+use rachis::loader::{ConfigSource, Preset};
+use rachis::{Backbone, Pooling, PresetOptions, Session, normalize};
+
+pub use embeddings::{Embeddings, Similarity};
+pub use options::{EmbedMethod, EmbedOptions, Normalization};
+pub use quantization::{Codes, Quantization, QuantizationRanges, QuantizedEmbeddings};
+
+use crate::batches::{WINDOW, for_each_batch};
+use crate::encoder::Encoder;
 use crate::error::{Error, Result, in_file};
-use crate::tokenizer::{EncodeOptions, Tokenizer, Truncation};
+use crate::pipeline::{Feature, Pipeline};
+use crate::sentence_transformers::{Directory, Fields, MODULES, Output, Prompts, Settings};
+use crate::tokenizer::{EncodeOptions, Tokenizer};
+use keras::KerasTask;
 
-/// Number of texts in one forward pass.
-const BATCH: usize = 32;
+const TASK: &str = "embed";
 
-/// Vectors of texts, as sentence-transformers' `SentenceTransformer` and KerasHub's `BertTextEmbedder` make them.
+/// The prompts that every model has, empty unless the directory has others.
+const PROMPTS: [&str; 2] = ["query", "document"];
+
+/// Vectors of texts.
+///
+/// A Hugging Face directory gives the vectors of `SentenceTransformer` of sentence-transformers 6.2, whichever version
+/// wrote the directory: its modules (Transformer, Pooling, Dense, LayerNorm, Normalize, Dropout), its prompts and its
+/// settings. A directory without `modules.json` gives the mean over the tokens' vectors, not normalised, as there. A
+/// Keras preset gives those of KerasHub's `BertTextEmbedder`, version 0.32. What is not implemented is refused by its
+/// name.
+///
+/// ```no_run
+/// use rachis_text::TextEmbedder;
+/// use rachis_text::rachis::{Ctx, Session};
+///
+/// # fn main() -> rachis_text::Result<()> {
+/// let embedder = TextEmbedder::from_preset("models/all-MiniLM-L6-v2")?; // read only, shared by threads
+/// let mut session = Session::new(Ctx::detect()); // one for each thread
+/// let vectors = embedder.embed(&mut session, &["The gulls sit on the pier.", "Birds rest by the sea."])?;
+/// assert!(vectors.cosine(0, 1) > 0.3);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct TextEmbedder {
-    model: BertBackbone,
+    encoder: Encoder,
     tokenizer: Tokenizer,
-    recipe: Recipe,
-    max_tokens: usize,
+    settings: Settings,
+    prompts: Prompts,
+    pipeline: Pipeline,
+    truncate_dim: Option<usize>,
+    similarity: Similarity,
 }
 
 impl TextEmbedder {
     /// The embedder of a preset: a directory, or a name as [`Preset::named`] takes it.
     ///
     /// # Errors
-    /// When a file is missing, malformed or not implemented, or the model is not an encoder.
-    pub fn from_preset(name: impl AsRef<std::ffi::OsStr>) -> Result<TextEmbedder> {
-        let preset = Preset::named(name, Access::Map)?;
-        let model = Backbone::load(&preset)?;
+    /// When a file is missing, malformed or not implemented, or the model gives no vectors for tokens.
+    pub fn from_preset(name: impl AsRef<OsStr>) -> Result<TextEmbedder> {
+        TextEmbedder::from_preset_with(name, PresetOptions::default())
+    }
+
+    /// The embedder of a preset whose model is opened as `options` say.
+    ///
+    /// # Errors
+    /// As [`TextEmbedder::from_preset`].
+    pub fn from_preset_with(name: impl AsRef<OsStr>, options: PresetOptions) -> Result<TextEmbedder> {
+        let preset = options.open(name)?;
+        let model = Backbone::load_with(&preset, options)?;
         TextEmbedder::load(&preset, model)
     }
 
@@ -35,192 +82,180 @@ impl TextEmbedder {
     /// # Errors
     /// As [`TextEmbedder::from_preset`].
     pub fn load(preset: &Preset, model: Backbone) -> Result<TextEmbedder> {
-        let found = model.name().to_owned();
-        let Backbone::Bert(model) = model else {
-            let expected = "an encoder-only model such as BERT".to_owned();
-            return Err(Error::Task { task: "embed", expected, found });
-        };
-        let recipe = Recipe::of(preset, None)?;
+        let encoder = Encoder::new(preset, model, TASK)?;
         let tokenizer = Tokenizer::load(preset)?;
-        let max_tokens = recipe.max_tokens.unwrap_or(usize::MAX).min(model.config().max_sequence_length);
-        Ok(TextEmbedder { model, tokenizer, recipe, max_tokens })
+        match preset.config().source() {
+            ConfigSource::Keras { .. } => TextEmbedder::keras(preset, encoder, tokenizer),
+            ConfigSource::HuggingFace { .. } => {
+                TextEmbedder::sentence_transformers(preset, encoder, tokenizer)
+            }
+        }
+    }
+
+    fn sentence_transformers(
+        preset: &Preset,
+        encoder: Encoder,
+        mut tokenizer: Tokenizer,
+    ) -> Result<TextEmbedder> {
+        let Directory { modules, config } = Directory::read(preset, "SentenceTransformer")?;
+        let (model, width) = (encoder.model(), encoder.width());
+        let (settings, pipeline) = match &modules {
+            Some(modules) => {
+                let settings = Settings::read(preset, model, &tokenizer)?;
+                if settings.output == Output::Scores {
+                    return Err(in_file(MODULES, "the Transformer makes scores, expected vectors"));
+                }
+                let (start, rest) = ((settings.output, width), modules.get(1..).unwrap_or_default());
+                let pipeline = Pipeline::of_modules(preset, rest, start, Feature::Sentence)?;
+                (settings, pipeline)
+            }
+            None => {
+                let settings = Settings::plain(preset, model, &tokenizer, Output::Tokens)?;
+                (settings, Pipeline::pooling(default_pooling(preset)?, width, false))
+            }
+        };
+        if settings.lower_case {
+            tokenizer.lowercase_first()?;
+        }
+        let prompts = Prompts::read(&config, &PROMPTS)?;
+        let truncate_dim = config.opt_count("truncate_dim")?;
+        let similarity = Similarity::saved(&config)?;
+        Ok(TextEmbedder { encoder, tokenizer, settings, prompts, pipeline, truncate_dim, similarity })
+    }
+
+    fn keras(preset: &Preset, encoder: Encoder, tokenizer: Tokenizer) -> Result<TextEmbedder> {
+        let task = KerasTask::read(preset)?;
+        let positions = match encoder.model() {
+            Backbone::Bert(model) => model.config().max_sequence_length,
+            _ => usize::MAX,
+        };
+        let settings = Settings::limited(task.sequence_length.min(positions));
+        let pipeline = Pipeline::pooling(task.pooling, encoder.width(), task.normalize);
+        let prompts = Prompts::read(&Fields::none("task.json"), &PROMPTS)?;
+        let similarity = Similarity::default();
+        Ok(TextEmbedder { encoder, tokenizer, settings, prompts, pipeline, truncate_dim: None, similarity })
     }
 
     /// Sets the pooling, whatever the directory says.
-    pub fn with_pooling(mut self, pooling: Pooling) -> TextEmbedder {
-        self.recipe.pooling = pooling;
-        self
+    ///
+    /// # Errors
+    /// When a module after it expects vectors of another width.
+    pub fn with_pooling(self, pooling: Pooling) -> Result<TextEmbedder> {
+        Ok(TextEmbedder { pipeline: self.pipeline.with_pooling(pooling)?, ..self })
     }
 
-    /// Number of components of a vector.
+    /// Number of components of a vector, where a call does not choose another.
     pub fn dimension(&self) -> usize {
-        self.model.config().hidden_dim
+        self.truncate_dim.unwrap_or(usize::MAX).min(self.pipeline.width())
     }
 
-    /// The vectors of texts, `[texts, dimension]`, in their order.
+    /// Number of tokens after which a text is cut, special tokens included: `max_seq_length`. `None` without a limit.
+    pub fn max_tokens(&self) -> Option<usize> {
+        self.settings.max_tokens
+    }
+
+    /// How the directory says vectors are to be compared: `similarity_fn_name`, by default the cosine.
+    pub fn similarity(&self) -> Similarity {
+        self.similarity
+    }
+
+    /// The names and the texts of the model's prompts, in alphabetical order.
+    pub fn prompts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.prompts.iter()
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The vectors of texts, in their order.
+    ///
+    /// A vector does not depend on the texts beside it. Texts go through the model in batches of similar length; the
+    /// memory of the session grows to the largest batch, which has a few thousand tokens or is one text.
     ///
     /// # Errors
     /// When the tokenizer fails on a text, or the session cannot run the model.
-    pub fn embed(&self, session: &mut Session<'_>, texts: &[impl AsRef<str>]) -> Result<Vec<f32>> {
-        let width = self.dimension();
-        let options = EncodeOptions::new().with_truncation(Truncation::new(self.max_tokens));
-        let mut embeddings = vec![0.0; texts.len() * width];
-        for (texts, to) in texts.chunks(BATCH).zip(embeddings.chunks_mut(BATCH * width)) {
-            let (mut ids, mut segments, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-            for text in texts {
-                let encoding = self.tokenizer.encode_with(text.as_ref(), options)?;
-                lengths.push(encoding.len());
-                ids.extend(encoding.ids);
-                segments.extend(encoding.type_ids);
-            }
-            let tokens = Tokens::ragged(&ids, &lengths);
-            let inputs = BertInputs { tokens, segment_ids: Some(&segments) };
-            let output = self.model.forward(session, inputs)?;
-            self.recipe.pooling.pool(output.sequence_output, to)?;
-        }
-        if self.recipe.normalize {
-            normalize(&mut embeddings, width);
-        }
-        Ok(embeddings)
-    }
-}
-
-/// How a model turns token vectors into an embedding.
-#[derive(Debug)]
-struct Recipe {
-    pooling: Pooling,
-    /// Whether embeddings are scaled to length 1.
-    normalize: bool,
-    /// Maximum number of tokens of a text, [CLS] and [SEP] included.
-    max_tokens: Option<usize>,
-}
-
-impl Recipe {
-    /// The recipe of KerasHub for its presets, of sentence-transformers for other directories. A pooling chosen by
-    /// flag takes precedence.
-    fn of(preset: &Preset, chosen: Option<Pooling>) -> Result<Recipe> {
-        match preset.config().source() {
-            ConfigSource::Keras { .. } => Recipe::keras(preset, chosen),
-            ConfigSource::HuggingFace { .. } => Recipe::sentence_transformers(preset, chosen),
-        }
+    pub fn embed(&self, session: &mut Session<'_>, texts: &[impl AsRef<str>]) -> Result<Embeddings> {
+        self.embed_with(session, texts, &EmbedOptions::new())
     }
 
-    /// Reads `modules.json`, the pooling's `config.json` and `sentence_bert_config.json`. The default without them is
-    /// the mean, normalised.
-    fn sentence_transformers(preset: &Preset, chosen: Option<Pooling>) -> Result<Recipe> {
-        let modules =
-            preset.read_json("modules.json")?.map(|modules| pooling_module(&modules)).transpose()?;
-        let named = modules.is_some();
-        let (dir, normalize) = modules.unwrap_or(("1_Pooling".to_owned(), true));
-        let file = format!("{dir}/config.json");
-        let pooling = match chosen {
-            Some(chosen) => chosen,
-            None => match preset.read_json(&file)? {
-                Some(config) => pooling_mode(&file, &config)?,
-                None if named => {
-                    return Err(in_file(&file, "does not exist, but modules.json names it"));
+    /// The vectors of texts, as `options` say.
+    ///
+    /// # Errors
+    /// As [`TextEmbedder::embed`]; [`Error::Request`] for options that do not fit the model.
+    pub fn embed_with(
+        &self,
+        session: &mut Session<'_>,
+        texts: &[impl AsRef<str>],
+        options: &EmbedOptions,
+    ) -> Result<Embeddings> {
+        let width = self.kept(options)?;
+        let prompt_name = options.prompt_name.as_deref().or(options.method.prompt_name());
+        let prompt = self.prompts.resolve(options.prompt.as_deref(), prompt_name)?;
+        let prompt_tokens = self.prompt_tokens(prompt)?;
+        let encode = self.settings.encode_options(options.method.kind());
+        let ctx = self.encoder.ctx(session);
+
+        let mut vectors = vec![0.0; texts.len() * width];
+        for (w, window) in texts.chunks(WINDOW).enumerate() {
+            let encodings = window.iter().map(|text| self.encode(prompt, text.as_ref(), encode));
+            let encodings = encodings.collect::<Result<Vec<_>>>()?;
+            let start = w * WINDOW;
+            for_each_batch(&encodings, start, |batch| {
+                let from = self.encoder.start(session, &batch, self.settings.output)?;
+                let rows = self.pipeline.run(&ctx, from, batch.lengths, prompt_tokens)?;
+                for (text, row) in batch.texts.iter().zip(rows.chunks_exact(self.pipeline.width())) {
+                    let at = (start + text) * width;
+                    vectors[at..at + width].copy_from_slice(&row[..width]);
                 }
-                None => Pooling::Mean,
-            },
-        };
-        let sentence = preset.read_json("sentence_bert_config.json")?;
-        let max_tokens =
-            length("sentence_bert_config.json", "max_seq_length", &sentence.unwrap_or_default())?;
-        Ok(Recipe { pooling, normalize, max_tokens })
+                Ok(())
+            })?;
+        }
+        if options.normalization == Normalization::Always {
+            normalize(&mut vectors, width);
+        }
+        Ok(Embeddings::new(vectors, width))
     }
 
-    /// Reads the `BertTextEmbedder` of `task.json` and its preprocessor, which is in the same file or in
-    /// `preprocessor.json`. The default without them, or when they describe other classes, is KerasHub's.
-    fn keras(preset: &Preset, chosen: Option<Pooling>) -> Result<Recipe> {
-        let task = arguments(preset, "task.json", "BertTextEmbedder")?;
-        let (file, preprocessor) = match task["preprocessor"].get("config") {
-            Some(own) => ("task.json", own.clone()),
-            None => {
-                let file = "preprocessor.json";
-                (file, arguments(preset, file, "BertTextEmbedderPreprocessor")?)
+    /// Number of components that a call keeps.
+    fn kept(&self, options: &EmbedOptions) -> Result<usize> {
+        match options.truncate_dim {
+            Some(0) => {
+                let (found, expected) = ("0".to_owned(), "1 or more".to_owned());
+                Err(Error::Request { what: "truncate_dim", found, expected })
             }
-        };
-        let pooling = match (chosen, &task["pooling_mode"]) {
-            (Some(chosen), _) => chosen,
-            (None, Value::Null) => Pooling::Mean,
-            (None, mode) => match mode.as_str() {
-                Some("mean") => Pooling::Mean,
-                Some("cls") => Pooling::Cls,
-                Some("max") => Pooling::Max,
-                _ => return Err(wrong("task.json", "pooling_mode", mode, "mean, cls or max")),
-            },
-        };
-        let normalize = match &task["normalize"] {
-            Value::Null => true,
-            Value::Bool(normalize) => *normalize,
-            other => return Err(wrong("task.json", "normalize", other, "true or false")),
-        };
-        let max_tokens = length(file, "sequence_length", &preprocessor)?.unwrap_or(256);
-        Ok(Recipe { pooling, normalize, max_tokens: Some(max_tokens) })
-    }
-}
-
-/// The directory of the pooling module of a `modules.json`, and whether a normalisation follows it.
-fn pooling_module(modules: &Value) -> Result<(String, bool)> {
-    let modules = modules.as_array().map(Vec::as_slice).unwrap_or_default();
-    let kinds: Vec<&str> = modules
-        .iter()
-        .map(|module| {
-            let kind = module["type"].as_str().unwrap_or("nothing");
-            kind.strip_prefix("sentence_transformers.").and_then(|own| own.rsplit('.').next()).unwrap_or(kind)
-        })
-        .collect();
-    let normalize = match kinds[..] {
-        ["Transformer", "Pooling"] => false,
-        ["Transformer", "Pooling", "Normalize"] => true,
-        _ => {
-            let found = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
-            let expected = "Transformer, Pooling and perhaps Normalize";
-            return Err(in_file("modules.json", format!("modules are {found:.150}, expected {expected}")));
-        }
-    };
-    Ok((modules[1]["path"].as_str().unwrap_or_default().to_owned(), normalize))
-}
-
-/// The pooling of a sentence-transformers `Pooling` module.
-fn pooling_mode(file: &str, config: &Value) -> Result<Pooling> {
-    let enabled: Vec<&str> = config
-        .as_object()
-        .map(|modes| {
-            modes.iter().filter(|(_, on)| **on == Value::Bool(true)).map(|(name, _)| name.as_str()).collect()
-        })
-        .unwrap_or_default();
-    let modes: Vec<&str> = enabled.into_iter().filter(|name| name.starts_with("pooling_mode_")).collect();
-    match modes.as_slice() {
-        ["pooling_mode_mean_tokens"] => Ok(Pooling::Mean),
-        ["pooling_mode_cls_token"] => Ok(Pooling::Cls),
-        ["pooling_mode_max_tokens"] => Ok(Pooling::Max),
-        ["pooling_mode_lasttoken"] => Ok(Pooling::Last),
-        other => {
-            let found = if other.is_empty() { "none".to_owned() } else { other.join(" and ") };
-            Err(in_file(file, format!("pooling mode is {found}, expected mean, cls, max or last token")))
+            Some(dim) => Ok(dim.min(self.pipeline.width())),
+            None => Ok(self.dimension()),
         }
     }
-}
 
-/// The constructor arguments of the Keras layer that a file describes; null, which has no fields, when there is no such
-/// file or it describes another class.
-fn arguments(preset: &Preset, file: &str, class: &str) -> Result<Value> {
-    let layer = preset.read_json(file)?.filter(|layer| layer["class_name"] == class);
-    Ok(layer.and_then(|layer| layer.get("config").cloned()).unwrap_or_default())
-}
+    /// Number of tokens at the start of a text with this prompt that pooling leaves out: those of the prompt alone,
+    /// special tokens included, but not a special token at its end.
+    fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        if prompt.is_empty() || !self.pipeline.excludes_prompt() {
+            return Ok(0);
+        }
+        let options = self.settings.encode_options(EmbedMethod::Encode.kind());
+        let encoding = self.tokenizer.encode_with(prompt, options)?;
+        let special_end = encoding.special.last().copied().unwrap_or(false);
+        Ok(encoding.len() - usize::from(special_end))
+    }
 
-/// A maximum number of tokens of a text, [CLS] and [SEP] included.
-fn length(file: &str, name: &str, config: &Value) -> Result<Option<usize>> {
-    match &config[name] {
-        Value::Null => Ok(None),
-        len => match len.as_u64().and_then(|len| usize::try_from(len).ok()) {
-            Some(len) if len >= 2 => Ok(Some(len)),
-            _ => Err(wrong(file, name, len, "a number of tokens, 2 or more")),
-        },
+    fn encode(&self, prompt: &str, text: &str, options: EncodeOptions) -> Result<crate::Encoding> {
+        if prompt.is_empty() {
+            return self.tokenizer.encode_with(text, options);
+        }
+        self.tokenizer.encode_with(&format!("{prompt}{text}"), options)
     }
 }
 
-fn wrong(file: &str, name: &str, found: &Value, expected: &str) -> Error {
-    in_file(file, format!("{name} is {:.60}, expected {expected}", found.to_string()))
+/// The pooling of a directory without modules: the last token's vector of a model for causal language modelling, else
+/// the mean.
+fn default_pooling(preset: &Preset) -> Result<Pooling> {
+    let config = preset.config();
+    let first = config.value("architectures").and_then(|names| names.get(0)?.as_str());
+    let causal = first.is_some_and(|name| name.ends_with("ForCausalLM"));
+    let causal = causal && config.opt_bool("is_causal")?.unwrap_or(true);
+    Ok(if causal { Pooling::Last } else { Pooling::Mean })
 }

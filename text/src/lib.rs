@@ -2,14 +2,25 @@
 
 #![forbid(unsafe_code)]
 
+mod activation;
+mod batches;
 mod embedder;
+mod encoder;
 mod error;
+mod pipeline;
+mod reranker;
+mod sentence_transformers;
 mod tokenizer;
 
-pub use embedder::TextEmbedder;
+pub use activation::Activation;
+pub use embedder::{
+    Codes, EmbedMethod, EmbedOptions, Embeddings, Normalization, Quantization, QuantizationRanges,
+    QuantizedEmbeddings, Similarity, TextEmbedder,
+};
 #[doc(hidden)]
 pub use error::visible;
 pub use error::{Error, Result};
+pub use reranker::{LabelScores, PairScores, Ranked, RerankOptions, Reranker};
 pub use tokenizer::{
     CleanUpSpaces, DecodeOptions, DecodeStream, EncodeOptions, Encoding, Prompting, Side, SpecialToken,
     SpecialTokens, TextInput, Tokenizer, TruncateWhich, Truncation,

@@ -25,6 +25,7 @@ mod frame;
 mod japanese;
 mod json;
 mod keras;
+mod lower_case;
 mod model;
 mod piece_file;
 mod pipeline;

@@ -41,6 +41,17 @@ pub fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// Answers of `--requests`, one a line.
+pub fn answers(subcommand: &str, model: &str, requests: &[Value]) -> (Vec<Value>, i32) {
+    let dir = tempfile::tempdir().unwrap();
+    let lines: Vec<String> = requests.iter().map(Value::to_string).collect();
+    put(&dir, "requests.jsonl", &lines.join("\n"));
+    let file = dir.path().join("requests.jsonl");
+    let output = rachis(&[subcommand, "--model", model, "--requests", path(&file)]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    (text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), output.status.code().unwrap())
+}
+
 /// The real model, which `scripts/minilm` brings.
 pub fn minilm() -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/all-MiniLM-L6-v2");

@@ -32,6 +32,7 @@ pub fn preset(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.json"), CONFIG).unwrap();
     for (name, content) in files {
+        fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
         fs::write(dir.path().join(name), content).unwrap();
     }
     dir

@@ -116,6 +116,16 @@ impl<'s> Scope<'s> {
         Scope { source: self.source, path: format!("{}{name}{separator}", self.path) }
     }
 
+    /// The scope of `prefix` among all weights.
+    pub(crate) fn at_root(&self, prefix: &str) -> Scope<'s> {
+        self.source.scope(prefix)
+    }
+
+    /// Whether this is the place `other`.
+    pub(crate) fn is(&self, other: &Scope<'_>) -> bool {
+        self.path == other.path
+    }
+
     /// The scope of the `i`-th layer called `name`.
     pub(crate) fn layer(&self, name: &str, i: usize) -> Scope<'s> {
         match (self.source.naming(), i) {
@@ -130,12 +140,40 @@ impl<'s> Scope<'s> {
         self.source.naming()
     }
 
+    /// The value for this convention of names.
+    pub(crate) fn pick<N>(&self, hugging_face: N, keras: N) -> N {
+        self.source.pick(hugging_face, keras)
+    }
+
+    /// See [`WeightSource::unused_positions`].
+    pub(crate) fn unused_positions(&self) -> usize {
+        self.source.unused_positions()
+    }
+
     /// Whether the preset has this weight. Random models have every weight.
     pub(crate) fn has(&self, name: &str) -> bool {
         match self.source {
             WeightSource::Preset(preset) => preset.tensor(&format!("{}{name}", self.path)).is_some(),
             WeightSource::Random(_) | WeightSource::Counted(_) => true,
         }
+    }
+
+    /// Whether the files hold the weight `role` of the layer of this scope. Random models have every weight.
+    pub(crate) fn holds(&self, role: Role) -> bool {
+        self.names(role).iter().any(|name| self.has(name))
+    }
+
+    /// Whether the files hold any weight in this scope. Random models hold every weight.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.expect_none().is_err() || !matches!(self.source, WeightSource::Preset(_))
+    }
+
+    /// Number of outputs of the dense layer of this scope, by the shape of its weight in the files.
+    pub(crate) fn outputs(&self) -> Option<usize> {
+        let WeightSource::Preset(preset) = self.source else { return None };
+        let mut names = self.names(Role::Weight).iter();
+        let shape = names.find_map(|name| preset.tensor(&format!("{}{name}", self.path)))?.shape();
+        self.source.pick(shape.first(), shape.last()).copied()
     }
 
     /// Checks that the preset has no weights in this scope.
@@ -179,7 +217,7 @@ impl<'s> Scope<'s> {
     }
 
     /// The first of several weights that the preset has.
-    fn first_of(&self, names: &[&str], shape: &[usize], init: Init) -> Result<Weight> {
+    pub(crate) fn first_of(&self, names: &[&str], shape: &[usize], init: Init) -> Result<Weight> {
         let full = |name: &&str| format!("{}{name}", self.path);
         let first = || names.first().map(full).unwrap_or_default();
         match self.source {
