@@ -4,15 +4,16 @@
 
 mod embedder;
 mod error;
+mod generator;
 mod tokenizer;
 
 pub use embedder::TextEmbedder;
 #[doc(hidden)]
 pub use error::visible;
 pub use error::{Error, Result};
+pub use generator::{GeneratedText, TextGenerator, TextPiece, TextStream};
 pub use tokenizer::{
-    EncodeOptions, Encoding, Prompting, SpecialToken, SpecialTokens, TextInput, Tokenizer, TruncateWhich,
-    Truncation,
+    EncodeOptions, Encoding, SpecialToken, SpecialTokens, TextInput, Tokenizer, TruncateWhich, Truncation,
 };
 
 pub use rachis;

@@ -132,11 +132,11 @@ impl<'g, 'p, M: Decoder + ?Sized> Generation<'g, 'p, M> {
         session: &'g mut Session<'p>,
         inputs: GenerationInputs<'_>,
         config: &'g GenerationConfig,
-        stop: Option<&'g dyn StoppingCriterion>,
+        stop: Option<Box<dyn StoppingCriterion + 'g>>,
     ) -> Result<Generation<'g, 'p, M>> {
         let vocabulary = model.vocabulary_size();
         config.validate(vocabulary)?;
-        if let (Some(text), None) = (config.stop_strings.first(), stop) {
+        if let (Some(text), None) = (config.stop_strings.first(), &stop) {
             return Err(field("stop_strings", text, "none where there is no tokenizer"));
         }
         let (prompts, sources) = prompts(model, inputs, config)?;
@@ -309,7 +309,7 @@ struct GenerationLoop<'g, 'p, M: ?Sized> {
     processors: Vec<LogitsProcessors<'g>>,
     config: &'g GenerationConfig,
     slots_per_prompt: usize,
-    stop: Option<&'g dyn StoppingCriterion>,
+    stop: Option<Box<dyn StoppingCriterion + 'g>>,
 }
 
 impl<M: Decoder + ?Sized> GenerationLoop<'_, '_, M> {
@@ -325,7 +325,7 @@ impl<M: Decoder + ?Sized> GenerationLoop<'_, '_, M> {
     fn has_ended(&self, prompt: usize, ids: &[u32]) -> bool {
         ids.len() >= self.max_lengths[prompt]
             || ids.last().is_some_and(|last| self.config.eos_token_ids.contains(last))
-            || self.stop.is_some_and(|stop| stop.is_met(ids))
+            || self.stop.as_ref().is_some_and(|stop| stop.is_met(ids))
     }
 
     fn wants_log_probabilities(&self) -> bool {

@@ -4,7 +4,7 @@ use rachis_loader::{Config, ConfigSource, Preset};
 use serde_json::{Map, Value};
 
 use super::GenerationConfig;
-use super::judge::judge;
+use super::judge::{is_known, judge};
 use super::parse::{Fields, parse};
 use crate::config::field;
 use crate::error::Result;
@@ -59,6 +59,16 @@ impl GenerationFields {
         let tasks = config.value("task_specific_params").and_then(Value::as_object).cloned();
         let prefix = config.opt_str("prefix")?.map(str::to_owned);
         Ok(GenerationFields { file, given: Map::new(), tasks: tasks.unwrap_or_default(), prefix })
+    }
+
+    /// Which library's directory it is: the arguments of transformers, or the samplers of KerasHub.
+    pub fn source(&self) -> &ConfigSource {
+        self.file.source()
+    }
+
+    /// Whether there is a field of this name in transformers or KerasHub, or here. Other names change nothing.
+    pub fn is_known(name: &str) -> bool {
+        is_known(name)
     }
 
     /// Sets a field. `null` stands for no value, whatever the files say.

@@ -2,7 +2,7 @@
 //! implemented.
 //!
 //! All others are implemented, or cannot change which tokens are generated: they choose a cache, what is returned besides
-//! the tokens, or a way to the same tokens (compilation, assisted generation). Unknown fields are ignored, as by
+//! the tokens, or a way to the same tokens (compilation, assisted generation). Unknown fields of files are ignored, as by
 //! transformers.
 
 use serde_json::Value;
@@ -28,6 +28,87 @@ const REFUSED: [Refused; 8] = [
         "another: a cache of that kind is not implemented",
     ),
 ];
+
+/// The fields that are implemented. `seed` is ours, and the last two are KerasHub's.
+const IMPLEMENTED: [&str; 42] = [
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "eos_token_id",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "min_new_tokens",
+    "min_p",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_scores",
+    "pad_token_id",
+    "penalty_alpha",
+    "remove_invalid_values",
+    "renormalize_logits",
+    "repetition_penalty",
+    "sequence_bias",
+    "stop_strings",
+    "suppress_tokens",
+    "temperature",
+    "top_h",
+    "top_k",
+    "top_p",
+    "typical_p",
+    "seed",
+    "sampler",
+    "stop_token_ids",
+];
+
+/// The fields that cannot change the result.
+const WITHOUT_EFFECT: [&str; 25] = [
+    "assistant_confidence_threshold",
+    "assistant_early_exit",
+    "assistant_ensemble_weight",
+    "assistant_lookbehind",
+    "cache_config",
+    "compile_config",
+    "disable_compile",
+    "is_assistant",
+    "low_memory",
+    "max_cache_len",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "prefill_chunk_size",
+    "prompt_lookup_num_tokens",
+    "return_dict_in_generate",
+    "speculation_type",
+    "target_lookbehind",
+    "transformers_version",
+    "use_cache",
+    "use_model_defaults",
+    "use_mtp",
+];
+
+/// Whether a field is one of transformers' (or of KerasHub's or ours), whatever becomes of it.
+pub(super) fn is_known(name: &str) -> bool {
+    let refused = REFUSED.iter().any(|(refused, ..)| *refused == name);
+    refused || IMPLEMENTED.contains(&name) || WITHOUT_EFFECT.contains(&name)
+}
 
 /// Returns an error for a field that would change the result and is not implemented.
 pub(super) fn judge(fields: &Fields<'_>) -> Result<()> {

@@ -3,7 +3,7 @@
 use rachis_loader::{Config, ConfigSource};
 use serde_json::Value;
 
-use super::GenerationConfig;
+use super::{GenerationConfig, LogProbabilities};
 use crate::config::{LARGEST_TABLE, field};
 use crate::error::{Error, Result};
 use crate::generation::filters::Filters;
@@ -112,6 +112,10 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<GenerationConfig> {
         remove_invalid_values: fields.bool("remove_invalid_values")?,
         renormalize_logits: fields.bool("renormalize_logits")?,
         stop_strings: stop_strings(fields)?,
+        log_probabilities: match fields.bool("output_scores")? {
+            true => LogProbabilities::Chosen,
+            false => LogProbabilities::Skip,
+        },
         eos_token_ids: fields.any_ids("eos_token_id")?,
         pad_token_id: fields.any_ids("pad_token_id")?.first().copied(),
         bos_token_id: fields.any_ids("bos_token_id")?.first().copied(),

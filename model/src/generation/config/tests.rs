@@ -185,9 +185,17 @@ fn fields_that_are_not_implemented_are_named() {
         fields.with(name, json!(null)).config().expect("the caller's value counts");
     }
     let neutral = r#", "guidance_scale": 1, "constraints": null, "force_words_ids": [], "token_healing": false,
-        "cache_implementation": "static", "use_cache": false, "low_memory": true, "output_scores": true,
+        "cache_implementation": "static", "use_cache": false, "low_memory": true, "output_logits": true,
         "prompt_lookup_num_tokens": 3, "prefill_chunk_size": 7, "num_beam_groups": 2, "a_new_field": [1]"#;
     assert_eq!(of(neutral).unwrap(), GenerationConfig::default());
+}
+
+#[test]
+fn known_fields() {
+    for name in ["num_beams", "watermarking_config", "use_cache", "seed", "sampler"] {
+        assert!(GenerationFields::is_known(name), "{name}");
+    }
+    assert!(!GenerationFields::is_known("num_beam") && !GenerationFields::is_known("vocab_size"));
 }
 
 #[test]

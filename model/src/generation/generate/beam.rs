@@ -48,7 +48,7 @@ impl<'g, M: Decoder + ?Sized> GenerationLoop<'g, '_, M> {
             let len = slots.len() * vocabulary;
             let logits = &mut self.step.logits[from..from + len];
             from += len;
-            if beams.advance(logits, &mut self.processors[prompt], self.stop) {
+            if beams.advance(logits, &mut self.processors[prompt], self.stop.as_deref()) {
                 search.end();
                 continue;
             }
