@@ -129,7 +129,7 @@ pub struct RunArgs {
 pub struct GenerateArgs {
     #[command(flatten)]
     pub common: Common,
-    /// Text to continue, or the encoder's input; may be repeated
+    /// Text to continue, or the encoder's input; may be repeated; "-" reads one prompt a line from standard input
     #[arg(long = "prompt", value_name = "TEXT")]
     pub prompts: Vec<String>,
     /// A prompt as token ids; may be repeated

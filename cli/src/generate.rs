@@ -1,7 +1,9 @@
 //! `generate`: text or token ids from prompts.
 
+mod answer;
+
 use core::ops::ControlFlow;
-use std::io::IsTerminal;
+use std::io::{BufRead, IsTerminal};
 
 use rachis::generation::{EarlyStopping, GenerationConfig, GenerationFields};
 use rachis::loader::ConfigSource;
@@ -10,8 +12,7 @@ use rachis_text::{GeneratedText, TextGenerator, visible};
 use serde_json::{Value, json};
 
 use crate::args::{BadUsage, GenerateArgs, IdOrNone};
-use crate::requests::{self, Request, optional, required};
-use crate::{Result, print};
+use crate::{Result, print, requests};
 
 pub fn run(args: &GenerateArgs) -> Result<()> {
     if args.requests.is_none() && args.prompts.is_empty() && args.prompt_ids.is_empty() {
@@ -21,7 +22,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let pool = args.common.pool()?;
     let mut session = Session::new(args.common.ctx(pool.as_ref())?);
     if let Some(source) = &args.requests {
-        return requests::answer(source, |request| answer(&generator, &mut session, args, request));
+        return requests::answer(source, |request| answer::answer(&generator, &mut session, args, request));
     }
     let config = args.fields(generator.fields())?.config()?;
     let prompts = prompts(args, &generator)?;
@@ -94,11 +95,13 @@ fn stream(
     failed.map_or_else(|| print("\n"), Err)
 }
 
-/// A text for standard output: on a terminal without control characters but line ends and tabs, else as it is.
+/// A text for standard output: on a terminal without control characters, else as it is.
 fn shown(text: &str) -> String {
-    if !std::io::stdout().is_terminal() {
-        return text.to_owned();
-    }
+    if std::io::stdout().is_terminal() { printable(text) } else { text.to_owned() }
+}
+
+/// A text without control characters but line ends and tabs.
+fn printable(text: &str) -> String {
     let parts = text.split_inclusive(['\n', '\t']);
     let safe = parts.map(|part| match part.strip_suffix(['\n', '\t']) {
         Some(line) => visible(line) + &part[line.len()..],
@@ -107,70 +110,18 @@ fn shown(text: &str) -> String {
     safe.collect()
 }
 
-/// The token ids of the prompts, those of texts first.
+/// The token ids of the prompts, those of texts first: the lines of standard input for `-`.
 fn prompts(args: &GenerateArgs, generator: &TextGenerator) -> Result<Vec<Vec<u32>>> {
-    let texts = args.prompts.iter().map(|text| Ok(generator.encode(text)?));
+    let lines: Vec<String> = match args.prompts.as_slice() {
+        [one] if one == "-" => std::io::stdin().lock().lines().collect::<Result<_, _>>()?,
+        texts => texts.to_vec(),
+    };
+    if !args.prompts.is_empty() && lines.is_empty() {
+        return Err("standard input has no prompt".into());
+    }
+    let texts = lines.iter().map(|text| Ok(generator.encode(text)?));
     let ids = args.prompt_ids.iter().map(|ids| parse_ids("--prompt-ids", ids));
     texts.chain(ids).collect()
-}
-
-/// The answer to a request: transformers' arguments of `generate`, or a call of one of its pipelines.
-fn answer(
-    generator: &TextGenerator,
-    session: &mut Session<'_>,
-    args: &GenerateArgs,
-    request: &Request,
-) -> Result<Value> {
-    let mut fields = generator.fields().clone();
-    // Pipelines take the text from `inputs`, and answer with a text by a name.
-    let pipeline = match request.get("pipeline") {
-        None | Some(Value::Null | Value::Bool(false)) => None,
-        Some(Value::Bool(true)) => Some("text-generation"),
-        Some(Value::String(task)) => {
-            fields = fields.with_task(task)?;
-            Some(task.as_str())
-        }
-        Some(other) => return Err(format!("pipeline is {other}, expected true or the name of a task").into()),
-    };
-    let mut fields = args.fields(&fields)?;
-    for (name, value) in request {
-        match name.as_str() {
-            "prompt" | "prompt_ids" | "pipeline" | "inputs" | "prefix" | "return_full_text" | "by" => {}
-            name if GenerationFields::is_known(name) => fields.set(name, value.clone()),
-            name => return Err(format!("{name:?} is unknown, expected an argument of generate").into()),
-        }
-    }
-    let config = fields.config()?;
-    let Some(task) = pipeline else {
-        let ids = match optional::<Vec<u32>>(request, "prompt_ids")? {
-            Some(ids) => ids,
-            None => {
-                let prefix: String = optional(request, "prefix")?.unwrap_or_default();
-                generator.encode(&(prefix + &required::<String>(request, "prompt")?))?
-            }
-        };
-        let found = generator.generate_from_ids(session, &[ids], &config)?;
-        let mut answers: Vec<Value> =
-            found.iter().flatten().map(|found| describe(generator, found)).collect();
-        return Ok(if answers.len() == 1 { answers.remove(0) } else { answers.into() });
-    };
-    let inputs: String = required(request, "inputs")?;
-    let prefix: Option<String> = optional(request, "prefix")?;
-    let prefix = prefix.as_deref().or(fields.prefix()).unwrap_or_default();
-    let found = generator.generate(session, &[format!("{prefix}{inputs}")], &config)?;
-    let full = optional(request, "return_full_text")?.unwrap_or(true);
-    let record = |found: &GeneratedText| -> Result<Value> {
-        Ok(match task {
-            "summarization" => json!({ "summary_text": found.text }),
-            "text-generation" => {
-                let added = generator.continuation(&found.sequence)?;
-                json!({ "generated_text": if full { format!("{inputs}{added}") } else { added } })
-            }
-            task if task.starts_with("translation") => json!({ "translation_text": found.text }),
-            _ => json!({ "generated_text": found.text }),
-        })
-    };
-    found.iter().flatten().map(record).collect()
 }
 
 fn describe(generator: &TextGenerator, found: &GeneratedText) -> Value {
@@ -270,5 +221,20 @@ fn early_stopping(when: EarlyStopping) -> Value {
         EarlyStopping::True => true.into(),
         EarlyStopping::False => false.into(),
         other => other.name().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_no_control_characters() {
+        assert_eq!(printable("a\tb\n\nc"), "a\tb\n\nc");
+        assert_eq!(
+            printable("\u{1b}[31mred\r\n\u{7}\u{202e}x\u{9b}1m"),
+            "\\u{1b}[31mred\\r\n\\u{7}\\u{202e}x\\u{9b}1m"
+        );
+        assert_eq!(printable(""), "");
     }
 }

@@ -154,8 +154,9 @@ impl GenerationConfig {
     /// [`Error::Config`](crate::Error::Config) naming the first field that is out of range.
     pub fn validate(&self, vocabulary_size: usize) -> Result<()> {
         let length = |name, length: Option<usize>| length.map_or(Ok(()), |n| within(name, n, LARGEST_TABLE));
-        length("max_length", self.max_length)?;
         length("max_new_tokens", self.max_new_tokens)?;
+        // It does not count beside `max_new_tokens`.
+        length("max_length", self.max_length.filter(|_| self.max_new_tokens.is_none()))?;
         self.strategy.validate()?;
         within("num_return_sequences", self.num_return_sequences, self.strategy.max_return_sequences())?;
         positive("repetition_penalty", self.repetition_penalty)?;
@@ -197,7 +198,7 @@ impl GenerationConfig {
     /// model without a limit. The last token needs no position, since it is not fed back.
     ///
     /// # Errors
-    /// [`Error::Request`] when the prompt already has this length, or when the length exceeds `positions + 1`.
+    /// [`Error::Request`](crate::Error::Request) when the prompt already has this length, or when the length exceeds `positions + 1`.
     pub fn length_limit(&self, prompt_len: usize, positions: Option<usize>) -> Result<usize> {
         let largest = positions.map_or(usize::MAX, |positions| positions.saturating_add(1));
         let limit = match (self.max_new_tokens, self.max_length) {

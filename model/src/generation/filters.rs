@@ -79,7 +79,7 @@ impl Filters {
     pub(crate) fn validate(&self) -> Result<()> {
         self.top_k.map_or(Ok(()), |k| within("top_k", k, LARGEST_TABLE))?;
         share("top_h", self.top_h.unwrap_or(1.0))?;
-        share("top_p", self.top_p)?;
+        rate("top_p", self.top_p)?;
         rate("min_p", self.min_p.unwrap_or(0.0))?;
         share("typical_p", self.typical_p)?;
         cutoff("epsilon_cutoff", self.epsilon_cutoff)?;

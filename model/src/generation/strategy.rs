@@ -90,7 +90,7 @@ impl Strategy {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first field that is out of range.
+    /// [`Error::Config`](crate::Error::Config) naming the first field that is out of range.
     pub fn validate(&self) -> Result<()> {
         match *self {
             Strategy::Sample(Sampler { method, temperature, .. }) => {

@@ -37,6 +37,14 @@ impl<'f> Fields<'f> {
         Ok(self.of(name).opt_usize(name)?)
     }
 
+    /// A size that counts where it is more than 0 only: a negative one is 0.
+    fn size(&self, name: &str) -> Result<Option<usize>> {
+        match self.value(name).and_then(Value::as_i64) {
+            Some(..0) => Ok(Some(0)),
+            _ => self.usize(name),
+        }
+    }
+
     fn f32(&self, name: &str, default: f32) -> Result<f32> {
         Ok(self.of(name).opt_f32(name)?.unwrap_or(default))
     }
@@ -91,8 +99,8 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<GenerationConfig> {
     Ok(GenerationConfig {
         max_length: fields.usize("max_length")?,
         max_new_tokens: fields.usize("max_new_tokens")?,
-        min_length: fields.usize("min_length")?.unwrap_or(0),
-        min_new_tokens: fields.usize("min_new_tokens")?,
+        min_length: fields.size("min_length")?.unwrap_or(0),
+        min_new_tokens: fields.size("min_new_tokens")?,
         strategy: match fields.file.source() {
             ConfigSource::HuggingFace { .. } => strategy(fields)?,
             ConfigSource::Keras { .. } => keras_strategy(fields)?,
@@ -100,8 +108,8 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<GenerationConfig> {
         num_return_sequences: fields.usize("num_return_sequences")?.unwrap_or(1),
         repetition_penalty: fields.f32("repetition_penalty", 1.0)?,
         encoder_repetition_penalty: fields.f32("encoder_repetition_penalty", 1.0)?,
-        no_repeat_ngram_size: fields.usize("no_repeat_ngram_size")?.unwrap_or(0),
-        encoder_no_repeat_ngram_size: fields.usize("encoder_no_repeat_ngram_size")?.unwrap_or(0),
+        no_repeat_ngram_size: fields.size("no_repeat_ngram_size")?.unwrap_or(0),
+        encoder_no_repeat_ngram_size: fields.size("encoder_no_repeat_ngram_size")?.unwrap_or(0),
         bad_words_ids: fields.sequences("bad_words_ids")?,
         sequence_bias: sequence_bias(fields)?,
         forced_bos_token_id: fields.id("forced_bos_token_id")?,

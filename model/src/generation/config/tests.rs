@@ -167,6 +167,18 @@ fn ids_that_are_only_compared_are_not_judged() {
 }
 
 #[test]
+fn values_without_effect_are_not_judged() {
+    let found = of(r#", "max_length": 0, "max_new_tokens": 4, "min_length": -1, "no_repeat_ngram_size": -1,
+        "encoder_no_repeat_ngram_size": -2, "top_p": "x", "temperature": 0, "length_penalty": "x""#)
+    .unwrap();
+    let expected =
+        GenerationConfig { max_length: Some(0), max_new_tokens: Some(4), ..GenerationConfig::default() };
+    assert_eq!(found, expected);
+    let most_probable = of(r#", "do_sample": true, "top_k": 1000000000, "top_p": 0"#).unwrap().strategy;
+    assert_eq!(most_probable, Sampler::filtered(Filters::new().with_top_p(0.0)).into());
+}
+
+#[test]
 fn fields_that_are_not_implemented_are_named() {
     for (name, value) in [
         ("watermarking_config", json!({ "bias": 2.5 })),
@@ -270,7 +282,9 @@ fn malformed_fields_are_named() {
         (r#""num_return_sequences": 2"#, "num_return_sequences"),
         (r#""repetition_penalty": 0"#, "repetition_penalty"),
         (r#""do_sample": true, "temperature": 0"#, "temperature"),
-        (r#""do_sample": true, "top_p": 0"#, "top_p"),
+        (r#""do_sample": true, "top_p": -0.1"#, "top_p"),
+        (r#""do_sample": true, "typical_p": 0"#, "typical_p"),
+        (r#""max_new_tokens": -1"#, "max_new_tokens"),
     ] {
         let message = message(of(&format!(", {fields}")));
         assert!(message.contains(name), "{fields}: {message}");

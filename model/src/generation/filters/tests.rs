@@ -36,6 +36,7 @@ fn top_p_is_a_share_of_what_top_k_has_left() {
     // Of 0.4 + 0.3 the first has 0.57.
     assert_eq!(kept(&p, Filters::new().with_top_p(0.55).with_top_k(2), 1), [0]);
     assert_eq!(kept(&p, Filters::new().with_top_p(0.01), 3), [0, 2, 3]);
+    assert_eq!(kept(&p, Filters::new().with_top_p(0.0), 1), [0]);
     assert_eq!(kept(&[0.5, 0.5], Filters::new().with_top_p(0.5), 1), [0], "a share that is reached");
 }
 
