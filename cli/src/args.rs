@@ -199,19 +199,31 @@ pub struct RunArgs {
 pub struct GenerateArgs {
     #[command(flatten)]
     pub common: Common,
-    /// Text to continue, or the encoder's input; may be repeated
+    /// Text to continue, or the encoder's input; may be repeated; "-" reads one prompt a line from standard input
     #[arg(long = "prompt", value_name = "TEXT")]
     pub prompts: Vec<String>,
     /// A prompt as token ids; may be repeated
     #[arg(long, value_name = "5,6,7")]
     pub prompt_ids: Vec<String>,
+    /// Answer one JSON object a line of this file, or of standard input for "-"; flags are the defaults of its fields
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["prompts", "prompt_ids"])]
+    pub requests: Option<PathBuf>,
+    /// A task of the directory's task_specific_params, such as summarization: its parameters and its prefix
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<String>,
+    /// Text that goes before each --prompt; the task's by default
+    #[arg(long, value_name = "TEXT")]
+    pub prefix: Option<String>,
+    /// Text at whose end a sequence ends; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
     /// Maximum number of new tokens
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<usize>,
     /// Minimum number of new tokens before an end token
     #[arg(long, value_name = "N")]
     pub min_new_tokens: Option<usize>,
-    /// Beam search with this number of beams
+    /// Beam search with this number of beams; with a flag of sampling, beams that are drawn
     #[arg(long, value_name = "N")]
     pub num_beams: Option<usize>,
     /// Sample from softmax(logits / T)

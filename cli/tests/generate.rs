@@ -3,10 +3,12 @@
 #[path = "common/program.rs"]
 mod program;
 
-use rachis_testkit::goldens::fixture;
-use serde_json::Value;
+use std::path::Path;
 
-use program::{fail, json, path, succeed};
+use rachis_testkit::goldens::fixture;
+use serde_json::{Value, json};
+
+use program::{fail, json, path, rachis, succeed};
 
 /// Repeats the runs of a model's golden file by `generate --prompt-ids`, with the arguments as flags.
 fn check_generate(model: &str, causal: bool) {
@@ -129,15 +131,163 @@ fn invalid_requests_of_generate_are_errors() {
     };
     refuse(2, "--prompt", &[]);
     refuse(2, "5,x", &["--prompt-ids", "5,x"]);
-    refuse(2, "--num-beams", &["--prompt-ids", "5", "--num-beams", "2", "--seed", "1"]);
     refuse(2, "sometimes", &["--prompt-ids", "5", "--num-beams", "2", "--early-stopping", "sometimes"]);
     refuse(2, "sometimes", &["--prompt-ids", "5", "--early-stopping", "sometimes"]);
     refuse(1, "tokenizer.json", &["--prompt", "hello"]);
     refuse(1, "97", &["--prompt-ids", "97"]);
     refuse(1, "temperature", &["--prompt-ids", "5", "--temperature", "0"]);
+    refuse(2, "--temperature", &["--prompt-ids", "5", "--temperature", "nan"]);
+    refuse(1, "sumarization", &["--prompt-ids", "5", "--task", "sumarization"]);
+    refuse(1, "stop_strings", &["--prompt-ids", "5", "--stop", "x"]);
+    refuse(2, "--requests", &["--prompt-ids", "5", "--requests", "-"]);
     refuse(1, "num_beams", &["--prompt-ids", "5", "--num-beams", "0"]);
     refuse(1, "maximum length", &["--prompt-ids", "5", "--max-new-tokens", "100000"]);
     fail(&["generate", "--model", path(&bert), "--prompt-ids", "5"], 2, "BertBackbone");
+}
+
+/// The answers to requests, and the exit status.
+fn answers(dir: &Path, requests: &[Value], more: &[&str]) -> (Vec<Value>, i32) {
+    let lines: Vec<String> = requests.iter().map(Value::to_string).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), lines.join("\n")).unwrap();
+    let flags = ["generate", "--model", path(dir), "--requests", path(file.path())];
+    let output = rachis(&[&flags[..], more].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let answers = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (answers, output.status.code().unwrap())
+}
+
+/// The goldens of whole directories are requests as they stand.
+#[test]
+fn goldens_are_requests() {
+    for (name, count) in [("bart", 18), ("t5", 21), ("opt", 21), ("falcon", 21)] {
+        let dir = fixture(format!("text/generate/{name}"));
+        let golden: Value =
+            serde_json::from_slice(&std::fs::read(dir.join("goldens.json")).unwrap()).unwrap();
+        let rows: Vec<&[Value]> =
+            golden["calls"].as_array().unwrap().chunk_by(|a, b| a["request"] == b["request"]).collect();
+        // Once as they stand, once from the text alone.
+        for from_text in [false, true] {
+            let requests: Vec<Value> = rows
+                .iter()
+                .map(|rows| {
+                    let mut request = rows[0]["request"].clone();
+                    if from_text {
+                        request.as_object_mut().unwrap().remove("prompt_ids");
+                    }
+                    request
+                })
+                .collect();
+            let (found, status) = answers(&dir, &requests, &[]);
+            assert_eq!((found.len(), status), (count, 0), "{name}");
+            for ((rows, request), found) in rows.iter().zip(&requests).zip(&found) {
+                if request.get("pipeline").is_some() {
+                    assert_eq!(*found, rows[0]["answer"], "{name} {request}");
+                    continue;
+                }
+                let found = found.as_array().map_or(std::slice::from_ref(found), Vec::as_slice);
+                assert_eq!(found.len(), rows.len(), "{name} {request}");
+                for (found, row) in found.iter().zip(*rows) {
+                    assert_eq!(found["ids"], row["answer"]["ids"], "{name} {request}");
+                    assert_eq!(found["text"], row["answer"]["text"], "{name} {request}");
+                    assert_eq!(found["score"].is_null(), request.get("num_beams").is_none(), "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn flags_are_the_defaults_of_requests() {
+    let dir = fixture("text/generate/t5");
+    let request = json!({ "prompt": "ring the bell" });
+    let more = ["--max-new-tokens", "4", "--num-beams", "2", "--num-return-sequences", "2"];
+    let (found, status) = answers(&dir, std::slice::from_ref(&request), &more);
+    assert_eq!((found[0].as_array().unwrap().len(), status), (2, 0));
+    let scored = json!({ "prompt": "ring the bell", "num_beams": 1, "num_return_sequences": 1,
+        "output_scores": true, "decoder_start_token_id": 0 });
+    let (found, _) = answers(&dir, &[scored], &more);
+    assert_eq!(found[0]["log_probabilities"].as_array().unwrap().len(), 4);
+    // A task by flag is the pipeline's, but for the name of the answer.
+    let pipeline = json!({ "pipeline": "summarization", "inputs": "ring the bell" });
+    let (by_request, _) = answers(&dir, &[pipeline], &[]);
+    let (by_flag, _) = answers(&dir, &[request], &["--task", "summarization"]);
+    assert_eq!(by_request[0][0]["summary_text"], by_flag[0]["text"]);
+    let prefixed = succeed(&[
+        "generate",
+        "--model",
+        path(&dir),
+        "--prefix",
+        "summarize: ",
+        "--prompt",
+        "ring the bell",
+        "--num-beams",
+        "3",
+        "--max-new-tokens",
+        "6",
+    ]);
+    let plain = json!({ "prompt": "summarize: ring the bell", "num_beams": 3, "max_new_tokens": 6 });
+    assert_eq!(prefixed.trim_end(), answers(&dir, &[plain], &[]).0[0]["text"].as_str().unwrap());
+}
+
+#[test]
+fn a_failing_request_is_answered_and_the_others_go_on() {
+    let dir = fixture("text/generate/opt");
+    let (found, status) = answers(
+        &dir,
+        &[
+            json!({ "prompt": "ring", "max_new_tokens": 3 }),
+            json!({ "prompt": "ring", "max_new_token": 3 }),
+            json!({ "prompt": 3 }),
+            json!({ "max_new_tokens": 3 }),
+            json!({ "prompt_ids": [2, 9999] }),
+            json!({ "prompt_ids": [-1] }),
+            json!({ "prompt": "ring", "num_beams": "two" }),
+            json!({ "prompt": "ring", "watermarking_config": {} }),
+            json!({ "prompt": "ring", "stop_strings": [""] }),
+            json!({ "pipeline": "painting", "inputs": "ring" }),
+            json!({ "pipeline": 3, "inputs": "ring" }),
+            json!({ "pipeline": true }),
+            json!({ "prompt": "ring", "max_new_tokens": 3, "watermarking_config": null }),
+        ],
+        &[],
+    );
+    let parts = [
+        "",
+        "max_new_token",
+        "prompt",
+        "prompt",
+        "9999",
+        "prompt_ids",
+        "num_beams",
+        "watermarking_config",
+        "stop_strings",
+        "painting",
+        "pipeline",
+        "inputs",
+        "",
+    ];
+    assert_eq!((found.len(), status), (parts.len(), 1));
+    assert_eq!(found[0], found[12]);
+    for (found, part) in found.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
+        let error = found["error"].as_str().unwrap();
+        assert!(error.contains(part) && error.lines().count() == 1, "{part}: {error}");
+    }
+}
+
+/// Sampling flags with several beams draw the beams; with one candidate a beam nothing is left to chance.
+#[test]
+fn flags_decide_before_the_file_is_judged() {
+    let dir = fixture("cases/35_sampled_beams_overridden");
+    let model = path(&dir);
+    let base = ["generate", "--json", "--model", model, "--prompt-ids", "5,9,7,12,20,9,5,2"];
+    let with = |more: &[&'static str]| json(&[&base[..], more].concat());
+    assert_eq!(with(&["--num-beams", "1", "--seed", "7"]), with(&["--num-beams", "1"]));
+    let two = |seed| with(&["--num-beams", "2", "--top-k", "1", "--seed", seed]);
+    assert_eq!(two("1"), two("2"));
+    let drawn = |seed| with(&["--num-beams", "4", "--temperature", "9", "--top-k", "40", "--seed", seed]);
+    assert_ne!(drawn("1"), drawn("2"));
+    assert_eq!(drawn("1"), drawn("1"));
 }
 
 #[test]

@@ -66,6 +66,11 @@ impl Config {
         Ok(Config { file: clip(file), source, fields: json::fields(file, text)? })
     }
 
+    /// Other fields of the same preset, with the same accessors. `file` stands for where they come from in messages.
+    pub fn with_fields(&self, file: &str, fields: Map<String, Value>) -> Config {
+        Config { file: clip(file), source: self.source.clone(), fields }
+    }
+
     /// Which library wrote the configuration, and for which model.
     pub fn source(&self) -> &ConfigSource {
         &self.source
@@ -172,6 +177,11 @@ impl Config {
             Value::Array(items) => items.iter().map(unsigned).collect(),
             single => unsigned(single).map(|n| vec![n]),
         })
+    }
+
+    /// The error of a field that has not the form that the caller expects: [`Error::Field`].
+    pub fn unexpected(&self, field: &str, expected: &'static str) -> Error {
+        self.wrong(field, expected, self.fields.get(field))
     }
 
     /// The name of a function: a string, or the part after `>` of a function that Keras serialised as

@@ -4,8 +4,8 @@
 use core::ops::ControlFlow;
 
 use rachis::generation::{
-    BeamRule, BeamSearch, ContrastiveSearch, EarlyStopping, Generated, GenerationConfig, GenerationInputs,
-    KerasSampler, Progress, Sampler, Strategy, Watcher, generate,
+    BeamRule, BeamSearch, Continuations, ContrastiveSearch, EarlyStopping, Filters, Generated,
+    GenerationConfig, GenerationInputs, KerasSampler, Progress, Sampler, Strategy, Watcher, generate,
 };
 use rachis::kernels::{Ctx, Level};
 use rachis::{Backbone, Decoder, Session, Tokens};
@@ -79,7 +79,7 @@ fn config(golden: &Value, args: &Value) -> GenerationConfig {
     config.num_return_sequences = args["num_return_sequences"].as_u64().unwrap_or(1) as usize;
     config.no_repeat_ngram_size = args["no_repeat_ngram_size"].as_u64().unwrap_or(0) as usize;
     config.forced_bos_token_id = optional(&args["forced_bos_token_id"]);
-    config.forced_eos_token_id = optional(&args["forced_eos_token_id"]);
+    config.forced_eos_token_ids = optional(&args["forced_eos_token_id"]).into_iter().collect();
     config.eos_token_ids = optional(&args["eos_token_id"]).into_iter().collect();
     config.decoder_start_token_id = optional(&args["decoder_start_token_id"]);
     config
@@ -225,14 +225,17 @@ fn keras_samplers() {
 /// One strategy of each kind, and the number of sequences that it returns for each prompt.
 fn strategies() -> Vec<(Strategy, usize)> {
     let sampler = |sampler: Sampler| Strategy::Sample(sampler.with_seed(9).with_temperature(1.3));
+    let beams = |continuations| BeamSearch::new(6).with_continuations(continuations).into();
     vec![
         (Sampler::greedy().into(), 1),
         (sampler(Sampler::random()), 3),
         (sampler(Sampler::top_k(5)), 2),
         (sampler(Sampler::top_p(0.7)), 2),
-        (sampler(Sampler::filtered(Some(20), 0.9)), 2),
+        (sampler(Sampler::filtered(Filters::new().with_top_k(20).with_top_p(0.9))), 2),
         (BeamSearch::new(3).into(), 3),
         (BeamSearch::keras(3).into(), 3),
+        (beams(Continuations::Diverse { groups: 3, penalty: 0.7 }), 4),
+        (beams(Continuations::Drawn { temperature: 1.3, filters: Filters::new().with_top_k(9), seed: 4 }), 4),
         (ContrastiveSearch::new(4, 0.6).into(), 1),
     ]
 }
@@ -375,7 +378,12 @@ fn invalid_inputs_are_errors() {
         refused("opt_pre", inputs, &|c| (c.max_new_tokens, c.max_length) = (None, Some(3)))
             .contains("prompt")
     );
-    assert!(refused("opt_pre", inputs, &|c| c.eos_token_ids = vec![97]).contains("eos_token_id"));
+    assert!(refused("opt_pre", inputs, &|c| c.bad_words_ids = vec![vec![97]]).contains("bad_words_ids"));
+    assert!(refused("opt_pre", inputs, &|c| c.stop_strings = vec!["x".to_owned()]).contains("stop_strings"));
+    assert!(
+        refused("bart_sym", inputs, &|c| c.decoder_start_token_id = Some(500))
+            .contains("decoder_start_token_id")
+    );
     assert!(refused("falcon_rw", inputs, &|c| c.max_new_tokens = Some(1 << 22)).contains("capacity"));
     let unknown = GenerationInputs { tokens: Tokens::padded(&[97], 1, 1), decoder_prompt: None };
     assert!(refused("falcon_rw", unknown, &|_| ()).contains("token id"));

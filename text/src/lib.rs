@@ -7,6 +7,7 @@ mod batches;
 mod embedder;
 mod encoder;
 mod error;
+mod generator;
 mod pipeline;
 mod reranker;
 mod sentence_transformers;
@@ -20,10 +21,11 @@ pub use embedder::{
 #[doc(hidden)]
 pub use error::visible;
 pub use error::{Error, Result};
+pub use generator::{GeneratedText, TextGenerator, TextPiece, TextStream};
 pub use reranker::{LabelScores, PairScores, Ranked, RerankOptions, Reranker};
 pub use tokenizer::{
-    CleanUpSpaces, DecodeOptions, DecodeStream, EncodeOptions, Encoding, Prompting, Side, SpecialToken,
-    SpecialTokens, TextInput, Tokenizer, TruncateWhich, Truncation,
+    CleanUpSpaces, DecodeOptions, DecodeStream, EncodeOptions, Encoding, Side, SpecialToken, SpecialTokens,
+    TextInput, Tokenizer, TruncateWhich, Truncation,
 };
 
 pub use rachis;

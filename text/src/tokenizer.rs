@@ -107,9 +107,8 @@ struct Limits {
 }
 
 /// The special tokens that KerasHub's generation takes from its tokenizer.
-#[doc(hidden)]
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Prompting {
+pub(crate) struct Prompting {
     /// The token that ends a sequence.
     pub end: Option<u32>,
     /// The decoder prompt of an encoder-decoder model.
@@ -304,8 +303,7 @@ impl Tokenizer {
         DecodeStream::new(self, options.into())
     }
 
-    #[doc(hidden)]
-    pub fn prompting(&self) -> &Prompting {
+    pub(crate) fn prompting(&self) -> &Prompting {
         &self.prompting
     }
 

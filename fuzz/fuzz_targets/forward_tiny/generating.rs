@@ -3,7 +3,8 @@
 use core::ops::ControlFlow;
 
 use rachis::generation::{
-    BeamRule, BeamSearch, ContrastiveSearch, EarlyStopping, Sampler, SamplingMethod, Strategy,
+    BeamRule, BeamSearch, ContrastiveSearch, Continuations, EarlyStopping, Filters, Sampler, SamplingMethod,
+    Strategy,
 };
 use rachis::{Decoder, Generated, GenerationConfig, GenerationInputs, Session, generate};
 use rachis_testkit::Rng;
@@ -68,11 +69,24 @@ fn config(input: &Input, vocabulary: usize) -> GenerationConfig {
     let sampler = |method| -> Strategy {
         Sampler::new(method).with_temperature(float(c)).with_seed(u64::from(input.seed)).into()
     };
+    let k = [0, 1, 2, 3, 5, 50, 1 << 20, usize::MAX][b % 8];
+    let mut filters = Filters::new().with_top_p(float(a));
+    filters.top_k = (b > 127).then_some(k);
+    filters.top_h = (a & 16 == 16).then(|| float(b));
+    filters.min_p = (a & 32 == 32).then(|| float(b));
+    filters.typical_p = if a & 64 == 64 { float(b) } else { 1.0 };
+    filters.epsilon_cutoff = if a & 128 == 128 { float(c) } else { 0.0 };
+    filters.eta_cutoff = if b & 16 == 16 { float(c / 16) } else { 0.0 };
+    let continuations = match penalty % 4 {
+        0 => Continuations::Drawn { temperature: float(c), filters, seed: u64::from(input.seed) },
+        1 => Continuations::Diverse { groups: 1 + c % 3, penalty: float(c) },
+        _ => Continuations::Best,
+    };
     let beams = |rule| -> Strategy {
-        BeamSearch::new(if b == 255 { usize::MAX } else { b % 6 }).with_rule(rule).into()
+        let search = BeamSearch::new(if b == 255 { usize::MAX } else { b % 6 }).with_rule(rule);
+        search.with_continuations(continuations).into()
     };
     let early_stopping = EarlyStopping::ALL[c / 16 % 3];
-    let k = [0, 1, 2, 3, 5, 50, 1 << 20, usize::MAX][b % 8];
     let mut config = GenerationConfig::default();
     config.max_length = is(0).then_some(lengths % 20);
     config.max_new_tokens = match lengths {
@@ -86,7 +100,7 @@ fn config(input: &Input, vocabulary: usize) -> GenerationConfig {
         1 => sampler(SamplingMethod::Random),
         2 => sampler(SamplingMethod::TopK { k }),
         3 => sampler(SamplingMethod::TopP { p: float(a), k: (b > 127).then_some(k) }),
-        4 => sampler(SamplingMethod::Filtered { top_k: (b > 127).then_some(k), top_p: float(a) }),
+        4 => sampler(SamplingMethod::Filtered(filters)),
         5 | 6 => beams(BeamRule::HuggingFace { length_penalty: float(a), early_stopping }),
         7 => beams(BeamRule::KerasHub { temperature: float(c) }),
         _ => ContrastiveSearch::new(b % 8, float(a).min(1.0)).with_temperature(float(c)).into(),
@@ -98,8 +112,15 @@ fn config(input: &Input, vocabulary: usize) -> GenerationConfig {
     };
     config.repetition_penalty = float(penalty);
     config.no_repeat_ngram_size = [0, 0, 1, 2, 3, usize::MAX][penalty / 16 % 6];
+    config.encoder_repetition_penalty = if lengths & 8 == 8 { float(penalty / 16) } else { 1.0 };
+    config.encoder_no_repeat_ngram_size = [0, 0, 1, 2, usize::MAX][flags / 8 % 5];
+    config.bad_words_ids = (0..ids % 4).map(|n| (0..n).map(|_| token()).collect()).collect();
+    config.sequence_bias = (0..ids % 5).map(|n| ((0..=n % 3).map(|_| token()).collect(), float(a))).collect();
+    config.exponential_decay_length_penalty = (lengths & 4 == 4).then(|| (b % 4, f64::from(float(a))));
+    config.remove_invalid_values = lengths & 2 == 2;
+    config.renormalize_logits = lengths & 16 == 16;
     config.forced_bos_token_id = is(4).then(&mut token);
-    config.forced_eos_token_id = is(5).then(&mut token);
+    config.forced_eos_token_ids = is(5).then(&mut token).into_iter().collect();
     config.suppress_tokens = (0..if is(6) { ids % 64 } else { 0 }).map(|_| token()).collect();
     config.begin_suppress_tokens = (0..ids % 3).map(|_| token()).collect();
     config.eos_token_ids = (0..if is(7) { ids / 3 % 8 } else { 0 }).map(|_| token()).collect();

@@ -1,10 +1,16 @@
 //! The arguments of generation, by transformers' names.
 
-use rachis_loader::{Config, ConfigSource, Preset};
+mod fields;
+mod judge;
+mod parse;
 
-use super::strategy::{BeamRule, BeamSearch, EarlyStopping, Sampler, Strategy, positive};
+use rachis_loader::Preset;
+
+use super::strategy::{Strategy, finite, positive};
 use crate::config::{LARGEST_TABLE, field, within};
-use crate::error::{Error, RequestError, Result};
+use crate::error::{RequestError, Result};
+
+pub use fields::GenerationFields;
 
 /// The arguments of generation: transformers' `GenerationConfig`. The default is transformers' too: greedy search, 20
 /// new tokens, no processors.
@@ -43,25 +49,61 @@ pub struct GenerationConfig {
     /// `repetition_penalty` (Keskar et al., 2019): the score of each token that the sequence already has is divided
     /// by it if positive and multiplied by it if negative. 1 changes nothing.
     pub repetition_penalty: f32,
+    /// `encoder_repetition_penalty`: the same with the inverse, for the tokens that the encoder reads (of a decoder-only
+    /// model, those of the prompt). Above 1 it favours them.
+    pub encoder_repetition_penalty: f32,
     /// `no_repeat_ngram_size`: no n-gram of this size occurs twice in a sequence. 0 allows repetition.
     pub no_repeat_ngram_size: usize,
+    /// `encoder_no_repeat_ngram_size`: no n-gram of this size of the encoder's input (of a decoder-only model, of the
+    /// prompt) occurs among the new tokens. 0 allows repetition.
+    pub encoder_no_repeat_ngram_size: usize,
+    /// `bad_words_ids`: sequences of tokens that are never completed. An end token alone is not forbidden.
+    pub bad_words_ids: Vec<Vec<u32>>,
+    /// `sequence_bias`: sequences of tokens, and what is added to the score of the last one where the others are the last
+    /// tokens so far.
+    pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// `forced_bos_token_id`: the first new token, if the prompt has one token.
     pub forced_bos_token_id: Option<u32>,
-    /// `forced_eos_token_id`: the last token of a sequence that reaches the maximum length.
-    pub forced_eos_token_id: Option<u32>,
+    /// `forced_eos_token_id`: the tokens of which one is the last of a sequence that reaches the maximum length.
+    pub forced_eos_token_ids: Vec<u32>,
     /// `suppress_tokens`: tokens that are never generated.
     pub suppress_tokens: Vec<u32>,
     /// `begin_suppress_tokens`: tokens that are not generated first, or not right after `forced_bos_token_id`.
     pub begin_suppress_tokens: Vec<u32>,
-    /// `eos_token_id`: the tokens that end a sequence, KerasHub's `stop_token_ids`.
+    /// `exponential_decay_length_penalty`: `(start, factor)`. After `start` new tokens the score of an end token grows by
+    /// `|score| * (factor^n - 1)`, where `n` is the number of tokens since.
+    pub exponential_decay_length_penalty: Option<(usize, f64)>,
+    /// `remove_invalid_values`: NaN becomes 0, and infinities become the largest and the least finite number.
+    pub remove_invalid_values: bool,
+    /// `renormalize_logits`: the log-probabilities of a beam search are normalised again after the processors. Other
+    /// strategies do not change by it.
+    pub renormalize_logits: bool,
+    /// `stop_strings`: a sequence ends with the token that completes one of these texts. [`generate`](super::generate())
+    /// knows no texts: it needs a [`StoppingCriterion`](super::StoppingCriterion) for them, and refuses them without.
+    pub stop_strings: Vec<String>,
+    /// Whether [`Generated::log_probabilities`](super::Generated::log_probabilities) is filled: transformers'
+    /// `output_scores`.
+    pub log_probabilities: LogProbabilities,
+    /// `eos_token_id`: the tokens that end a sequence, KerasHub's `stop_token_ids`. Ids beyond the vocabulary end none.
     pub eos_token_ids: Vec<u32>,
-    /// `pad_token_id`: the token that fills a batch behind sequences that ended earlier. Results are ragged, so nothing
-    /// here uses it; it is there for code that pads them.
+    /// `pad_token_id`: the token that fills a batch behind sequences that ended earlier. Results are ragged, so only the
+    /// groups of a diverse beam search use it, where the padding of a group that has ended counts as its tokens.
     pub pad_token_id: Option<u32>,
     /// `bos_token_id`: the decoder's prompt of an encoder-decoder model without `decoder_start_token_id`.
     pub bos_token_id: Option<u32>,
     /// `decoder_start_token_id`: the decoder's prompt of an encoder-decoder model.
     pub decoder_start_token_id: Option<u32>,
+}
+
+/// Whether the log-probabilities of the chosen tokens are wanted. They cost a pass over the logits of each token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum LogProbabilities {
+    /// They are not computed.
+    #[default]
+    Skip,
+    /// They are computed for each new token.
+    Chosen,
 }
 
 impl Default for GenerationConfig {
@@ -74,11 +116,20 @@ impl Default for GenerationConfig {
             strategy: Strategy::default(),
             num_return_sequences: 1,
             repetition_penalty: 1.0,
+            encoder_repetition_penalty: 1.0,
             no_repeat_ngram_size: 0,
+            encoder_no_repeat_ngram_size: 0,
+            bad_words_ids: Vec::new(),
+            sequence_bias: Vec::new(),
             forced_bos_token_id: None,
-            forced_eos_token_id: None,
+            forced_eos_token_ids: Vec::new(),
             suppress_tokens: Vec::new(),
             begin_suppress_tokens: Vec::new(),
+            exponential_decay_length_penalty: None,
+            remove_invalid_values: false,
+            renormalize_logits: false,
+            stop_strings: Vec::new(),
+            log_probabilities: LogProbabilities::Skip,
             eos_token_ids: Vec::new(),
             pad_token_id: None,
             bos_token_id: None,
@@ -88,54 +139,53 @@ impl Default for GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// The configuration of a preset.
-    ///
-    /// A Hugging Face preset's is in `generation_config.json`, or without this file in `config.json`. Unknown fields
-    /// and `task_specific_params` are ignored. A Keras preset has none, so this is KerasHub's default: top-k sampling
-    /// up to 1024 tokens. It has no special tokens, since only KerasHub's tokenizer knows them.
+    /// The configuration of a preset: [`GenerationFields`] of its files, without other values.
     ///
     /// # Errors
-    /// [`Error::Config`] when a field is out of range, or when `do_sample` is set with several beams, which is not
-    /// supported; [`Error::Load`] when the file cannot be read or a field is malformed.
+    /// As [`GenerationFields::from_preset`] and [`GenerationFields::config`].
     pub fn from_preset(preset: &Preset) -> Result<GenerationConfig> {
-        let parsed = match preset.config().source() {
-            ConfigSource::Keras { .. } => GenerationConfig {
-                max_length: Some(1024),
-                strategy: Sampler::top_k(5).into(),
-                ..GenerationConfig::default()
-            },
-            ConfigSource::HuggingFace { .. } => match preset.read_config("generation_config.json")? {
-                Some(config) => parse(&config)?,
-                None => parse(preset.config())?,
-            },
-        };
-        parsed.validate(usize::MAX)?;
-        Ok(parsed)
+        GenerationFields::from_preset(preset)?.config()
     }
 
-    /// Checks every field; token ids must be less than `vocabulary_size`.
+    /// Checks every field; token ids must be less than `vocabulary_size`. Ids that only compare with generated ones are
+    /// not checked: end tokens, suppressed tokens and padding.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first field that is out of range.
+    /// [`Error::Config`](crate::Error::Config) naming the first field that is out of range.
     pub fn validate(&self, vocabulary_size: usize) -> Result<()> {
         let length = |name, length: Option<usize>| length.map_or(Ok(()), |n| within(name, n, LARGEST_TABLE));
-        length("max_length", self.max_length)?;
         length("max_new_tokens", self.max_new_tokens)?;
+        // It does not count beside `max_new_tokens`.
+        length("max_length", self.max_length.filter(|_| self.max_new_tokens.is_none()))?;
         self.strategy.validate()?;
         within("num_return_sequences", self.num_return_sequences, self.strategy.max_return_sequences())?;
         positive("repetition_penalty", self.repetition_penalty)?;
+        positive("encoder_repetition_penalty", self.encoder_repetition_penalty)?;
         within("number of end tokens", self.eos_token_ids.len() + 1, MAX_END_TOKENS)?;
-        let tokens: [(&'static str, &[u32]); 8] = [
+        self.sequence_bias.iter().try_for_each(|(_, bias)| finite("sequence_bias", *bias))?;
+        if let Some((_, factor)) = self.exponential_decay_length_penalty {
+            if !(factor.is_finite() && factor > 0.0) {
+                return Err(field(
+                    "exponential_decay_length_penalty",
+                    factor,
+                    "a finite factor, more than 0",
+                ));
+            }
+            if self.eos_token_ids.is_empty() {
+                return Err(field("exponential_decay_length_penalty", factor, "null without eos_token_id"));
+            }
+        }
+        let listed = self.bad_words_ids.iter().map(|ids| ("bad_words_ids", ids.as_slice()));
+        let listed =
+            listed.chain(self.sequence_bias.iter().map(|(ids, _)| ("sequence_bias", ids.as_slice())));
+        if let Some((name, _)) = listed.clone().find(|(_, ids)| ids.is_empty()) {
+            return Err(field(name, "an empty sequence", "sequences of one token or more"));
+        }
+        let forced = [
             ("forced_bos_token_id", self.forced_bos_token_id.as_slice()),
-            ("forced_eos_token_id", self.forced_eos_token_id.as_slice()),
-            ("suppress_tokens", &self.suppress_tokens),
-            ("begin_suppress_tokens", &self.begin_suppress_tokens),
-            ("eos_token_id", &self.eos_token_ids),
-            ("pad_token_id", self.pad_token_id.as_slice()),
-            ("bos_token_id", self.bos_token_id.as_slice()),
-            ("decoder_start_token_id", self.decoder_start_token_id.as_slice()),
+            ("forced_eos_token_id", &self.forced_eos_token_ids),
         ];
-        for (name, ids) in tokens {
+        for (name, ids) in listed.chain(forced) {
             if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary_size) {
                 return Err(field(name, id, format!("less than {vocabulary_size}")));
             }
@@ -148,7 +198,7 @@ impl GenerationConfig {
     /// model without a limit. The last token needs no position, since it is not fed back.
     ///
     /// # Errors
-    /// [`Error::Request`] when the prompt already has this length, or when the length exceeds `positions + 1`.
+    /// [`Error::Request`](crate::Error::Request) when the prompt already has this length, or when the length exceeds `positions + 1`.
     pub fn length_limit(&self, prompt_len: usize, positions: Option<usize>) -> Result<usize> {
         let largest = positions.map_or(usize::MAX, |positions| positions.saturating_add(1));
         let limit = match (self.max_new_tokens, self.max_length) {
@@ -178,75 +228,6 @@ const DEFAULT_NEW_TOKENS: usize = 20;
 
 /// Upper limit of the number of end tokens, which multiplies the candidates of a beam search.
 const MAX_END_TOKENS: usize = 1 << 10;
-
-/// Parses transformers' fields, of `generation_config.json` or `config.json`.
-fn parse(config: &Config) -> Result<GenerationConfig> {
-    let defaults = GenerationConfig::default();
-    let forced_eos = ids(config, "forced_eos_token_id")?;
-    if forced_eos.len() > 1 {
-        return Err(field("forced_eos_token_id", format!("{} tokens", forced_eos.len()), "one token"));
-    }
-    Ok(GenerationConfig {
-        max_length: config.opt_usize("max_length")?,
-        max_new_tokens: config.opt_usize("max_new_tokens")?,
-        min_length: config.opt_usize("min_length")?.unwrap_or(0),
-        min_new_tokens: config.opt_usize("min_new_tokens")?,
-        strategy: strategy(config)?,
-        num_return_sequences: config.opt_usize("num_return_sequences")?.unwrap_or(1),
-        repetition_penalty: config.opt_f32("repetition_penalty")?.unwrap_or(defaults.repetition_penalty),
-        no_repeat_ngram_size: config.opt_usize("no_repeat_ngram_size")?.unwrap_or(0),
-        forced_bos_token_id: id(config, "forced_bos_token_id")?,
-        forced_eos_token_id: forced_eos.first().copied(),
-        suppress_tokens: ids(config, "suppress_tokens")?,
-        begin_suppress_tokens: ids(config, "begin_suppress_tokens")?,
-        eos_token_ids: ids(config, "eos_token_id")?,
-        pad_token_id: id(config, "pad_token_id")?,
-        bos_token_id: id(config, "bos_token_id")?,
-        decoder_start_token_id: id(config, "decoder_start_token_id")?,
-    })
-}
-
-fn strategy(config: &Config) -> Result<Strategy> {
-    let num_beams = config.opt_usize("num_beams")?.unwrap_or(1);
-    let do_sample = config.opt_bool("do_sample")?.unwrap_or(false);
-    let temperature = config.opt_f32("temperature")?.unwrap_or(1.0);
-    let top_k = Some(config.opt_usize("top_k")?.unwrap_or(50)).filter(|k| *k > 0);
-    let top_p = config.opt_f32("top_p")?.unwrap_or(1.0);
-    let length_penalty = config.opt_f32("length_penalty")?.unwrap_or(1.0);
-    let early_stopping = early_stopping(config)?;
-    match (do_sample, num_beams) {
-        (true, 0 | 1) => Ok(Sampler::filtered(top_k, top_p).with_temperature(temperature).into()),
-        (true, _) => Err(field("num_beams", num_beams, "1 with do_sample: sampled beams are not supported")),
-        (false, 1) => Ok(Sampler::greedy().into()),
-        (false, _) => {
-            let rule = BeamRule::HuggingFace { length_penalty, early_stopping };
-            Ok(BeamSearch { num_beams, rule }.into())
-        }
-    }
-}
-
-fn early_stopping(config: &Config) -> Result<EarlyStopping> {
-    let Some(value) = config.value("early_stopping") else { return Ok(EarlyStopping::default()) };
-    let found = match (value.as_bool(), value.as_str()) {
-        (Some(true), _) => Some(EarlyStopping::True),
-        (Some(false), _) => Some(EarlyStopping::False),
-        (_, Some("never")) => Some(EarlyStopping::Never),
-        _ => None,
-    };
-    found.ok_or_else(|| field("early_stopping", value, "true, false or \"never\""))
-}
-
-fn id(config: &Config, name: &'static str) -> Result<Option<u32>> {
-    config.opt_usize(name)?.map(|id| token(name, id)).transpose()
-}
-
-fn ids(config: &Config, name: &'static str) -> Result<Vec<u32>> {
-    config.opt_usizes(name)?.unwrap_or_default().into_iter().map(|id| token(name, id)).collect()
-}
-
-fn token(name: &'static str, id: usize) -> Result<u32, Error> {
-    u32::try_from(id).map_err(|_| field(name, id, "less than 2^32"))
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,20 @@
-//! Generation with a model: prefill and decode steps on the session's KV slots. The loop of each strategy has its own
+//! Generation with a model: prefill and decode steps on the session's KV slots. The steps of each strategy have their own
 //! file in `generate/`.
 
 mod beam;
 mod contrastive;
 mod sample;
 
+use core::fmt;
 use core::ops::{ControlFlow, Range};
 
 use rachis_kernels::MatRef;
 
-use super::config::GenerationConfig;
+use super::config::{GenerationConfig, LogProbabilities};
 use super::processors::LogitsProcessors;
+use super::stop::StoppingCriterion;
 use super::strategy::{ContrastiveSearch, Strategy};
+use crate::config::field;
 use crate::decoder::Decoder;
 use crate::error::{RequestError, Result, try_reserve};
 use crate::session::{CacheOptions, First, Limits, RowLayout, Session, Tokens};
@@ -41,6 +44,10 @@ pub struct Generated {
     /// under [`BeamRule::HuggingFace`](super::BeamRule::HuggingFace), transformers' `sequences_scores`. `None` for
     /// other strategies.
     pub score: Option<f32>,
+    /// The log-probability of each new token in the distribution that it was chosen from, after processors, temperature
+    /// and filters: transformers' `compute_transition_scores(..., normalize_logits=True)`. Empty with
+    /// [`LogProbabilities::Skip`].
+    pub log_probabilities: Vec<f32>,
 }
 
 impl Generated {
@@ -78,10 +85,7 @@ pub type Watcher<'w> = &'w mut dyn FnMut(Progress) -> ControlFlow<()>;
 /// The session is started anew: its earlier sequences are dropped.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config) when a field of the configuration is out of range;
-/// [`Error::Request`](crate::Error::Request) when the inputs do not fit the model or the configuration;
-/// [`Error::Kernel`](crate::Error::Kernel) when memory could not be allocated; and the errors of a call that the session
-/// ends, by its deadline or its flag.
+/// Those of [`Generation::start`] and [`Generation::advance`].
 pub fn generate(
     model: &(impl Decoder + ?Sized),
     session: &mut Session<'_>,
@@ -89,78 +93,162 @@ pub fn generate(
     config: &GenerationConfig,
     watch: Option<Watcher<'_>>,
 ) -> Result<Vec<Vec<Generated>>> {
-    let vocabulary = model.vocabulary_size();
-    config.validate(vocabulary)?;
-    let prompts = decoder_prompts(model, inputs, config)?;
-    if prompts.is_empty() {
-        return Err(RequestError::EmptyBatch.into());
-    }
-    // The last token is not decoded, except in a contrastive search, which compares the candidates' hidden states.
-    let (slots_per_prompt, undecoded) = match config.strategy {
-        Strategy::Sample(_) => (config.num_return_sequences, 1),
-        Strategy::Beam(search) => (search.num_beams, 1),
-        Strategy::Contrastive(ContrastiveSearch { k, .. }) => (k.min(vocabulary) + 1, 0),
-    };
-    let positions = model.max_positions().saturating_sub(1 - undecoded);
-    let max_lengths: Vec<usize> = prompts
-        .iter()
-        .map(|prompt| config.length_limit(prompt.len(), Some(positions)))
-        .collect::<Result<_>>()?;
-    let capacity = max_lengths.iter().max().map_or(0, |length| length - undecoded);
-    let sequences = prompts
-        .len()
-        .checked_mul(slots_per_prompt)
-        .ok_or(RequestError::SequencesPerPrompt { found: slots_per_prompt })?;
-    session.start(model, CacheOptions::new(sequences, capacity))?;
-    if model.has_encoder() {
-        model.encode(session, inputs.tokens)?;
-    }
     let mut ignore = |_| ControlFlow::Continue(());
-    let generation = GenerationLoop {
-        step: DecodeStep { model, session, states: Vec::new(), logits: Vec::new(), vocabulary },
-        processors: (prompts.iter().zip(&max_lengths))
-            .map(|(prompt, max_length)| LogitsProcessors::new(config, prompt.len(), *max_length))
-            .collect(),
-        prompts,
-        max_lengths,
-        config,
-        slots_per_prompt,
-        watch: watch.unwrap_or(&mut ignore),
-    };
-    match config.strategy {
-        Strategy::Sample(sampler) => generation.sample(sampler),
-        Strategy::Beam(search) => generation.beam(search),
-        Strategy::Contrastive(search) => generation.contrastive(search),
+    Generation::start(model, session, inputs, config, None)?.run(watch.unwrap_or(&mut ignore))
+}
+
+/// A generation in progress, step by step: [`generate()`] is [`Generation::start`] and [`Generation::run`].
+///
+/// It borrows the session, whose sequences are those that are generated.
+pub struct Generation<'g, 'p, M: ?Sized> {
+    loops: GenerationLoop<'g, 'p, M>,
+    state: State<'g>,
+}
+
+impl<M: ?Sized> fmt::Debug for Generation<'_, '_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation").field("prompts", &self.loops.prompts.len()).finish_non_exhaustive()
     }
 }
 
-/// The decoder's prompt for every sequence of the inputs.
-fn decoder_prompts(
+/// What a strategy keeps between steps.
+enum State<'g> {
+    Sample(sample::Sampling),
+    Beam(beam::Searches<'g>),
+    Contrastive(contrastive::Contrasting),
+}
+
+impl<'g, 'p, M: Decoder + ?Sized> Generation<'g, 'p, M> {
+    /// Starts a generation: checks the request, starts the session anew and decodes the prompts. `stop` ends sequences
+    /// besides end tokens.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) when a field of the configuration is out of range, or it has
+    /// `stop_strings` and `stop` is `None`; [`Error::Request`](crate::Error::Request) when the inputs do not fit the
+    /// model or the configuration; [`Error::Kernel`](crate::Error::Kernel) when memory could not be allocated; and the
+    /// errors of a call that the session ends, by its deadline or its flag.
+    pub fn start(
+        model: &'g M,
+        session: &'g mut Session<'p>,
+        inputs: GenerationInputs<'_>,
+        config: &'g GenerationConfig,
+        stop: Option<Box<dyn StoppingCriterion + 'g>>,
+    ) -> Result<Generation<'g, 'p, M>> {
+        let vocabulary = model.vocabulary_size();
+        config.validate(vocabulary)?;
+        if let (Some(text), None) = (config.stop_strings.first(), &stop) {
+            return Err(field("stop_strings", text, "none where there is no tokenizer"));
+        }
+        let (prompts, sources) = prompts(model, inputs, config)?;
+        if prompts.is_empty() {
+            return Err(RequestError::EmptyBatch.into());
+        }
+        // The last token is not decoded, except in a contrastive search, which compares the candidates' hidden states.
+        let (slots_per_prompt, undecoded) = match config.strategy {
+            Strategy::Sample(_) => (config.num_return_sequences, 1),
+            Strategy::Beam(search) => (search.num_beams, 1),
+            Strategy::Contrastive(ContrastiveSearch { k, .. }) => (k.min(vocabulary) + 1, 0),
+        };
+        let positions = model.max_positions().saturating_sub(1 - undecoded);
+        let max_lengths: Vec<usize> = prompts
+            .iter()
+            .map(|prompt| config.length_limit(prompt.len(), Some(positions)))
+            .collect::<Result<_>>()?;
+        let capacity = max_lengths.iter().max().map_or(0, |length| length - undecoded);
+        let sequences = prompts
+            .len()
+            .checked_mul(slots_per_prompt)
+            .ok_or(RequestError::SequencesPerPrompt { found: slots_per_prompt })?;
+        session.start(model, CacheOptions::new(sequences, capacity))?;
+        if model.has_encoder() {
+            model.encode(session, inputs.tokens)?;
+        }
+        let processors =
+            prompts.iter().zip(&max_lengths).zip(&sources).map(|((prompt, max_length), source)| {
+                LogitsProcessors::new(config, source, prompt.len(), *max_length)
+            });
+        let mut loops = GenerationLoop {
+            step: DecodeStep { model, session, states: Vec::new(), logits: Vec::new(), vocabulary },
+            processors: processors.collect(),
+            prompts,
+            max_lengths,
+            config,
+            slots_per_prompt,
+            stop,
+        };
+        let state = match config.strategy {
+            Strategy::Sample(sampler) => State::Sample(loops.start_sampling(sampler)?),
+            Strategy::Beam(search) => State::Beam(loops.start_beams(&search)?),
+            Strategy::Contrastive(search) => State::Contrastive(loops.start_contrastive(search)?),
+        };
+        Ok(Generation { loops, state })
+    }
+
+    /// Extends the running sequences by one token each. Returns `Break` when all have ended, or when `watch` broke.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when memory could not be allocated, and the errors of a call that the
+    /// session ends, by its deadline or its flag.
+    pub fn advance(&mut self, watch: Watcher<'_>) -> Result<ControlFlow<()>> {
+        match &mut self.state {
+            State::Sample(sampling) => self.loops.sample(sampling, watch),
+            State::Beam(searches) => self.loops.search(searches, watch),
+            State::Contrastive(contrasting) => self.loops.contrast(contrasting, watch),
+        }
+    }
+
+    /// The sequences as they are: for every prompt a list, best first.
+    pub fn finish(self) -> Vec<Vec<Generated>> {
+        match self.state {
+            State::Sample(sampling) => self.loops.sampled(sampling),
+            State::Beam(searches) => self.loops.found(searches),
+            State::Contrastive(contrasting) => self.loops.contrasted(contrasting),
+        }
+    }
+
+    /// Advances to the end, and finishes.
+    ///
+    /// # Errors
+    /// As [`Generation::advance`].
+    pub fn run(mut self, watch: Watcher<'_>) -> Result<Vec<Vec<Generated>>> {
+        while self.advance(watch)?.is_continue() {}
+        Ok(self.finish())
+    }
+}
+
+/// The decoder's prompt for every sequence of the inputs, and what its encoder reads; of a decoder-only model, the prompt
+/// again.
+type Prompts = (Vec<Vec<u32>>, Vec<Vec<u32>>);
+
+fn prompts(
     model: &(impl Decoder + ?Sized),
     inputs: GenerationInputs<'_>,
     config: &GenerationConfig,
-) -> Result<Vec<Vec<u32>>> {
+) -> Result<Prompts> {
     let mut rows = RowLayout::default();
-    if model.has_encoder() {
-        // The sources are checked first, since there is one prompt for each of them.
-        let limits = Limits { vocabulary: model.vocabulary_size(), positions: model.max_positions() };
-        rows.fill(inputs.tokens, limits, First::IfReal)?;
-        let start = config.decoder_start_token_id.or(config.bos_token_id);
-        let prompt = match (inputs.decoder_prompt, start) {
-            (Some([]), _) | (None, None) => {
-                return Err(RequestError::EmptyDecoderPrompt.into());
-            }
-            (Some(prompt), _) => prompt.to_vec(),
-            (None, Some(start)) => vec![start],
-        };
-        return Ok(vec![prompt; rows.spans.len()]);
+    let vocabulary = model.vocabulary_size();
+    let positions = if model.has_encoder() { model.max_positions() } else { usize::MAX };
+    rows.fill(inputs.tokens, Limits { vocabulary, positions }, First::IfReal)?;
+    let sources: Vec<Vec<u32>> =
+        rows.spans.iter().map(|span| rows.ids[span.queries.clone()].to_vec()).collect();
+    if !model.has_encoder() {
+        if inputs.decoder_prompt.is_some() {
+            return Err(RequestError::NoEncoder { what: "decoder prompt" }.into());
+        }
+        return Ok((sources.clone(), sources));
     }
-    if inputs.decoder_prompt.is_some() {
-        return Err(RequestError::NoEncoder { what: "decoder prompt" }.into());
-    }
-    let limits = Limits { vocabulary: model.vocabulary_size(), positions: usize::MAX };
-    rows.fill(inputs.tokens, limits, First::IfReal)?;
-    Ok(rows.spans.iter().map(|span| rows.ids[span.queries.clone()].to_vec()).collect())
+    let start = config.decoder_start_token_id.or(config.bos_token_id);
+    let prompt = match (inputs.decoder_prompt, start) {
+        (Some([]), _) | (None, None) => {
+            return Err(RequestError::EmptyDecoderPrompt.into());
+        }
+        (Some(prompt), _) => prompt.to_vec(),
+        (None, Some(start)) if start as usize >= vocabulary => {
+            return Err(field("decoder_start_token_id", start, format!("less than {vocabulary}")));
+        }
+        (None, Some(start)) => vec![start],
+    };
+    Ok((vec![prompt; sources.len()], sources))
 }
 
 /// The model and the session, with the buffers that a decode step fills.
@@ -211,17 +299,17 @@ impl<M: Decoder + ?Sized> DecodeStep<'_, '_, M> {
     }
 }
 
-/// The state that the loops of all strategies share. Prompt `i` owns the `slots_per_prompt` KV slots from
-/// `i * slots_per_prompt` on.
-struct GenerationLoop<'d, 'p, M: ?Sized> {
-    step: DecodeStep<'d, 'p, M>,
+/// What the steps of all strategies share. Prompt `i` owns the `slots_per_prompt` KV slots from `i * slots_per_prompt`
+/// on.
+struct GenerationLoop<'g, 'p, M: ?Sized> {
+    step: DecodeStep<'g, 'p, M>,
     prompts: Vec<Vec<u32>>,
     /// The maximum length of each prompt's sequences, prompt included.
     max_lengths: Vec<usize>,
-    processors: Vec<LogitsProcessors<'d>>,
-    config: &'d GenerationConfig,
+    processors: Vec<LogitsProcessors<'g>>,
+    config: &'g GenerationConfig,
     slots_per_prompt: usize,
-    watch: Watcher<'d>,
+    stop: Option<Box<dyn StoppingCriterion + 'g>>,
 }
 
 impl<M: Decoder + ?Sized> GenerationLoop<'_, '_, M> {
@@ -233,12 +321,14 @@ impl<M: Decoder + ?Sized> GenerationLoop<'_, '_, M> {
         self.step.append(&slots, Tokens::ragged(&self.prompts.concat(), &lengths))
     }
 
-    /// Whether a sequence of this length ends with `token`.
-    fn is_last(&self, prompt: usize, length: usize, token: u32) -> bool {
-        length >= self.max_lengths[prompt] || self.config.eos_token_ids.contains(&token)
+    /// Whether a sequence ends with its last token.
+    fn has_ended(&self, prompt: usize, ids: &[u32]) -> bool {
+        ids.len() >= self.max_lengths[prompt]
+            || ids.last().is_some_and(|last| self.config.eos_token_ids.contains(last))
+            || self.stop.as_ref().is_some_and(|stop| stop.is_met(ids))
     }
 
-    fn generated(&self, prompt: usize, ids: Vec<u32>, score: Option<f32>) -> Generated {
-        Generated { ids, prompt_len: self.prompts[prompt].len(), score }
+    fn wants_log_probabilities(&self) -> bool {
+        self.config.log_probabilities == LogProbabilities::Chosen
     }
 }

@@ -19,11 +19,25 @@ pub(crate) fn argmax(scores: &[f32]) -> usize {
 /// Log-softmax in place: logits become log-probabilities. It computes in f32, but sums the exponentials in f64. A row
 /// without a finite maximum has no probabilities and becomes NaN, as does a row with a NaN.
 pub(crate) fn log_softmax(scores: &mut [f32]) {
-    let max = scores.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x));
-    let sum: f64 = scores.iter().map(|x| f64::from((x - max).exp())).sum();
-    let log_sum = sum.ln() as f32;
+    let (max, log_sum) = log_sum_exp(scores);
     scores.iter_mut().for_each(|x| *x = (*x - max) - log_sum);
 }
+
+/// The entry of [`log_softmax`] at one index.
+pub(crate) fn log_softmax_at(scores: &[f32], index: usize) -> f32 {
+    let (max, log_sum) = log_sum_exp(scores);
+    scores.get(index).map_or(f32::NEG_INFINITY, |x| (x - max) - log_sum)
+}
+
+/// The maximum, and the logarithm of the sum of the exponentials of the differences from it.
+pub(crate) fn log_sum_exp(scores: &[f32]) -> (f32, f32) {
+    let max = scores.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x));
+    let sum: f64 = scores.iter().map(|x| f64::from((x - max).exp())).sum();
+    (max, sum.ln() as f32)
+}
+
+/// A score and its index.
+pub(crate) type Scored = (f32, usize);
 
 /// Selects the `k` highest of scores that are offered in the order of their indices, in a buffer that is reused.
 ///
@@ -33,7 +47,7 @@ pub(crate) fn log_softmax(scores: &mut [f32]) {
 pub(crate) struct TopKSelector {
     k: usize,
     threshold: f32,
-    candidates: Vec<(f32, usize)>,
+    candidates: Vec<Scored>,
 }
 
 impl TopKSelector {
@@ -56,7 +70,7 @@ impl TopKSelector {
     }
 
     /// The selected scores and their indices, highest score first.
-    pub(crate) fn sorted(&mut self) -> &[(f32, usize)] {
+    pub(crate) fn sorted(&mut self) -> &[Scored] {
         self.prune();
         self.candidates.sort_unstable_by(order);
         &self.candidates
@@ -75,7 +89,7 @@ impl TopKSelector {
 }
 
 /// The order of the module's head, for scores that are not NaN.
-fn order(a: &(f32, usize), b: &(f32, usize)) -> Ordering {
+pub(crate) fn order(a: &Scored, b: &Scored) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 

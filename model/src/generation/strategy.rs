@@ -1,10 +1,12 @@
 //! Generation strategies and their parameters, by transformers' and KerasHub's terms.
 
-use core::fmt;
-use core::str::FromStr;
+mod beam_search;
 
+use super::filters::{Filters, share};
 use crate::config::{LARGEST_TABLE, field, rate, within};
-use crate::error::{Error, Result};
+use crate::error::Result;
+
+pub use beam_search::{BeamRule, BeamSearch, Continuations, EarlyStopping};
 
 /// The algorithm that chooses tokens: transformers' generation mode, KerasHub's sampler.
 ///
@@ -60,65 +62,8 @@ pub enum SamplingMethod {
         /// Upper limit of the number of candidates, `k`.
         k: Option<usize>,
     },
-    /// A draw from what transformers' warpers keep, with `do_sample=True`: the `top_k` most probable tokens, then the
-    /// smallest nucleus that has at least `top_p` of the probability of *those* tokens.
-    Filtered {
-        /// `top_k`; `None` is transformers' 0, no limit.
-        top_k: Option<usize>,
-        /// `top_p`; 1 keeps all.
-        top_p: f32,
-    },
-}
-
-/// The parameters of a beam search.
-///
-/// Outside this crate, make one by [`BeamSearch::new`] or [`BeamSearch::keras`] and set its fields, or chain
-/// [`BeamSearch::with_rule`].
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct BeamSearch {
-    /// `num_beams` of transformers and KerasHub: the number of running hypotheses.
-    pub num_beams: usize,
-    /// How hypotheses are scored, and when the search stops.
-    pub rule: BeamRule,
-}
-
-/// The beam search of one of the two libraries.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum BeamRule {
-    /// transformers': a hypothesis that ends leaves the running beams and competes for the `num_beams` places among the
-    /// finished hypotheses, by `sum of log-probabilities / (number of new tokens)^length_penalty`.
-    HuggingFace {
-        /// `length_penalty`: above 0 it favours longer hypotheses, since scores are negative; below 0 shorter ones.
-        length_penalty: f32,
-        /// `early_stopping`: when the search stops looking for better hypotheses.
-        early_stopping: EarlyStopping,
-    },
-    /// KerasHub's `BeamSampler`: all beams are extended until each of them has an end token; hypotheses are compared by
-    /// the sum of log-probabilities.
-    KerasHub {
-        /// `temperature`: logits are divided by it before the log-softmax.
-        temperature: f32,
-    },
-}
-
-/// transformers' `early_stopping`: when a beam search stops that has `num_beams` finished hypotheses.
-///
-/// It is spelled `true`, `false` or `never` ([`FromStr`], [`Display`](fmt::Display)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum EarlyStopping {
-    /// transformers' `early_stopping=True`: at once.
-    True,
-    /// transformers' `early_stopping=False`, its default: when a better hypothesis is unlikely, which is when the best
-    /// running one, scored at its present length, is not better than the worst finished one.
-    #[default]
-    False,
-    /// transformers' `early_stopping="never"`: when no running hypothesis can become better than the worst finished
-    /// one. With a positive length penalty the best running one is scored as if it had the maximum length, otherwise
-    /// at its present length.
-    Never,
+    /// A draw from what transformers' sampling arguments keep, with `do_sample=True`.
+    Filtered(Filters),
 }
 
 /// The parameters of a contrastive search (Su et al., "A Contrastive Framework for Neural Text Generation", 2022),
@@ -145,7 +90,7 @@ impl Strategy {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first field that is out of range.
+    /// [`Error::Config`](crate::Error::Config) naming the first field that is out of range.
     pub fn validate(&self) -> Result<()> {
         match *self {
             Strategy::Sample(Sampler { method, temperature, .. }) => {
@@ -153,23 +98,14 @@ impl Strategy {
                 match method {
                     SamplingMethod::Greedy | SamplingMethod::Random => Ok(()),
                     SamplingMethod::TopK { k } => within("top_k", k, LARGEST_TABLE),
-                    SamplingMethod::TopP { p, k } | SamplingMethod::Filtered { top_k: k, top_p: p } => {
+                    SamplingMethod::TopP { p, k } => {
                         k.map_or(Ok(()), |k| within("top_k", k, LARGEST_TABLE))?;
-                        let fits = p > 0.0 && p <= 1.0;
-                        if fits { Ok(()) } else { Err(field("top_p", p, "more than 0, at most 1")) }
+                        share("top_p", p)
                     }
+                    SamplingMethod::Filtered(filters) => filters.validate(),
                 }
             }
-            Strategy::Beam(BeamSearch { num_beams, rule }) => {
-                within("num_beams", num_beams, MAX_SEQUENCES)?;
-                match rule {
-                    BeamRule::KerasHub { temperature } => positive("temperature", temperature),
-                    BeamRule::HuggingFace { length_penalty, .. } if length_penalty.is_finite() => Ok(()),
-                    BeamRule::HuggingFace { length_penalty, .. } => {
-                        Err(field("length_penalty", length_penalty, "a finite number"))
-                    }
-                }
-            }
+            Strategy::Beam(search) => search.validate(),
             Strategy::Contrastive(ContrastiveSearch { k, alpha, temperature }) => {
                 within("k", k, MAX_SEQUENCES)?;
                 rate("alpha", alpha)?;
@@ -239,9 +175,9 @@ impl Sampler {
         Sampler::new(SamplingMethod::TopP { p, k: None })
     }
 
-    /// [`SamplingMethod::Filtered`], transformers' warpers.
-    pub fn filtered(top_k: Option<usize>, top_p: f32) -> Sampler {
-        Sampler::new(SamplingMethod::Filtered { top_k, top_p })
+    /// [`SamplingMethod::Filtered`], transformers' sampling.
+    pub fn filtered(filters: Filters) -> Sampler {
+        Sampler::new(SamplingMethod::Filtered(filters))
     }
 
     /// Sets [`Sampler::temperature`].
@@ -252,53 +188,6 @@ impl Sampler {
     /// Sets [`Sampler::seed`].
     pub fn with_seed(self, seed: u64) -> Sampler {
         Sampler { seed, ..self }
-    }
-}
-
-impl BeamSearch {
-    /// transformers' beam search with its defaults: `length_penalty=1.0`, `early_stopping=False`.
-    pub fn new(num_beams: usize) -> BeamSearch {
-        let early_stopping = EarlyStopping::default();
-        BeamSearch { num_beams, rule: BeamRule::HuggingFace { length_penalty: 1.0, early_stopping } }
-    }
-
-    /// KerasHub's beam search, with temperature 1.
-    pub fn keras(num_beams: usize) -> BeamSearch {
-        BeamSearch { num_beams, rule: BeamRule::KerasHub { temperature: 1.0 } }
-    }
-
-    /// Sets [`BeamSearch::rule`].
-    pub fn with_rule(self, rule: BeamRule) -> BeamSearch {
-        BeamSearch { rule, ..self }
-    }
-}
-
-impl EarlyStopping {
-    /// All values, in the order of their declaration.
-    pub const ALL: [EarlyStopping; 3] = [EarlyStopping::True, EarlyStopping::False, EarlyStopping::Never];
-
-    /// The spelling of the value: `true`, `false` or `never`.
-    pub fn name(self) -> &'static str {
-        match self {
-            EarlyStopping::True => "true",
-            EarlyStopping::False => "false",
-            EarlyStopping::Never => "never",
-        }
-    }
-}
-
-impl fmt::Display for EarlyStopping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for EarlyStopping {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<EarlyStopping> {
-        let found = EarlyStopping::ALL.into_iter().find(|value| value.name() == name);
-        found.ok_or_else(|| field("early_stopping", name, "true, false or never"))
     }
 }
 
@@ -330,6 +219,11 @@ pub(crate) fn positive(name: &'static str, value: f32) -> Result<()> {
     if fits { Ok(()) } else { Err(field(name, value, "a finite number, more than 0")) }
 }
 
+/// Checks that a value is finite.
+pub(crate) fn finite(name: &'static str, value: f32) -> Result<()> {
+    if value.is_finite() { Ok(()) } else { Err(field(name, value, "a finite number")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,17 +232,44 @@ mod tests {
     fn fields_out_of_range_are_named() {
         let penalty = |length_penalty| {
             let early_stopping = EarlyStopping::True;
-            BeamSearch { num_beams: 2, rule: BeamRule::HuggingFace { length_penalty, early_stopping } }
+            BeamSearch::new(2).with_rule(BeamRule::HuggingFace { length_penalty, early_stopping })
         };
-        let cases: [(Strategy, &str); 13] = [
+        let diverse = |groups, penalty| {
+            BeamSearch::new(4).with_continuations(Continuations::Diverse { groups, penalty })
+        };
+        let filters = |change: fn(&mut Filters)| {
+            let mut filters = Filters::new();
+            change(&mut filters);
+            Sampler::filtered(filters).into()
+        };
+        let cases: [(Strategy, &str); 23] = [
             (Sampler::random().with_temperature(0.0).into(), "temperature"),
             (Sampler::greedy().with_temperature(f32::INFINITY).into(), "temperature"),
             (Sampler::greedy().with_temperature(f32::NAN).into(), "temperature"),
             (Sampler::top_k(0).into(), "top_k"),
             (Sampler::top_p(0.0).into(), "top_p"),
-            (Sampler::filtered(None, 1.5).into(), "top_p"),
-            (Sampler::filtered(None, f32::NAN).into(), "top_p"),
-            (Sampler::filtered(Some(0), 1.0).into(), "top_k"),
+            (filters(|f| f.top_p = 1.5), "top_p"),
+            (filters(|f| f.top_p = f32::NAN), "top_p"),
+            (filters(|f| f.top_k = Some(0)), "top_k"),
+            (filters(|f| f.top_h = Some(0.0)), "top_h"),
+            (filters(|f| f.min_p = Some(1.1)), "min_p"),
+            (filters(|f| f.typical_p = 0.0), "typical_p"),
+            (filters(|f| f.epsilon_cutoff = 1.0), "epsilon_cutoff"),
+            (filters(|f| f.eta_cutoff = -0.1), "eta_cutoff"),
+            (diverse(3, 1.0).into(), "num_beam_groups"),
+            (diverse(8, 1.0).into(), "num_beam_groups"),
+            (diverse(2, 0.0).into(), "diversity_penalty"),
+            (diverse(2, 1.0).with_rule(BeamRule::KerasHub { temperature: 1.0 }).into(), "continuations"),
+            (
+                BeamSearch::new(2)
+                    .with_continuations(Continuations::Drawn {
+                        temperature: 0.0,
+                        filters: Filters::new(),
+                        seed: 0,
+                    })
+                    .into(),
+                "temperature",
+            ),
             (BeamSearch::new(0).into(), "num_beams"),
             (BeamSearch::new(1 << 40).into(), "num_beams"),
             (penalty(f32::NAN).into(), "length_penalty"),
@@ -359,7 +280,12 @@ mod tests {
             let message = strategy.validate().unwrap_err().to_string();
             assert!(message.starts_with(&format!("config: {name} is ")), "{message}");
         }
-        for strategy in [penalty(-1.0).into(), Sampler::filtered(Some(50), 1.0).into(), Strategy::default()] {
+        for strategy in [
+            penalty(-1.0).into(),
+            diverse(2, 0.5).into(),
+            Sampler::filtered(Filters::new().with_top_k(50)).into(),
+            Strategy::default(),
+        ] {
             strategy.validate().unwrap();
         }
     }

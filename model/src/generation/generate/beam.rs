@@ -1,79 +1,108 @@
-//! The loop of a beam search: [`BeamState`] selects hypotheses, this loop decodes them and moves their KV slots.
+//! The steps of a beam search: [`HypothesisSearch`] selects hypotheses, these steps decode them and move their KV slots.
 
-use super::{Generated, GenerationLoop, Progress};
+use core::ops::ControlFlow;
+
+use super::{Generated, GenerationLoop, Progress, Watcher};
 use crate::decoder::Decoder;
 use crate::error::Result;
-use crate::generation::beam::BeamState;
-use crate::generation::strategy::{BeamRule, BeamSearch};
+use crate::generation::beam::{self, Hypothesis, HypothesisSearch};
+use crate::generation::strategy::BeamSearch;
 use crate::session::Tokens;
 
-impl<M: Decoder + ?Sized> GenerationLoop<'_, '_, M> {
-    /// Runs a beam search for every prompt.
-    pub(super) fn beam(mut self, search: BeamSearch) -> Result<Vec<Vec<Generated>>> {
-        let (slots_per_prompt, vocabulary) = (self.slots_per_prompt, self.step.vocabulary);
+/// The searches of all prompts.
+pub(super) struct Searches<'g> {
+    searches: Vec<Search<'g>>,
+}
+
+/// The search of a prompt.
+struct Search<'g> {
+    /// `None` once it is over.
+    running: Option<Box<dyn HypothesisSearch + 'g>>,
+    /// The KV slots of its running beams.
+    slots: Vec<usize>,
+    /// What it has found, once it is over.
+    found: Vec<Hypothesis>,
+}
+
+impl<'g, M: Decoder + ?Sized> GenerationLoop<'g, '_, M> {
+    /// Decodes the prompts.
+    pub(super) fn start_beams(&mut self, search: &BeamSearch) -> Result<Searches<'g>> {
         self.prefill()?;
-        let eos = &self.config.eos_token_ids;
-        let mut beams: Vec<BeamState> = (self.prompts.iter().zip(&self.max_lengths))
-            .map(|(prompt, max_length)| BeamState::new(&search, prompt, *max_length, eos))
-            .collect();
-        // The KV slots of each prompt's running beams; empty once its search is over.
-        let mut slots: Vec<Vec<usize>> =
-            (0..beams.len()).map(|prompt| vec![prompt * slots_per_prompt]).collect();
-        loop {
-            let mut from = 0;
-            for (prompt, (beams, slots)) in beams.iter_mut().zip(&mut slots).enumerate() {
-                if slots.is_empty() {
-                    continue;
-                }
-                let len = slots.len() * vocabulary;
-                let logits = &mut self.step.logits[from..from + len];
-                from += len;
-                if beams.advance(logits, &mut self.processors[prompt]) {
-                    slots.clear();
-                } else {
-                    let all = prompt * slots_per_prompt..(prompt + 1) * slots_per_prompt;
-                    *slots = self.step.reorder_cache(all, slots, beams.parents())?;
-                }
+        let searches = self.prompts.iter().zip(&self.max_lengths).enumerate();
+        let searches = searches.map(|(i, (prompt, max_length))| Search {
+            running: Some(beam::start(search, prompt, *max_length, self.config)),
+            slots: vec![i * self.slots_per_prompt],
+            found: Vec::new(),
+        });
+        Ok(Searches { searches: searches.collect() })
+    }
+
+    /// Extends the hypotheses of every running search by one token. The tokens of what the searches have found are sent
+    /// at the end.
+    pub(super) fn search(&mut self, all: &mut Searches<'g>, watch: Watcher<'_>) -> Result<ControlFlow<()>> {
+        let (slots_per_prompt, vocabulary) = (self.slots_per_prompt, self.step.vocabulary);
+        let mut from = 0;
+        let (mut running, mut tokens) = (Vec::new(), Vec::new());
+        for (prompt, search) in all.searches.iter_mut().enumerate() {
+            let Search { running: Some(beams), slots, .. } = search else { continue };
+            let len = slots.len() * vocabulary;
+            let logits = &mut self.step.logits[from..from + len];
+            from += len;
+            if beams.advance(logits, &mut self.processors[prompt], self.stop.as_deref()) {
+                search.end();
+                continue;
             }
-            let running: Vec<usize> = slots.concat();
-            if running.is_empty() || (self.watch)(Progress::Step).is_break() {
-                break;
-            }
-            let tokens: Vec<u32> = (beams.iter().zip(&slots))
-                .flat_map(|(beams, slots)| (0..slots.len()).filter_map(|i| beams.sequence(i).last().copied()))
-                .collect();
+            let owned = prompt * slots_per_prompt..(prompt + 1) * slots_per_prompt;
+            *slots = self.step.reorder_cache(owned, slots, beams.parents())?;
+            tokens.extend((0..slots.len()).filter_map(|i| beams.sequence(i).last().copied()));
+            running.extend_from_slice(slots);
+        }
+        if !running.is_empty() && watch(Progress::Step).is_continue() {
             self.step.append(&running, Tokens::padded(&tokens, running.len(), 1))?;
+            return Ok(ControlFlow::Continue(()));
         }
-        let mut results = Vec::with_capacity(beams.len());
-        for (prompt, beams) in beams.into_iter().enumerate() {
-            let found = beams.finalize().into_iter().take(self.config.num_return_sequences);
-            let found = found.map(|found| {
-                let mut ids = found.ids;
-                if let BeamRule::KerasHub { .. } = search.rule {
-                    self.truncate_at_eos(prompt, &mut ids);
-                }
-                self.generated(prompt, ids, Some(found.score))
-            });
-            results.push(found.collect::<Vec<_>>());
-        }
-        for (prompt, found) in results.iter().enumerate() {
-            for (sequence, found) in found.iter().enumerate() {
-                for token in found.new_ids() {
-                    if (self.watch)(Progress::Token { prompt, sequence, token: *token }).is_break() {
-                        return Ok(results);
+        for (prompt, search) in all.searches.iter_mut().enumerate() {
+            let prompt_len = self.prompts[prompt].len();
+            let found = search.end().iter().take(self.config.num_return_sequences);
+            for (sequence, found) in found.enumerate() {
+                let end = found.end.unwrap_or(found.ids.len());
+                for token in found.ids.get(prompt_len..end).unwrap_or_default() {
+                    if watch(Progress::Token { prompt, sequence, token: *token }).is_break() {
+                        return Ok(ControlFlow::Break(()));
                     }
                 }
             }
         }
-        Ok(results)
+        Ok(ControlFlow::Break(()))
     }
 
-    /// Drops the tokens after the first end token that follows the prompt.
-    fn truncate_at_eos(&self, prompt: usize, ids: &mut Vec<u32>) {
-        let start = self.prompts[prompt].len();
-        let end = ids.iter().skip(start).position(|id| self.config.eos_token_ids.contains(id));
-        if let Some(end) = end {
-            ids.truncate(start + end + 1);
+    pub(super) fn found(self, mut all: Searches<'g>) -> Vec<Vec<Generated>> {
+        let found = all.searches.iter_mut().zip(&self.prompts).map(|(search, prompt)| {
+            let found = search.end().drain(..).take(self.config.num_return_sequences);
+            let generated = found.map(|mut found| {
+                if let Some(end) = found.end {
+                    found.ids.truncate(end);
+                    found.log_probabilities.truncate(end - prompt.len());
+                }
+                Generated {
+                    ids: found.ids,
+                    prompt_len: prompt.len(),
+                    score: Some(found.score),
+                    log_probabilities: found.log_probabilities,
+                }
+            });
+            generated.collect()
+        });
+        found.collect()
+    }
+}
+
+impl Search<'_> {
+    /// Ends the search, if it is running, and returns what it has found.
+    fn end(&mut self) -> &mut Vec<Hypothesis> {
+        if let Some(running) = self.running.take() {
+            self.found = running.finalize();
         }
+        &mut self.found
     }
 }

@@ -1,7 +1,8 @@
 use rachis_testkit::Rng;
 
 use super::*;
-use crate::generation::scores::log_softmax;
+use crate::generation::filters::Filters;
+use crate::generation::scores::{log_softmax, order};
 
 const INF: f32 = f32::INFINITY;
 
@@ -15,7 +16,7 @@ fn counts(logits: &[f32], sampler: Sampler, n: usize) -> Vec<usize> {
     let (mut token_sampler, mut random) = (TokenSampler::default(), Random::stream(sampler.seed, 0));
     let mut counts = vec![0; logits.len()];
     for _ in 0..n {
-        counts[token_sampler.sample(logits, &sampler, &mut random) as usize] += 1;
+        counts[token_sampler.sample(logits, &sampler, &mut random).token as usize] += 1;
     }
     counts
 }
@@ -53,11 +54,11 @@ fn each_method_has_its_distribution() {
     check(&row, Sampler::top_k(99), &p);
     // Before 0.2 there are 0.4 + 0.25, before 0.1 there are 0.85.
     check(&row, Sampler::top_p(0.7), &[0.0, 0.4, 0.0, 0.25, 0.2]);
-    check(&row, Sampler::filtered(None, 0.7), &[0.0, 0.4, 0.0, 0.25, 0.2]);
+    check(&row, Sampler::filtered(Filters::new().with_top_p(0.7)), &[0.0, 0.4, 0.0, 0.25, 0.2]);
     check(&row, Sampler::top_p(0.01), &[0.0, 1.0, 0.0, 0.0, 0.0]);
-    check(&row, Sampler::filtered(None, 0.01), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+    check(&row, Sampler::filtered(Filters::new().with_top_p(0.01)), &[0.0, 1.0, 0.0, 0.0, 0.0]);
     check(&row, Sampler::top_p(1.0), &p);
-    check(&row, Sampler::filtered(Some(4), 1.0), &[0.0, 0.4, 0.1, 0.25, 0.2]);
+    check(&row, Sampler::filtered(Filters::new().with_top_k(4)), &[0.0, 0.4, 0.1, 0.25, 0.2]);
 }
 
 #[test]
@@ -66,7 +67,11 @@ fn temperature_sharpens_and_flattens() {
     for temperature in [0.5, 2.0] {
         let expected = p.map(|p| p.powf(1.0 / f64::from(temperature)));
         check(&logits(&p), Sampler { temperature, ..Sampler::random() }, &expected);
-        check(&logits(&p), Sampler { temperature, ..Sampler::filtered(Some(3), 1.0) }, &expected);
+        check(
+            &logits(&p),
+            Sampler { temperature, ..Sampler::filtered(Filters::new().with_top_k(3)) },
+            &expected,
+        );
     }
     check(&logits(&p), Sampler { temperature: 1e-40, ..Sampler::random() }, &[1.0, 0.0, 0.0]);
 }
@@ -76,13 +81,17 @@ fn temperature_sharpens_and_flattens() {
 fn top_p_after_top_k() {
     let p = [0.4, 0.3, 0.2, 0.1];
     // Of 0.4 + 0.3 the first has 0.57.
-    check(&logits(&p), Sampler::filtered(Some(2), 0.55), &[1.0, 0.0, 0.0, 0.0]);
+    check(
+        &logits(&p),
+        Sampler::filtered(Filters::new().with_top_k(2).with_top_p(0.55)),
+        &[1.0, 0.0, 0.0, 0.0],
+    );
     let keras = Sampler::new(SamplingMethod::TopP { p: 0.55, k: Some(2) });
     check(&logits(&p), keras, &[0.4, 0.3, 0.0, 0.0]);
     // A token with exactly p before it is kept by KerasHub only.
     let halves = [0.0f32, 0.0];
     check(&halves, Sampler::top_p(0.5), &[0.5, 0.5]);
-    check(&halves, Sampler::filtered(None, 0.5), &[1.0, 0.0]);
+    check(&halves, Sampler::filtered(Filters::new().with_top_p(0.5)), &[1.0, 0.0]);
 }
 
 /// The nucleus of rows that need more tokens than are sorted first.
@@ -100,10 +109,10 @@ fn a_nucleus_of_any_size() {
                 before += f64::from(sorted[expected]).exp();
                 expected += 1;
             }
-            let mut token_sampler = TokenSampler::default();
-            let softmax = Softmax::new(&row, 1.0);
-            let limit = f64::from(p) * softmax.denominator();
-            let kept = token_sampler.nucleus(&softmax, len, |before| before < limit);
+            let mut candidates = Candidates::default();
+            candidates.collect(&row, &Filters::new().with_top_p(p), 1);
+            let mut kept = candidates.list().to_vec();
+            kept.sort_unstable_by(order);
             // One token more or less where the sums round differently.
             assert!(kept.len().abs_diff(expected) <= 1, "{} not {expected} of {len}", kept.len());
             assert!(kept.iter().zip(&sorted).all(|(a, b)| a.0 == *b));
@@ -117,7 +126,7 @@ fn each_sequence_has_its_own_random_numbers() {
     let sampler = Sampler { seed: 9, ..Sampler::random() };
     let picks = |sequence: usize, seed: u64| -> Vec<u32> {
         let (mut token_sampler, mut random) = (TokenSampler::default(), Random::stream(seed, sequence));
-        (0..20).map(|_| token_sampler.sample(&row, &sampler, &mut random)).collect()
+        (0..20).map(|_| token_sampler.sample(&row, &sampler, &mut random).token).collect()
     };
     assert_eq!(picks(3, 9), picks(3, 9));
     let others: Vec<_> =
@@ -129,7 +138,7 @@ fn each_sequence_has_its_own_random_numbers() {
     let (mut token_sampler, mut a, mut b) =
         (TokenSampler::default(), Random::stream(1, 1), Random::stream(1, 1));
     token_sampler.sample(&[0.0, 1.0, 2.0], &Sampler::top_k(2), &mut a);
-    token_sampler.sample(&row, &Sampler::filtered(Some(7), 0.3), &mut b);
+    token_sampler.sample(&row, &Sampler::filtered(Filters::new().with_top_k(7).with_top_p(0.3)), &mut b);
     assert_eq!(a.next(), b.next());
 }
 
@@ -140,15 +149,15 @@ fn scores_that_are_not_finite() {
         Sampler::random(),
         Sampler::top_k(2),
         Sampler::top_p(0.9),
-        Sampler::filtered(Some(2), 0.9),
-        Sampler::filtered(None, 0.9),
+        Sampler::filtered(Filters::new().with_top_k(2).with_top_p(0.9)),
+        Sampler::filtered(Filters::new().with_top_p(0.9)),
     ];
     for sampler in samplers {
         check(&[f32::NAN, -INF, 1.0, f32::NAN], sampler, &[0.0, 0.0, 1.0, 0.0]);
         check(&[0.0, INF, 1.0, INF], sampler, &[0.0, 1.0, 0.0, 0.0]);
         check(&[-INF, -INF], sampler, &[1.0, 0.0]);
         check(&[f32::NAN, f32::NAN], sampler, &[1.0, 0.0]);
-        assert_eq!(TokenSampler::default().sample(&[], &sampler, &mut Random::stream(0, 0)), 0);
+        assert_eq!(TokenSampler::default().sample(&[], &sampler, &mut Random::stream(0, 0)).token, 0);
     }
 }
 
