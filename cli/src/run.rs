@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::MatRef;
 use rachis::loader::Preset;
 use rachis::{
-    Backbone, BartBackbone, BertBackbone, BertInputs, Decoder, FalconBackbone, Observer, OptBackbone,
+    Backbone, BartBackbone, BertBackbone, BertInputs, Decoder, FalconBackbone, Heads, Observer, OptBackbone,
     Seq2SeqInputs, Seq2SeqOutput, SequenceOutput, Session, T5Backbone, Tokens, Tower, TowerObserver,
 };
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -30,7 +29,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let bytes = std::fs::read(&args.input).map_err(|error| format!("{}: {error}", args.input.display()))?;
     let inputs = Inputs::parse(&args.input, &bytes)?;
     let outputs = match &model {
-        Backbone::Bert(model) => bert(args, &preset, model, &mut session, &inputs)?,
+        Backbone::Bert(bert_model) => bert(args, (&preset, &model, bert_model), &mut session, &inputs)?,
         Backbone::Opt(model) => causal(args, model, &mut session, &inputs, OptBackbone::forward_observed)?,
         Backbone::Falcon(model) => {
             causal(args, model, &mut session, &inputs, FalconBackbone::forward_observed)?
@@ -51,8 +50,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
 
 fn bert(
     args: &RunArgs,
-    preset: &Preset,
-    model: &BertBackbone,
+    (preset, backbone, model): (&Preset, &Backbone, &BertBackbone),
     session: &mut Session<'_>,
     inputs: &Inputs<'_>,
 ) -> Result<Outputs> {
@@ -71,20 +69,39 @@ fn bert(
         output.pooled_output.map(|pooled| (0..count).flat_map(|i| pooled.row(i).to_vec()).collect());
     let mut outputs = layers.finish()?;
     if args.logits {
-        let heads = BertPretrainingHeads::load(preset, model)?
-            .ok_or("the file has no heads to compute logits with")?;
-        if heads.has_mlm() {
-            let vocabulary = model.config().vocabulary_size;
-            let logits = batch
-                .logits(&sequence, vocabulary, |rows, logits| heads.mlm_logits(session, rows, logits))?;
+        let heads = Heads::load(preset, backbone)?;
+        if heads.is_empty() {
+            return Err("the file has no heads to compute logits with".into());
+        }
+        if let Some(head) = &heads.masked_lm {
+            let logits =
+                batch.logits(&sequence, head.vocabulary_size(), |rows, to| head.logits(session, rows, to))?;
             outputs.insert("mlm_logits".to_owned(), logits);
         }
-        if heads.has_nsp() {
+        if let Some(head) = &heads.next_sentence {
             let pooled =
                 pooled.as_ref().ok_or("the file has a next-sentence head and no pooler before it")?;
-            let mut logits = vec![0.0; count * 2];
-            heads.nsp_logits(session, MatRef::new(pooled, count, hidden)?, &mut logits)?;
-            outputs.insert("nsp_logits".to_owned(), (vec![count, 2], logits));
+            let mut logits = vec![0.0; count * head.classes()];
+            head.logits(session, MatRef::new(pooled, count, hidden)?, &mut logits)?;
+            outputs.insert("nsp_logits".to_owned(), (vec![count, head.classes()], logits));
+        }
+        if let Some(head) = &heads.sequence {
+            let mut logits = vec![0.0; count * head.classes()];
+            head.logits(session, backbone, inputs, &mut logits)?;
+            outputs.insert("logits".to_owned(), (vec![count, head.classes()], logits));
+        }
+        if let Some(head) = &heads.token {
+            let logits =
+                batch.logits(&sequence, head.classes(), |rows, to| head.logits(session, rows, to))?;
+            outputs.insert("logits".to_owned(), logits);
+        }
+        if let Some(head) = &heads.span {
+            let (_, logits) =
+                batch.logits(&sequence, head.classes(), |rows, to| head.logits(session, rows, to))?;
+            for (at, name) in ["start_logits", "end_logits"].into_iter().enumerate() {
+                let column = logits.chunks_exact(head.classes()).filter_map(|row| row.get(at).copied());
+                outputs.insert(name.to_owned(), (vec![count, batch.shape.1], column.collect()));
+            }
         }
     }
     outputs.insert("sequence_output".to_owned(), sequence);

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, clip, io};
 use crate::map;
 
 /// A preset directory that exists.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Dir {
     /// As the user wrote it, for messages.
     path: PathBuf,

@@ -16,6 +16,8 @@ pub(crate) const SAFETENSORS: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 pub(crate) const KERAS: &str = "model.weights.h5";
 pub(crate) const KERAS_INDEX: &str = "model.weights.json";
+/// The weights of a Keras task that are not its backbone's.
+pub(crate) const TASK: &str = "task.weights.h5";
 
 /// The names of the weight files of one kind of preset.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use crate::caches::Caches;
 use crate::config::{Config, ConfigSource};
 use crate::dir::{Dir, NameKind, read_limited};
 use crate::error::{Error, Result, clip};
-use crate::files::{CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, Scope, WeightFileNames, is_pickle};
+use crate::files::{CONFIG, INDEX, KERAS, KERAS_INDEX, SAFETENSORS, Scope, TASK, WeightFileNames, is_pickle};
 use crate::handle::Handle;
 #[cfg(feature = "hub")]
 use crate::hub::Hub;
@@ -31,6 +31,8 @@ use crate::tensor::Tensor;
 pub struct Preset {
     dir: Option<Dir>,
     config: Config,
+    /// How the weights were opened; `None` when they were not opened, or come from memory.
+    access: Option<Access>,
     files: Vec<FileInfo>,
     tensors: Vec<Tensor>,
 }
@@ -65,7 +67,7 @@ impl Preset {
             Some(dir) => open_weights(dir, preset.config.source(), access)?,
             None => Vec::new(),
         };
-        Ok(Preset::new(preset.dir, preset.config, weights))
+        Ok(Preset { access: Some(access), ..Preset::new(preset.dir, preset.config, weights) })
     }
 
     /// Opens a preset directory without its weights, which need not exist: the configuration, and the files that can be
@@ -182,6 +184,27 @@ impl Preset {
         copied.map(Tensor::byte_len).fold(0, usize::saturating_add)
     }
 
+    /// The weights of a Keras preset's task, which lie beside those of its backbone in `task.weights.h5`: a preset of
+    /// the same directory and configuration, with their tensors. It is opened as this one was. `None` when there is no
+    /// such file, for a Hugging Face preset, and for one whose weights were not opened or come from memory.
+    ///
+    /// # Errors
+    /// The errors of [`Preset::open`] about weights.
+    pub fn task(&self) -> Result<Option<Preset>> {
+        let (Some(dir), Some(access)) = (&self.dir, self.access) else { return Ok(None) };
+        if matches!(self.config.source(), ConfigSource::HuggingFace { .. }) {
+            return Ok(None);
+        }
+        let Some(path) = dir.contained(TASK, NameKind::File)? else { return Ok(None) };
+        let region = Arc::new(Region::open(&path, TASK, access)?);
+        let tensors = keras::parse(&region)?;
+        let weights = vec![WeightFile { region, tensors }];
+        Ok(Some(Preset {
+            access: self.access,
+            ..Preset::new(Some(dir.clone()), self.config.clone(), weights)
+        }))
+    }
+
     /// Reads a JSON file beside the weights, such as `1_Pooling/config.json`, of at most 1 MiB; `None` when it does not
     /// exist. `name` is a relative path of plain names. Like a shard, the file must lie in the directory or in the
     /// `blobs` of its cache.
@@ -232,7 +255,7 @@ impl Preset {
             tensors.extend(tensors_of_file);
         }
         tensors.sort_by(|a, b| a.name().cmp(b.name()));
-        Preset { dir, config, files, tensors }
+        Preset { dir, config, access: None, files, tensors }
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {

@@ -194,6 +194,11 @@ impl<C: Architecture> BackboneOf<C> {
         &self.config
     }
 
+    /// The layers.
+    pub(crate) fn network(&self) -> &C::Network {
+        &self.network
+    }
+
     /// The dtype of computation: that of the options, or the one that the preset states. It decides the precision of
     /// matrix products in every session whose context was not given one. Weights stay stored as they are, and softmax
     /// and norms are computed in float32 whatever it is.

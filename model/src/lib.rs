@@ -58,6 +58,7 @@ mod config;
 mod decoder;
 mod error;
 pub mod generation;
+pub mod heads;
 mod layers;
 mod pooling;
 mod session;
@@ -77,6 +78,7 @@ pub use backbone::{Backbone, BackboneInputs, BackboneOf, BackboneOutput, PresetO
 pub use decoder::Decoder;
 pub use error::{Error, RequestError, Result};
 pub use generation::{Generated, GenerationConfig, GenerationInputs, generate};
+pub use heads::Heads;
 pub use layers::Embedding;
 pub use pooling::{Pooling, normalize};
 pub use session::{

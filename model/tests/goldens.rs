@@ -3,17 +3,17 @@
 mod common;
 
 use common::{Batch, compare_half_with_goldens, compare_with_goldens, load, outputs};
-use rachis::Dtype;
 use rachis::kernels::{Ctx, Level};
 use rachis::loader::Access;
+use rachis::{Dtype, Heads};
 use rachis_testkit::for_each_level;
 use rachis_testkit::goldens::{Goldens, Limits, relative_error};
 
 /// Compares a directory of weights with the golden files beside it.
 fn compare(directory: &str, access: Access) {
     let (model, heads) = load(directory, access);
-    compare_with_goldens("bert", directory, heads.is_some(), |ctx, goldens, case| {
-        outputs(&model, heads.as_ref(), ctx, &Batch::of(goldens, case))
+    compare_with_goldens("bert", directory, !heads.is_empty(), |ctx, goldens, case| {
+        outputs(&model, &heads, ctx, &Batch::of(goldens, case))
     });
 }
 
@@ -55,7 +55,7 @@ fn pooled_output_of_a_padded_first_position() {
                 batch.mask.chunks(batch.shape.1).any(|mask| mask[0] == 0),
                 "{case} hides a first position"
             );
-            let got = outputs(&model, None, Ctx::new(level).unwrap(), &batch);
+            let got = outputs(&model, &Heads::default(), Ctx::new(level).unwrap(), &batch);
             let (_, got) = got.iter().find(|(name, _)| name == "pooled_output").unwrap();
             let defined = &goldens.defined(case, "pooled").data;
             let error = relative_error(got, goldens.expected(case, "pooled_output"), defined);
@@ -74,7 +74,7 @@ fn compare_half(model: &str, dtype: &str, policy: Dtype) {
     let (bert, heads) = load(&directory, Access::Map);
     assert_eq!(bert.dtype(), policy, "the file's own policy");
     compare_half_with_goldens("bert", model, dtype, |ctx, goldens, case| {
-        outputs(&bert, heads.as_ref(), ctx, &Batch::of(goldens, case))
+        outputs(&bert, &heads, ctx, &Batch::of(goldens, case))
     });
 }
 

@@ -7,12 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use common::Batch;
-use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::Ctx;
 use rachis::loader::{Preset, Region};
-use rachis::{
-    Backbone, BartConfig, BertBackbone, BertConfig, Error, FalconConfig, OptConfig, Session, T5Config,
-};
+use rachis::{Backbone, BartConfig, BertConfig, Error, FalconConfig, OptConfig, T5Config};
 use rachis_testkit::goldens::{Goldens, fixture};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
@@ -120,11 +117,10 @@ fn outputs(fixture: &str, model: &Backbone) -> Outputs {
 /// The same for BERT, with the heads that there are.
 fn bert_outputs(files: &Files) -> Outputs {
     let preset = files.preset();
-    let model = BertBackbone::load(&preset).unwrap();
-    let heads = BertPretrainingHeads::load(&preset, &model).unwrap();
+    let (model, heads) = common::bert(&preset);
     let goldens = Goldens::read("bert_gelu/goldens.safetensors");
     let batch = Batch::of(&goldens, goldens.cases()[0]);
-    common::outputs(&model, heads.as_ref(), ctx(), &batch).into_iter().collect()
+    common::outputs(&model, &heads, ctx(), &batch).into_iter().collect()
 }
 
 /// That there is everything of `all` but these, and the same.
@@ -162,16 +158,6 @@ fn each_head_of_bert_by_itself() {
     let next = full.clone().without("cls.predictions.");
     assert_all_but(&["mlm_logits"], &bert_outputs(&next), &all);
     assert_all_but(&["mlm_logits", "nsp_logits"], &bert_outputs(&full.without("cls.")), &all);
-
-    let preset = masked.preset();
-    let model = BertBackbone::load(&preset).unwrap();
-    let heads = BertPretrainingHeads::load(&preset, &model).unwrap().unwrap();
-    let pooled = rachis::kernels::MatRef::new(&[], 0, model.config().hidden_dim).unwrap();
-    let error = heads.nsp_logits(&mut Session::new(ctx()), pooled, &mut []).unwrap_err();
-    assert!(
-        matches!(&error, Error::MissingWeight { name } if name == "cls.seq_relationship.weight"),
-        "{error}"
-    );
 }
 
 /// BERT that masks what follows a token, or whose scores know distances, is another model.

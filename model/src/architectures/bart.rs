@@ -16,11 +16,13 @@
 //! ```
 
 mod config;
+mod heads;
 
 use rachis_kernels::AttentionMask;
 use rachis_loader::Preset;
 
 pub use config::BartConfig;
+pub(crate) use heads::load as load_heads;
 
 use crate::architectures::seq2seq::Seq2SeqNetwork;
 use crate::backbone::BackboneOf;

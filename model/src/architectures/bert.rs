@@ -18,7 +18,7 @@ use rachis_kernels::{Activation, AttentionMask, Ctx, MatMut, MatRef};
 use rachis_loader::Preset;
 
 pub use config::BertConfig;
-pub use heads::BertPretrainingHeads;
+pub(crate) use heads::load as load_heads;
 
 use crate::backbone::BackboneOf;
 use crate::backbone::private::{Architecture, Network};
@@ -247,6 +247,13 @@ impl Network for BertNetwork {
             sequence_output: SequenceOutput { data, rows: &work.rows },
             pooled_output: self.pooler.as_ref().map(|_| MatRef::new(pooled, batch, hidden)).transpose()?,
         })
+    }
+}
+
+impl BertBackbone {
+    /// Whether the model has the layer of the pooled output.
+    pub fn has_pooler(&self) -> bool {
+        self.network().pooler.is_some()
     }
 }
 

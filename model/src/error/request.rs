@@ -97,6 +97,20 @@ pub enum RequestError {
         /// The kind that the model takes.
         expected: &'static str,
     },
+    /// A sequence lacks the token whose state stands for it.
+    #[error("tokens of sequence {sequence} are without the end token {id}, expected it at least once")]
+    NoEndToken {
+        /// Number of the sequence in the batch.
+        sequence: usize,
+        /// The end token.
+        id: u32,
+    },
+    /// A head is asked for the logits of a backbone that it was not loaded for.
+    #[error("backbone is {found}, expected the one that the head was loaded for")]
+    OtherBackbone {
+        /// The class of the backbone.
+        found: &'static str,
+    },
     /// The model has no encoder, but the request has something for one.
     #[error("{what} is given, expected none: the model has no encoder")]
     NoEncoder {

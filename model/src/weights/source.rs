@@ -138,6 +138,24 @@ impl<'s> Scope<'s> {
         }
     }
 
+    /// Whether the files hold the weight `role` of the layer of this scope. Random models have every weight.
+    pub(crate) fn holds(&self, role: Role) -> bool {
+        self.names(role).iter().any(|name| self.has(name))
+    }
+
+    /// Whether the files hold any weight in this scope. Random models hold every weight.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.expect_none().is_err() || !matches!(self.source, WeightSource::Preset(_))
+    }
+
+    /// Number of outputs of the dense layer of this scope, by the shape of its weight in the files.
+    pub(crate) fn outputs(&self) -> Option<usize> {
+        let WeightSource::Preset(preset) = self.source else { return None };
+        let mut names = self.names(Role::Weight).iter();
+        let shape = names.find_map(|name| preset.tensor(&format!("{}{name}", self.path)))?.shape();
+        self.source.pick(shape.first(), shape.last()).copied()
+    }
+
     /// Checks that the preset has no weights in this scope.
     pub(crate) fn expect_none(&self) -> Result<()> {
         self.refuse(|preset| preset.tensors().iter().find(|tensor| tensor.name().starts_with(&self.path)))
@@ -179,7 +197,7 @@ impl<'s> Scope<'s> {
     }
 
     /// The first of several weights that the preset has.
-    fn first_of(&self, names: &[&str], shape: &[usize], init: Init) -> Result<Weight> {
+    pub(crate) fn first_of(&self, names: &[&str], shape: &[usize], init: Init) -> Result<Weight> {
         let full = |name: &&str| format!("{}{name}", self.path);
         let first = || names.first().map(full).unwrap_or_default();
         match self.source {

@@ -3,12 +3,11 @@
 
 pub mod models;
 
-use rachis::bert::BertPretrainingHeads;
 use rachis::kernels::{Ctx, Level, MatRef, Precision};
 use rachis::loader::{Access, Preset};
 use rachis::{
-    Backbone, BertBackbone, BertInputs, Decoder, Observer, Seq2SeqInputs, Seq2SeqOutput, SequenceOutput,
-    Session, Tokens, Tower, TowerObserver,
+    Backbone, BertBackbone, BertInputs, Decoder, Heads, Observer, Seq2SeqInputs, Seq2SeqOutput,
+    SequenceOutput, Session, Tokens, Tower, TowerObserver,
 };
 use rachis_testkit::for_each_level;
 use rachis_testkit::goldens::{Goldens, Limits, fixture, kind, relative_error};
@@ -53,22 +52,23 @@ impl Batch {
     }
 }
 
-/// A fixture's model and its heads, where it has them.
-pub fn load(dir: &str, access: Access) -> (BertBackbone, Option<BertPretrainingHeads>) {
+/// A fixture's model and its heads.
+pub fn load(dir: &str, access: Access) -> (BertBackbone, Heads) {
     let preset = Preset::open(fixture(dir), access).unwrap();
     assert_eq!(preset.bytes_copied(), 0, "{dir}: fixtures are aligned");
-    let model = BertBackbone::load(&preset).unwrap();
-    let heads = BertPretrainingHeads::load(&preset, &model).unwrap();
+    bert(&preset)
+}
+
+/// The BERT of a preset, and its heads.
+pub fn bert(preset: &Preset) -> (BertBackbone, Heads) {
+    let backbone = Backbone::load(preset).unwrap();
+    let heads = Heads::load(preset, &backbone).unwrap();
+    let Backbone::Bert(model) = backbone else { panic!("{} is no BERT", backbone.name()) };
     (model, heads)
 }
 
 /// Padded outputs by the names of the golden files.
-pub fn outputs(
-    model: &BertBackbone,
-    heads: Option<&BertPretrainingHeads>,
-    ctx: Ctx<'_>,
-    batch: &Batch,
-) -> Vec<(String, Vec<f32>)> {
+pub fn outputs(model: &BertBackbone, heads: &Heads, ctx: Ctx<'_>, batch: &Batch) -> Vec<(String, Vec<f32>)> {
     let (hidden, vocabulary) = (model.config().hidden_dim, model.config().vocabulary_size);
     let (count, tokens) = (batch.shape.0, batch.shape.0 * batch.shape.1);
     let mut session = Session::new(ctx);
@@ -79,15 +79,15 @@ pub fn outputs(
     let sequence = padded(batch, output.sequence_output);
     let pooled: Option<Vec<f32>> =
         output.pooled_output.map(|pooled| (0..count).flat_map(|i| pooled.row(i).to_vec()).collect());
-    if let Some(heads) = heads.filter(|heads| heads.has_mlm()) {
+    if let Some(head) = &heads.masked_lm {
         let mut logits = vec![f32::NAN; tokens * vocabulary];
         let rows = MatRef::new(&sequence, tokens, hidden).unwrap();
-        heads.mlm_logits(&mut session, rows, &mut logits).unwrap();
+        head.logits(&mut session, rows, &mut logits).unwrap();
         all.push(("mlm_logits".to_owned(), logits));
     }
-    if let (Some(heads), Some(pooled)) = (heads.filter(|heads| heads.has_nsp()), &pooled) {
+    if let (Some(head), Some(pooled)) = (&heads.next_sentence, &pooled) {
         let mut logits = vec![f32::NAN; count * 2];
-        heads.nsp_logits(&mut session, MatRef::new(pooled, count, hidden).unwrap(), &mut logits).unwrap();
+        head.logits(&mut session, MatRef::new(pooled, count, hidden).unwrap(), &mut logits).unwrap();
         all.push(("nsp_logits".to_owned(), logits));
     }
     all.push(("sequence_output".to_owned(), sequence));
@@ -149,7 +149,7 @@ pub fn seq2seq_outputs(
 /// Padded outputs by the names of the golden files.
 pub fn run(model: &Backbone, ctx: Ctx<'_>, goldens: &Goldens, case: &str) -> Vec<(String, Vec<f32>)> {
     match model {
-        Backbone::Bert(model) => outputs(model, None, ctx, &Batch::of(goldens, case)),
+        Backbone::Bert(model) => outputs(model, &Heads::default(), ctx, &Batch::of(goldens, case)),
         Backbone::Opt(model) => {
             causal_outputs(model, ctx, &Batch::of(goldens, case), |s, t, o| model.forward_observed(s, t, o))
         }

@@ -1,121 +1,102 @@
-//! BERT's pretraining heads: functions of the backbone's outputs.
+//! The heads of BERT's tasks: where they are in a preset's files.
+//!
+//! transformers decides by the class that the program names, and the files do not say which class that was:
+//! `classifier` is the last layer of a sequence and of a token classifier. A classifier of sequences reads the pooled
+//! output, so the files have the pooler; `architectures` decides where they have it for no reason.
 
-use rachis_kernels::{Activation, Dtype, MatMut, MatRef};
-use rachis_loader::Preset;
+use rachis_kernels::Activation;
+use rachis_loader::{Config, Preset};
 
-use super::BertBackbone;
-use crate::error::{Error, Result};
-use crate::layers::{Epilogue, Linear, LogitsHead, Norm, NormConfig, NormKind};
-use crate::session::Session;
-use crate::weights::{Init, Scope, WeightSource};
+use super::{BertBackbone, BertConfig};
+use crate::error::Result;
+use crate::heads::{Heads, SequenceHead};
+use crate::layers::{Classifier, MaskedLmHead, MaskedLmParts, NormConfig, NormKind};
+use crate::weights::{Init, Naming, Role, Scope, WeightSource};
 
-/// The masked-language-model head, tied to the token table, and the next-sentence head: both, or one of them.
-#[derive(Debug)]
-pub struct BertPretrainingHeads {
-    mlm: Option<MaskedHead>,
-    next_sentence: Option<LogitsHead>,
-    /// The backbone's.
-    dtype: Dtype,
+/// The heads of a preset that holds `backbone`.
+pub(crate) fn load(preset: &Preset, backbone: &BertBackbone) -> Result<Heads> {
+    let source = WeightSource::Preset(preset);
+    match source.naming() {
+        Naming::HuggingFace => hugging_face(&source, preset.config(), backbone),
+        Naming::Keras => match preset.task()? {
+            Some(task) => keras(&WeightSource::Preset(&task), backbone),
+            None => Ok(Heads::default()),
+        },
+    }
 }
 
-/// `logits = LayerNorm(activation(x W + b)) E_token^T + bias`
-#[derive(Debug)]
-struct MaskedHead {
-    transform: Linear,
-    norm: Norm,
-    decoder: LogitsHead,
-    activation: Activation,
-    hidden_dim: usize,
-}
-
-/// Weights that only presets with the head have.
-const MLM: &str = "cls.predictions.bias";
-const NEXT_SENTENCE: &str = "cls.seq_relationship.weight";
-
-impl BertPretrainingHeads {
-    /// The heads of a preset; `None` when its files have none.
-    ///
-    /// # Errors
-    /// When a weight is missing or has another shape.
-    pub fn load(preset: &Preset, backbone: &BertBackbone) -> Result<Option<BertPretrainingHeads>> {
-        let source = WeightSource::Preset(preset);
-        let (root, hidden) = (source.scope("cls."), backbone.config().hidden_dim);
-        let next_sentence = || Linear::load(&root.at("seq_relationship"), hidden, 2, true);
-        let mlm = source.has(MLM).then(|| MaskedHead::load(&root.at("predictions"), backbone)).transpose()?;
-        let next_sentence = source.has(NEXT_SENTENCE).then(next_sentence).transpose()?;
-        if mlm.is_none() && next_sentence.is_none() {
+fn hugging_face(source: &WeightSource<'_>, config: &Config, backbone: &BertBackbone) -> Result<Heads> {
+    let classifier = |scope: Scope<'_>| -> Result<Option<Classifier>> {
+        if !scope.holds(Role::Weight) {
             return Ok(None);
         }
-        let next_sentence = next_sentence.map(|linear| LogitsHead::new(linear, 1.0));
-        Ok(Some(BertPretrainingHeads { mlm, next_sentence, dtype: backbone.dtype() }))
+        Classifier::load(&scope, backbone.config().hidden_dim, backbone.dtype()).map(Some)
+    };
+    let mut heads = Heads {
+        masked_lm: masked_lm(&source.scope("cls.predictions."), backbone)?,
+        next_sentence: classifier(source.scope("cls.seq_relationship."))?,
+        span: classifier(source.scope("qa_outputs."))?,
+        ..Heads::default()
+    };
+    let class = classifier(source.scope("classifier."))?;
+    if of_tokens(config, backbone) {
+        heads.token = class;
+    } else {
+        heads.sequence = class.map(SequenceHead::of_pooled);
     }
-
-    /// Whether there is a masked-language-model head.
-    pub fn has_mlm(&self) -> bool {
-        self.mlm.is_some()
-    }
-
-    /// Whether there is a next-sentence head.
-    pub fn has_nsp(&self) -> bool {
-        self.next_sentence.is_some()
-    }
-
-    /// Writes the masked-language-model logits `[rows, vocabulary_size]` of rows of the sequence output. Copy the rows
-    /// out of the session first.
-    ///
-    /// # Errors
-    /// When the shapes disagree; [`Error::MissingWeight`] without the head.
-    pub fn mlm_logits(
-        &self,
-        session: &mut Session<'_>,
-        rows: MatRef<'_, f32>,
-        logits: &mut [f32],
-    ) -> Result<()> {
-        let head = self.mlm.as_ref().ok_or_else(|| Error::MissingWeight { name: MLM.to_owned() })?;
-        let (count, hidden) = (rows.rows(), head.hidden_dim);
-        let ctx = &session.ctx_for(self.dtype);
-        let work = &mut session.work;
-        let (transformed, normed) = work.activations.take(2 * count * hidden)?.split_at_mut(count * hidden);
-        let scratch = &mut work.threads.caller.scratch;
-        let activation = Epilogue::activation(head.activation);
-        head.transform.apply(ctx, scratch, rows, activation, MatMut::new(transformed, count, hidden)?)?;
-        let transformed = MatRef::new(transformed, count, hidden)?;
-        head.norm.apply(ctx, transformed, MatMut::new(normed, count, hidden)?)?;
-        head.decoder.apply(ctx, scratch, MatRef::new(normed, count, hidden)?, logits)
-    }
-
-    /// Writes the next-sentence logits `[batch, 2]` of the pooled output. Copy the pooled output out of the session
-    /// first.
-    ///
-    /// # Errors
-    /// When the shapes disagree; [`Error::MissingWeight`] without the head.
-    pub fn nsp_logits(
-        &self,
-        session: &mut Session<'_>,
-        pooled: MatRef<'_, f32>,
-        logits: &mut [f32],
-    ) -> Result<()> {
-        let missing = || Error::MissingWeight { name: NEXT_SENTENCE.to_owned() };
-        let head = self.next_sentence.as_ref().ok_or_else(missing)?;
-        let ctx = session.ctx_for(self.dtype);
-        head.apply(&ctx, &mut session.work.threads.caller.scratch, pooled, logits)
-    }
+    Ok(heads)
 }
 
-impl MaskedHead {
-    fn load(scope: &Scope<'_>, backbone: &BertBackbone) -> Result<MaskedHead> {
-        let config = backbone.config();
-        let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
-        let transform = scope.at("transform");
-        let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_epsilon };
-        let bias = scope.named("bias", &[vocabulary], Init::Zeros)?;
-        let decoder = Linear::from_output_rows(backbone.token_embedding().weight(), Some(bias));
-        Ok(MaskedHead {
-            transform: Linear::load(&transform.at("dense"), hidden, hidden, true)?,
-            norm: Norm::load(&transform.at("LayerNorm"), hidden, norm)?,
-            decoder: LogitsHead::new(decoder, 1.0),
-            activation: config.activation,
-            hidden_dim: hidden,
-        })
+/// Whether `classifier` is a layer on every token.
+fn of_tokens(config: &Config, backbone: &BertBackbone) -> bool {
+    let classes = config.value("architectures").and_then(|classes| classes.as_array());
+    let mut classes = classes.into_iter().flatten().filter_map(|class| class.as_str());
+    !backbone.has_pooler() || classes.any(|class| class == "BertForTokenClassification")
+}
+
+fn masked_lm(scope: &Scope<'_>, backbone: &BertBackbone) -> Result<Option<MaskedLmHead>> {
+    if !scope.holds_any() {
+        return Ok(None);
     }
+    let BertConfig { activation, layer_norm_epsilon: epsilon, .. } = *backbone.config();
+    let table = backbone.token_embedding();
+    let (vocabulary, transform) = (backbone.config().vocabulary_size, scope.at("transform"));
+    let decoder = scope.at("decoder");
+    let matrix = match decoder.holds(Role::Weight) {
+        true => decoder.weight(Role::Weight, &[vocabulary, backbone.config().hidden_dim], Init::KERNEL)?,
+        false => table.weight(),
+    };
+    let parts = MaskedLmParts {
+        transform: transform.at("dense"),
+        activation,
+        norm: (transform.at("LayerNorm"), NormConfig { kind: NormKind::Layer, epsilon }),
+        matrix,
+        bias: scope.first_of(&["decoder.bias", "bias"], &[vocabulary], Init::Zeros)?,
+    };
+    MaskedLmHead::load(parts, table, backbone.dtype()).map(Some)
+}
+
+/// The heads of KerasHub's `BertTextClassifier` and `BertMaskedLM`.
+fn keras(source: &WeightSource<'_>, backbone: &BertBackbone) -> Result<Heads> {
+    let root = source.root(&[], "");
+    let mut heads = Heads::default();
+    let logits = root.at("dense");
+    if logits.holds(Role::Weight) {
+        let class = Classifier::load(&logits, backbone.config().hidden_dim, backbone.dtype())?;
+        heads.sequence = Some(SequenceHead::of_pooled(class));
+    }
+    let head = root.at("masked_lm_head");
+    if head.holds_any() {
+        let table = backbone.token_embedding();
+        let parts = MaskedLmParts {
+            transform: head.at("_intermediate_dense"),
+            activation: Activation::GeluErf,
+            // The layer's own constant, whatever the backbone's is.
+            norm: (head.at("_intermediate_layer_norm"), NormConfig { kind: NormKind::Layer, epsilon: 1e-5 }),
+            matrix: table.weight(),
+            bias: head.named("vars/0", &[backbone.config().vocabulary_size], Init::Zeros)?,
+        };
+        heads.masked_lm = Some(MaskedLmHead::load(parts, table, backbone.dtype())?);
+    }
+    Ok(heads)
 }
