@@ -65,12 +65,13 @@ mod session;
 mod trace;
 mod weights;
 
-pub use architectures::bart::{BartBackbone, BartConfig};
+pub use architectures::bart::{BartBackbone, BartConfig, BartEncoder};
 pub use architectures::bert::{BertBackbone, BertConfig, BertInputs, BertOutput};
+pub use architectures::encoder::EncoderConfig;
 pub use architectures::falcon::{FalconBackbone, FalconConfig};
 pub use architectures::opt::{OptBackbone, OptConfig};
 pub use architectures::seq2seq::{Seq2SeqInputs, Seq2SeqOutput};
-pub use architectures::t5::{T5Backbone, T5Config};
+pub use architectures::t5::{T5Backbone, T5Config, T5Encoder};
 pub use architectures::{bart, bert, falcon, opt, t5};
 #[cfg(feature = "hub")]
 pub use backbone::Download;

@@ -9,7 +9,10 @@ use std::path::Path;
 use common::Batch;
 use rachis::kernels::Ctx;
 use rachis::loader::{Preset, Region};
-use rachis::{Backbone, BartConfig, BertConfig, Error, FalconConfig, OptConfig, T5Config};
+use rachis::{
+    Backbone, BartConfig, BartEncoder, BertConfig, Error, FalconConfig, OptConfig, Seq2SeqInputs,
+    SequenceOutput, Session, T5Config, T5Encoder, Tokens,
+};
 use rachis_testkit::goldens::{Goldens, fixture};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
@@ -176,50 +179,157 @@ fn other_forms_of_bert_are_refused() {
     full.clone().configured("position_embedding_type", "absolute").load();
 }
 
-/// Older files of encoder-decoder models may have a copy of the token table and not the table.
+/// Files of encoder-decoder models may have the token table under any of its names, the head's among them.
 #[test]
-fn token_tables_by_the_names_of_their_copies() {
+fn token_tables_by_any_of_their_names() {
     for (name, prefix) in [("t5_relu_tied/hf", ""), ("bart_sym/hf", "model."), ("bart_sym/hf_bare", "")] {
         let (full, fixture) = (Files::fixture(name), name.split('/').next().unwrap());
         let expected = outputs(fixture, &full.load());
         let tables = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"];
         let [shared, encoder, decoder] = tables.map(|table| format!("{prefix}{table}.weight"));
-        let from_encoder = full.clone().renamed(&shared, &encoder).doubled(&encoder, &decoder);
-        let from_decoder = full.clone().renamed(&shared, &decoder);
-        for files in [from_encoder, from_decoder] {
-            assert!(outputs(fixture, &files.load()) == expected, "{name}");
+        for other in [&encoder, &decoder, "lm_head.weight"] {
+            let found = outputs(fixture, &full.clone().renamed(&shared, other).load());
+            assert!(found == expected, "{name} {other}");
         }
-        assert_eq!(full.renamed(&shared, "lm_head.weight").missing(), shared, "{name}");
+        assert_eq!(full.without(&shared).missing(), shared, "{name}");
+    }
+    for (name, table) in [
+        ("opt_pre", "model.decoder.embed_tokens.weight"),
+        ("falcon_7b_style", "transformer.word_embeddings.weight"),
+    ] {
+        let mut full = Files::fixture(&format!("{name}/hf")).configured("tie_word_embeddings", true);
+        full.tensors.remove("lm_head.weight");
+        let expected = outputs(name, &full.load());
+        let files = full.renamed(table, "lm_head.weight");
+        assert!(outputs(name, &files.load()) == expected, "{name}");
+        assert_eq!(files.configured("tie_word_embeddings", false).missing(), table);
     }
 }
 
+/// An encoder and a decoder with token tables of their own look tokens up in them.
 #[test]
-fn untied_heads_of_opt_and_bart() {
+fn token_tables_of_each_tower() {
+    for (name, prefix) in [("t5_relu_tied", ""), ("bart_sym", "model.")] {
+        let mut full = Files::fixture(&format!("{name}/hf"));
+        full.tensors.remove("final_logits_bias");
+        let expected = outputs(name, &full.load());
+        let [shared, encoder, decoder] = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"]
+            .map(|table| format!("{prefix}{table}.weight"));
+        // The norm behind BART's tables takes a factor out again; T5's encoder has one before each layer.
+        let of_decoder = full.clone().doubled(&shared, &decoder);
+        let found = outputs(name, &of_decoder.load());
+        assert!(found["encoder_sequence_output"] == expected["encoder_sequence_output"], "{name}");
+        assert!(found["decoder_sequence_output"] != expected["decoder_sequence_output"], "{name}");
+        let saved = Files::saved(&of_decoder.load());
+        assert!(outputs(name, &saved.load()) == found, "{name}: {:?}", saved.names());
+
+        let of_both = of_decoder.doubled(&shared, &encoder);
+        let found = outputs(name, &of_both.load());
+        assert!(found["encoder_sequence_output"] != expected["encoder_sequence_output"], "{name}");
+        let saved = Files::saved(&of_both.load());
+        assert!(saved.names().contains(encoder.as_str()) && saved.names().contains(decoder.as_str()));
+        assert!(outputs(name, &saved.load()) == found, "{name}: {:?}", saved.names());
+    }
+}
+
+/// A head that the files have is the head, whatever the configuration ties: transformers 5 compares.
+#[test]
+fn heads_of_their_own() {
     for (name, table) in [
         ("opt_pre", "model.decoder.embed_tokens.weight"),
         ("opt_350m_style", "model.decoder.embed_tokens.weight"),
         ("bart_sym", "model.shared.weight"),
+        ("t5_relu_tied", "shared.weight"),
     ] {
         let mut tied = Files::fixture(&format!("{name}/hf"));
         let bias = tied.tensors.remove("final_logits_bias");
         let both = tied.clone().doubled(table, "lm_head.weight");
         let expected = outputs(name, &tied.load());
-        assert!(outputs(name, &both.load()) == expected, "{name}: a copy in a tied file");
-        let bare = tied.configured("tie_word_embeddings", false);
+        let bare = tied.configured("tie_word_embeddings", false).configured("scale_decoder_outputs", true);
         assert!(outputs(name, &bare.load()) == expected, "{name}: a file without a head");
-
-        let mut files = both.configured("tie_word_embeddings", false);
-        let found = outputs(name, &files.load());
+        let found = outputs(name, &both.load());
         for (tensor, expected) in &expected {
             let scale = if tensor == "logits" { 2.0 } else { 1.0 };
             let expected: Vec<f32> = expected.iter().map(|x| scale * x).collect();
             assert!(found[tensor] == expected, "{name} {tensor}");
         }
+        let mut files =
+            both.configured("tie_word_embeddings", false).configured("scale_decoder_outputs", true);
+        assert!(outputs(name, &files.load()) == found, "{name}");
         files.tensors.extend(bias.map(|bias| ("final_logits_bias".to_owned(), bias)));
         let saved = Files::saved(&files.load());
         assert!(saved.tensors == files.tensors, "{name}: {:?}", saved.names());
         assert_eq!(saved.config["tie_word_embeddings"], false);
     }
+}
+
+/// The table and the bias of a masked language model by every name.
+#[test]
+fn masked_language_models_by_the_names_of_their_parts() {
+    let table = "bert.embeddings.word_embeddings.weight";
+    let [bias, decoder, of_decoder] =
+        ["bias", "decoder.weight", "decoder.bias"].map(|part| format!("cls.predictions.{part}"));
+    let full = Files::fixture("bert_gelu/hf");
+    let all = bert_outputs(&full);
+    assert!(bert_outputs(&full.clone().renamed(&bias, &of_decoder)) == all);
+    assert!(bert_outputs(&full.clone().renamed(table, &decoder)) == all);
+    assert_eq!(
+        full.clone().renamed(table, &decoder).configured("tie_word_embeddings", false).missing(),
+        table
+    );
+    let untied = full.doubled(table, &decoder);
+    let found = bert_outputs(&untied);
+    assert!(found["mlm_logits"] != all["mlm_logits"]);
+    assert_all_but(
+        &["mlm_logits"],
+        &found.into_iter().filter(|(name, _)| name != "mlm_logits").collect(),
+        &all,
+    );
+}
+
+/// A file of an encoder alone, and the encoder of a whole model.
+#[test]
+fn encoders_by_themselves() {
+    let ids = [9, 12, 7, 15, 3];
+    for (name, root) in [("t5_relu_tied", ""), ("t5_gated_untied", ""), ("bart_sym", "model.")] {
+        let full = Files::fixture(&format!("{name}/hf"));
+        let mut session = Session::new(ctx());
+        let tokens = Tokens::ragged(&ids, &[5]);
+        let inputs = Seq2SeqInputs { encoder: tokens, decoder: Tokens::ragged(&ids[..1], &[1]) };
+        let expected = match full.load() {
+            Backbone::T5(model) => rows(model.forward(&mut session, inputs).unwrap().encoder_sequence_output),
+            Backbone::Bart(model) => {
+                rows(model.forward(&mut session, inputs).unwrap().encoder_sequence_output)
+            }
+            other => panic!("{}", other.name()),
+        };
+        let decoder = format!("{root}decoder.");
+        let mut alone = full.clone().without(&decoder);
+        alone.tensors.remove("lm_head.weight");
+        let alone = alone.load();
+        assert!(alone.decoder().is_none());
+        assert_eq!(rows(alone.forward(&mut session, tokens).unwrap().sequence_output()), expected, "{name}");
+        if root.is_empty() {
+            let whole = T5Encoder::load(&full.preset()).unwrap();
+            assert_eq!(rows(whole.forward(&mut session, tokens).unwrap()), expected, "{name}");
+            let saved = Files::saved(&alone);
+            assert_eq!(saved.config["architectures"], json!(["T5EncoderModel"]));
+            let again = saved.load();
+            assert_eq!(again.name(), "T5EncoderModel");
+            assert_eq!(rows(again.forward(&mut session, tokens).unwrap().sequence_output()), expected);
+        } else {
+            let whole = BartEncoder::load(&full.preset()).unwrap();
+            assert_eq!(rows(whole.forward(&mut session, tokens).unwrap()), expected, "{name}");
+            let dir = tempfile::tempdir().unwrap();
+            assert!(alone.save_preset(dir.path(), None).is_err());
+        }
+    }
+}
+
+/// The vectors of a batch of one.
+fn rows(output: SequenceOutput<'_>) -> Vec<f32> {
+    let rows = output.sequence(0);
+    (0..rows.rows()).flat_map(|r| rows.row(r).to_vec()).collect()
 }
 
 #[test]

@@ -24,21 +24,26 @@ use rachis_loader::Preset;
 pub use config::BartConfig;
 pub(crate) use heads::load as load_heads;
 
+use crate::architectures::encoder::{EncoderConfig, EncoderNetwork, WithEncoder};
 use crate::architectures::seq2seq::Seq2SeqNetwork;
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
-use crate::config::Fields;
+use crate::config::{Fields, field};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
-    LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, PositionCount,
-    PositionEmbedding, Positions, Stack, has_head, head_weight, shared_table,
+    LayerRange, Linear, LoadedTables, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, PositionCount,
+    PositionEmbedding, Positions, Stack, TowerTables,
 };
-use crate::weights::{Init, WeightSource};
+use crate::weights::{Init, Scope, WeightSource};
 
 /// The BART encoder and decoder. `forward` takes [`Seq2SeqInputs`](crate::Seq2SeqInputs) and gives a
 /// [`Seq2SeqOutput`](crate::Seq2SeqOutput).
 pub type BartBackbone = BackboneOf<BartConfig>;
+
+/// The BART encoder by itself. `forward` takes [`Tokens`](crate::Tokens) and gives a
+/// [`SequenceOutput`](crate::SequenceOutput).
+pub type BartEncoder = BackboneOf<EncoderConfig<BartConfig>>;
 
 const SELF_ATTENTION: [&str; 4] =
     ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"];
@@ -98,11 +103,14 @@ impl Architecture for BartConfig {
         BartConfig::from_preset(preset)
     }
 
-    /// The logits are tied to the token table in files without a head, such as those of a bare model. A tied model
-    /// whose file has a copy of the table stays tied.
     fn adjusted(self, preset: &Preset) -> BartConfig {
-        let tied = self.tie_embedding_weights || !has_head(preset);
-        BartConfig { tie_embedding_weights: tied, ..self }
+        let source = WeightSource::Preset(preset);
+        let tables = TowerTables::of(&BartConfig::root(&source));
+        BartConfig {
+            tie_embedding_weights: tables.is_tied(self.tie_embedding_weights),
+            separate_token_tables: tables.are_separate(),
+            ..self
+        }
     }
 
     fn to_hugging_face(&self) -> Result<Fields> {
@@ -112,58 +120,92 @@ impl Architecture for BartConfig {
     fn build(&self, source: &WeightSource<'_>) -> Result<Seq2SeqNetwork> {
         let config = self;
         config.validate()?;
-        let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
-        let root = source.root(&["model.", ""], "encoder.embed_positions.weight");
-        let scale = if config.scale_embedding { (hidden as f32).sqrt() } else { 1.0 };
-        let tokens = Embedding::load(&shared_table(&root), vocabulary, hidden)?.scaled(scale);
-        let bias = || source.scope("").named("final_logits_bias", &[1, vocabulary], Init::Zeros);
-        let tied = config.tie_embedding_weights.then_some(&tokens);
-        let head = head_weight(source, tied, [vocabulary, hidden])?;
+        let (shape, root) = ([config.vocabulary_size, config.hidden_dim], BartConfig::root(source));
+        let (separate, tied) = (config.separate_token_tables, config.tie_embedding_weights);
+        let LoadedTables { encoder, decoder, head } = TowerTables::of(&root).load(shape, separate, tied)?;
+        let bias = || source.scope("").named("final_logits_bias", &[1, shape[0]], Init::Zeros);
         let head = Linear::from_output_rows(head, source.has("final_logits_bias").then(bias).transpose()?);
+        Ok(Seq2SeqNetwork {
+            encoder: config.encoder(&root, encoder)?,
+            decoder: config.decoder(&root, decoder)?,
+            head: LogitsHead::new(head, 1.0),
+            positions: config.max_sequence_length,
+        })
+    }
+}
+
+impl WithEncoder for BartConfig {
+    fn build_encoder(&self, source: &WeightSource<'_>) -> Result<EncoderNetwork> {
+        self.validate()?;
+        let root = BartConfig::root(source);
+        let table = TowerTables::of(&root).encoder(self.separate_token_tables, self.tie_embedding_weights);
+        let table = Embedding::load(&table, self.vocabulary_size, self.hidden_dim)?;
+        Ok(EncoderNetwork { stack: self.encoder(&root, table)?, positions: self.max_sequence_length })
+    }
+
+    fn encoder_to_hugging_face(&self) -> Result<Fields> {
+        Err(field("model", "the encoder of BART by itself", "one that transformers has a class for"))
+    }
+}
+
+impl BartConfig {
+    fn root<'s>(source: &'s WeightSource<'_>) -> Scope<'s> {
+        source.root(&["model.", ""], "encoder.embed_positions.weight")
+    }
+
+    fn encoder(&self, root: &Scope<'_>, table: Embedding) -> Result<Stack> {
         let block = BlockConfig {
-            attention: AttentionConfig::standard(hidden, config.num_heads, true),
-            intermediate: config.intermediate_dim,
-            activation: config.activation,
+            attention: AttentionConfig::standard(self.hidden_dim, self.num_heads, true),
+            intermediate: self.intermediate_dim,
+            activation: self.activation,
             norm: NORM,
             placement: NormPlacement::Post,
             mask: AttentionMask::None,
         };
-        let stack = |names: &Names, count: usize, block: BlockConfig| -> Result<Stack> {
-            let layers = LayerRange { name: names.layer, first: 0, count };
-            Ok(Stack {
-                embeddings: Embeddings {
-                    positions: Some(PositionEmbedding {
-                        table: Embedding::load_after(
-                            &root.at(names.positions),
-                            source.unused_positions(),
-                            config.max_sequence_length,
-                            hidden,
-                        )?,
-                        count: PositionCount::All,
-                    }),
-                    norm: Some(Norm::load(&root.at(names.norm), hidden, NORM)?),
-                    ..Embeddings::of(tokens.clone())
-                },
-                positions: Positions::Embedded,
-                blocks: Stack::blocks(&root, layers, &names.block, block)?,
-                config: block,
-                norm: None,
-                projection: None,
-            })
-        };
-        let encoder = stack(source.pick(&ENCODER, &KERAS_ENCODER), config.num_layers, block)?;
+        self.stack(root, root.pick(&ENCODER, &KERAS_ENCODER), table, (self.num_layers, block))
+    }
+
+    fn decoder(&self, root: &Scope<'_>, table: Embedding) -> Result<Stack> {
         let block = BlockConfig {
-            attention: AttentionConfig::standard(hidden, config.decoder_num_heads, true),
-            intermediate: config.decoder_intermediate_dim,
+            attention: AttentionConfig::standard(self.hidden_dim, self.decoder_num_heads, true),
+            intermediate: self.decoder_intermediate_dim,
+            activation: self.activation,
+            norm: NORM,
+            placement: NormPlacement::Post,
             mask: AttentionMask::Causal,
-            ..block
         };
-        let decoder = stack(source.pick(&DECODER, &KERAS_DECODER), config.decoder_num_layers, block)?;
-        Ok(Seq2SeqNetwork {
-            encoder,
-            decoder,
-            head: LogitsHead::new(head, 1.0),
-            positions: config.max_sequence_length,
+        self.stack(root, root.pick(&DECODER, &KERAS_DECODER), table, (self.decoder_num_layers, block))
+    }
+
+    /// A stack of this number of blocks.
+    fn stack(
+        &self,
+        root: &Scope<'_>,
+        names: &Names,
+        table: Embedding,
+        (count, block): (usize, BlockConfig),
+    ) -> Result<Stack> {
+        let scale = if self.scale_embedding { (self.hidden_dim as f32).sqrt() } else { 1.0 };
+        let layers = LayerRange { name: names.layer, first: 0, count };
+        Ok(Stack {
+            embeddings: Embeddings {
+                positions: Some(PositionEmbedding {
+                    table: Embedding::load_after(
+                        &root.at(names.positions),
+                        root.unused_positions(),
+                        self.max_sequence_length,
+                        self.hidden_dim,
+                    )?,
+                    count: PositionCount::All,
+                }),
+                norm: Some(Norm::load(&root.at(names.norm), self.hidden_dim, NORM)?),
+                ..Embeddings::of(table.scaled(scale))
+            },
+            positions: Positions::Embedded,
+            blocks: Stack::blocks(root, layers, &names.block, block)?,
+            config: block,
+            norm: None,
+            projection: None,
         })
     }
 }

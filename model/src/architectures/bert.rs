@@ -32,7 +32,7 @@ use crate::layers::{
 use crate::session::{
     Extent, First, Limits, Observer, SequenceOutput, Session, Tokens, Workspace, WorkspacePlan, take_front,
 };
-use crate::weights::{Tensors, WeightSource};
+use crate::weights::{Tensors, WeightSource, first_held};
 
 /// The inputs of a [`BertBackbone`]. The padding mask is part of the tokens.
 #[derive(Debug, Clone, Copy)]
@@ -155,9 +155,12 @@ impl Architecture for BertConfig {
         config.validate()?;
         let hidden = config.hidden_dim;
         let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_epsilon };
-        let root = source.root(&["bert.", ""], "embeddings.word_embeddings.weight");
+        let root = source.root(&["bert.", ""], "embeddings.position_embeddings.weight");
         let names = source.pick(&HUGGING_FACE, &KERAS);
         let table = |name: &str, rows| Embedding::load(&root.at(name), rows, hidden);
+        let head = config.tie_embedding_weights.then(|| root.at_root(heads::MATRIX));
+        let tokens =
+            Embedding::load(&first_held(root.at(names.tokens), head), config.vocabulary_size, hidden)?;
         let block = BlockConfig {
             attention: AttentionConfig::standard(hidden, config.num_heads, true),
             intermediate: config.intermediate_dim,
@@ -175,7 +178,7 @@ impl Architecture for BertConfig {
                 }),
                 segments: Some(table(names.segments, config.num_segments)?),
                 norm: Some(Norm::load(&root.at(names.norm), hidden, norm)?),
-                ..Embeddings::of(table(names.tokens, config.vocabulary_size)?)
+                ..Embeddings::of(tokens)
             },
             positions: Positions::Embedded,
             blocks: Stack::blocks(&root, layers, &names.block, block)?,

@@ -43,17 +43,27 @@ impl Network for CausalNetwork {
         tokens: Tokens<'_>,
         observer: Option<Observer<'_>>,
     ) -> Result<SequenceOutput<'s>> {
-        let stack = &self.stack;
-        let Session { work, stop, .. } = session;
-        let limits = Limits { vocabulary: stack.vocabulary_size(), positions: self.positions };
-        work.rows.fill(tokens, limits, First::IfReal)?;
-        let sizes = stack.sizes(ctx, work.rows.extent());
-        let buffers = sizes.carve(work.activations.take(sizes.total())?);
-        let workspace = StackWorkspace { buffers, threads: &mut work.threads, stop };
-        let input = StackInput::of(&work.rows);
-        ctx.enter(|ctx| stack.run(ctx, input, workspace, observer))?;
-        work.output(stack)
+        run_stack((&self.stack, self.positions), ctx, session, tokens, observer)
     }
+}
+
+/// One forward pass through a stack that is a model by itself, for sequences of up to `positions` tokens.
+pub(crate) fn run_stack<'s>(
+    (stack, positions): (&Stack, usize),
+    ctx: &Ctx,
+    session: &'s mut Session<'_>,
+    tokens: Tokens<'_>,
+    observer: Option<Observer<'_>>,
+) -> Result<SequenceOutput<'s>> {
+    let Session { work, stop, .. } = session;
+    let limits = Limits { vocabulary: stack.vocabulary_size(), positions };
+    work.rows.fill(tokens, limits, First::IfReal)?;
+    let sizes = stack.sizes(ctx, work.rows.extent());
+    let buffers = sizes.carve(work.activations.take(sizes.total())?);
+    let workspace = StackWorkspace { buffers, threads: &mut work.threads, stop };
+    let input = StackInput::of(&work.rows);
+    ctx.enter(|ctx| stack.run(ctx, input, workspace, observer))?;
+    work.output(stack)
 }
 
 impl DecoderStacks for CausalNetwork {

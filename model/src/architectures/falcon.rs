@@ -32,10 +32,10 @@ use crate::backbone::private::Architecture;
 use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
-    AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
-    LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, Positions, Stack, has_head,
+    AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embeddings, FeedForwardNames, LayerRange,
+    LogitsHead, Norm, NormConfig, NormKind, NormPlacement, Positions, Stack, is_tied, table_and_head,
 };
-use crate::weights::WeightSource;
+use crate::weights::{Scope, WeightSource};
 
 /// The Falcon decoder. `forward` takes [`Tokens`](crate::Tokens) and gives a
 /// [`SequenceOutput`](crate::SequenceOutput).
@@ -72,9 +72,10 @@ impl Architecture for FalconConfig {
         FalconConfig::from_preset(preset)
     }
 
-    /// Configurations need not say whether the logits are tied: the presence of a head does.
     fn adjusted(self, preset: &Preset) -> FalconConfig {
-        FalconConfig { tie_embedding_weights: !has_head(preset), ..self }
+        let source = WeightSource::Preset(preset);
+        let tied = is_tied(&FalconConfig::table(&source), self.tie_embedding_weights);
+        FalconConfig { tie_embedding_weights: tied, ..self }
     }
 
     fn to_hugging_face(&self) -> Result<Fields> {
@@ -86,17 +87,10 @@ impl Architecture for FalconConfig {
         config.validate()?;
         let (hidden, heads) = (config.hidden_dim, config.num_attention_heads);
         let head_dim = hidden / heads;
-        let root = source.root(&["transformer.", ""], "word_embeddings.weight");
-        let tokens = Embedding::load(
-            &root.at(source.pick("word_embeddings", "reversible_embedding")),
-            config.vocabulary_size,
-            hidden,
-        )?;
-        let head = if config.tie_embedding_weights {
-            Linear::from_output_rows(tokens.weight(), None)
-        } else {
-            Linear::load(&source.scope("lm_head."), hidden, config.vocabulary_size, false)?
-        };
+        let root = FalconConfig::root(source);
+        let shape = [config.vocabulary_size, hidden];
+        let (tokens, head) =
+            table_and_head(&FalconConfig::table(source), shape, config.tie_embedding_weights)?;
         let block = BlockConfig {
             attention: AttentionConfig {
                 kv_heads: config.num_kv_heads,
@@ -128,5 +122,15 @@ impl Architecture for FalconConfig {
             projection: None,
         };
         Ok(CausalNetwork { stack, head: LogitsHead::new(head, 1.0), positions: LARGEST_TABLE })
+    }
+}
+
+impl FalconConfig {
+    fn root<'s>(source: &'s WeightSource<'_>) -> Scope<'s> {
+        source.root(&["transformer.", ""], "ln_f.weight")
+    }
+
+    fn table<'s>(source: &'s WeightSource<'_>) -> Scope<'s> {
+        FalconConfig::root(source).at(source.pick("word_embeddings", "reversible_embedding"))
     }
 }

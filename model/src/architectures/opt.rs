@@ -29,9 +29,9 @@ use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Embedding, Embeddings, FeedForwardNames,
     LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, PositionCount,
-    PositionEmbedding, Positions, Stack, has_head, head_weight,
+    PositionEmbedding, Positions, Stack, is_tied, table_and_head,
 };
-use crate::weights::WeightSource;
+use crate::weights::{Scope, WeightSource};
 
 /// The OPT decoder. `forward` takes [`Tokens`](crate::Tokens) and gives a [`SequenceOutput`](crate::SequenceOutput).
 pub type OptBackbone = BackboneOf<OptConfig>;
@@ -82,11 +82,10 @@ impl Architecture for OptConfig {
         OptConfig::from_preset(preset)
     }
 
-    /// The logits are tied to the token table in files without a head, such as those of a bare model. A tied model
-    /// whose file has a copy of the table stays tied.
     fn adjusted(self, preset: &Preset) -> OptConfig {
-        let tied = self.tie_embedding_weights || !has_head(preset);
-        OptConfig { tie_embedding_weights: tied, ..self }
+        let source = WeightSource::Preset(preset);
+        let table = OptConfig::root(&source).at(source.pick(&HUGGING_FACE, &KERAS).tokens);
+        OptConfig { tie_embedding_weights: is_tied(&table, self.tie_embedding_weights), ..self }
     }
 
     fn to_hugging_face(&self) -> Result<Fields> {
@@ -98,12 +97,10 @@ impl Architecture for OptConfig {
         config.validate()?;
         let (hidden, width) = (config.hidden_dim, config.embedding_dim);
         let kind = if config.norm_affine { NormKind::Layer } else { NormKind::PlainLayer };
-        let root = source.root(&["model.decoder.", "decoder.", ""], "embed_tokens.weight");
+        let root = OptConfig::root(source);
         let names = source.pick(&HUGGING_FACE, &KERAS);
-        let tokens = Embedding::load(&root.at(names.tokens), config.vocabulary_size, width)?;
         let shape = [config.vocabulary_size, width];
-        let head = head_weight(source, config.tie_embedding_weights.then_some(&tokens), shape)?;
-        let head = LogitsHead::new(Linear::from_output_rows(head, None), 1.0);
+        let (tokens, head) = table_and_head(&root.at(names.tokens), shape, config.tie_embedding_weights)?;
         let positions = PositionEmbedding {
             table: Embedding::load_after(
                 &root.at(names.positions),
@@ -142,6 +139,13 @@ impl Architecture for OptConfig {
             norm: (config.norm_first && config.final_norm).then(final_norm).transpose()?,
             projection: projection("project_out", hidden, width)?,
         };
+        let head = LogitsHead::new(head, 1.0);
         Ok(CausalNetwork { stack, head, positions: config.max_sequence_length })
+    }
+}
+
+impl OptConfig {
+    fn root<'s>(source: &'s WeightSource<'_>) -> Scope<'s> {
+        source.root(&["model.decoder.", "decoder.", ""], "embed_positions.weight")
     }
 }

@@ -24,6 +24,7 @@ use rachis_loader::Preset;
 
 pub use config::T5Config;
 
+use crate::architectures::encoder::{EncoderConfig, EncoderNetwork, WithEncoder};
 use crate::architectures::seq2seq::Seq2SeqNetwork;
 use crate::backbone::BackboneOf;
 use crate::backbone::private::Architecture;
@@ -31,14 +32,18 @@ use crate::config::{Fields, LARGEST_TABLE};
 use crate::error::Result;
 use crate::layers::{
     AttentionConfig, AttentionNames, BlockConfig, BlockNames, Buckets, Direction, Embedding, Embeddings,
-    FeedForwardNames, LayerRange, Linear, LogitsHead, Norm, NormConfig, NormKind, NormPlacement, Positions,
-    RelativeBias, Stack, has_head, shared_table,
+    FeedForwardNames, LayerRange, Linear, LoadedTables, LogitsHead, Norm, NormConfig, NormKind,
+    NormPlacement, Positions, RelativeBias, Stack, TowerTables,
 };
-use crate::weights::{Init, Naming, WeightSource};
+use crate::weights::{Init, Naming, Scope, WeightSource};
 
 /// The T5 encoder and decoder. `forward` takes [`Seq2SeqInputs`](crate::Seq2SeqInputs) and gives a
 /// [`Seq2SeqOutput`](crate::Seq2SeqOutput).
 pub type T5Backbone = BackboneOf<T5Config>;
+
+/// The T5 encoder by itself, transformers' `T5EncoderModel`. `forward` takes [`Tokens`](crate::Tokens) and gives a
+/// [`SequenceOutput`](crate::SequenceOutput). It loads the encoder of a whole model, too.
+pub type T5Encoder = BackboneOf<EncoderConfig<T5Config>>;
 
 /// The names of an encoder's or a decoder's weights.
 struct Names {
@@ -154,10 +159,16 @@ impl Architecture for T5Config {
         T5Config::from_preset(preset)
     }
 
-    /// Newer configurations of untied Hugging Face models call themselves tied: the presence of a head decides.
     fn adjusted(self, preset: &Preset) -> T5Config {
-        match WeightSource::Preset(preset).naming() {
-            Naming::HuggingFace => T5Config { tie_embedding_weights: !has_head(preset), ..self },
+        let source = WeightSource::Preset(preset);
+        let tables = TowerTables::of(&T5Config::root(&source));
+        match source.naming() {
+            // transformers reads every T5 as a tied one, and takes `tie_word_embeddings` for the scale of the logits.
+            Naming::HuggingFace => T5Config {
+                tie_embedding_weights: tables.is_tied(true),
+                separate_token_tables: tables.are_separate(),
+                ..self
+            },
             Naming::Keras => self,
         }
     }
@@ -169,58 +180,100 @@ impl Architecture for T5Config {
     fn build(&self, source: &WeightSource<'_>) -> Result<Seq2SeqNetwork> {
         let config = self;
         config.validate()?;
-        let (hidden, vocabulary) = (config.hidden_dim, config.vocabulary_size);
-        let norm = NormConfig { kind: NormKind::Rms, epsilon: config.layer_norm_epsilon };
-        let root = source.root(&[""], "shared.weight");
-        let table = shared_table(&root);
-        let tokens = Embedding::load(&table, vocabulary, hidden)?;
-        let head = match (config.tie_embedding_weights, root.naming()) {
-            (true, _) => Linear::from_output_rows(tokens.weight(), None),
-            (false, Naming::HuggingFace) => Linear::load(&root.at("lm_head"), hidden, vocabulary, false)?,
-            (false, Naming::Keras) => {
-                Linear::from_input_rows(table.named("vars/1", &[hidden, vocabulary], Init::KERNEL)?)
-            }
+        let (shape, root) = ([config.vocabulary_size, config.hidden_dim], T5Config::root(source));
+        let untied_keras = root.naming() == Naming::Keras && !config.tie_embedding_weights;
+        let tied = config.tie_embedding_weights || untied_keras;
+        let tables = TowerTables::of(&root);
+        let LoadedTables { encoder, decoder, head } =
+            tables.load(shape, config.separate_token_tables, tied)?;
+        let head = if untied_keras {
+            // KerasHub keeps the matrix in the layer of the table.
+            let [vocabulary, hidden] = shape;
+            let table = tables.encoder(false, false);
+            Linear::from_input_rows(table.named("vars/1", &[hidden, vocabulary], Init::KERNEL)?)
+        } else {
+            Linear::from_output_rows(head, None)
         };
-        let scale = if config.scale_logits { 1.0 / (hidden as f32).sqrt() } else { 1.0 };
-        let stack = |names: &Names, first, count, direction| -> Result<Stack> {
-            let block = BlockConfig {
-                attention: AttentionConfig {
-                    hidden,
-                    heads: config.num_heads,
-                    kv_heads: config.num_heads,
-                    head_dim: config.key_value_dim,
-                    scale: 1.0,
-                    bias: false,
-                },
-                intermediate: config.intermediate_dim,
-                activation: config.activation,
-                norm,
-                placement: NormPlacement::Pre,
-                mask: match direction {
-                    Direction::Both => AttentionMask::None,
-                    Direction::Before => AttentionMask::Causal,
-                },
-            };
-            let buckets = Buckets { count: config.num_buckets, max_distance: config.max_distance, direction };
-            let block_names = match config.use_gated_activation {
-                true => BlockNames { feed_forward: names.gated, ..names.block },
-                false => names.block,
-            };
-            let layers = LayerRange { name: names.layer, first, count };
-            let bias = root.layer(names.layer, first).at(names.bias);
-            Ok(Stack {
-                embeddings: Embeddings::of(tokens.clone()),
-                positions: Positions::Relative(RelativeBias::load(&bias, config.num_heads, buckets)?),
-                blocks: Stack::blocks(&root, layers, &block_names, block)?,
-                config: block,
-                norm: Some(Norm::load(&root.at(names.norm), hidden, norm)?),
-                projection: None,
-            })
+        let scale = if config.scale_logits { 1.0 / (config.hidden_dim as f32).sqrt() } else { 1.0 };
+        let head = LogitsHead::new(head, scale);
+        let (encoder, decoder) = (config.encoder(&root, encoder)?, config.decoder(&root, decoder)?);
+        Ok(Seq2SeqNetwork { encoder, decoder, head, positions: LARGEST_TABLE })
+    }
+}
+
+impl WithEncoder for T5Config {
+    fn build_encoder(&self, source: &WeightSource<'_>) -> Result<EncoderNetwork> {
+        self.validate()?;
+        let root = T5Config::root(source);
+        let table = TowerTables::of(&root).encoder(self.separate_token_tables, self.tie_embedding_weights);
+        let table = Embedding::load(&table, self.vocabulary_size, self.hidden_dim)?;
+        Ok(EncoderNetwork { stack: self.encoder(&root, table)?, positions: LARGEST_TABLE })
+    }
+
+    fn encoder_to_hugging_face(&self) -> Result<Fields> {
+        let mut fields = self.to_hugging_face()?;
+        fields.insert("architectures".to_owned(), ["T5EncoderModel"].into());
+        fields.insert("is_encoder_decoder".to_owned(), false.into());
+        Ok(fields)
+    }
+}
+
+impl T5Config {
+    fn root<'s>(source: &'s WeightSource<'_>) -> Scope<'s> {
+        source.root(&[""], "")
+    }
+
+    fn encoder(&self, root: &Scope<'_>, table: Embedding) -> Result<Stack> {
+        let names = root.pick(&ENCODER, &KERAS_ENCODER);
+        let layers = LayerRange { name: names.layer, first: 0, count: self.num_layers };
+        self.stack(root, names, table, (layers, Direction::Both))
+    }
+
+    fn decoder(&self, root: &Scope<'_>, table: Embedding) -> Result<Stack> {
+        let (names, first) = root.pick((&DECODER, 0), (&KERAS_DECODER, self.num_layers));
+        let layers = LayerRange { name: names.layer, first, count: self.decoder_num_layers };
+        self.stack(root, names, table, (layers, Direction::Before))
+    }
+
+    fn stack(
+        &self,
+        root: &Scope<'_>,
+        names: &Names,
+        table: Embedding,
+        (layers, direction): (LayerRange, Direction),
+    ) -> Result<Stack> {
+        let norm = NormConfig { kind: NormKind::Rms, epsilon: self.layer_norm_epsilon };
+        let block = BlockConfig {
+            attention: AttentionConfig {
+                hidden: self.hidden_dim,
+                heads: self.num_heads,
+                kv_heads: self.num_heads,
+                head_dim: self.key_value_dim,
+                scale: 1.0,
+                bias: false,
+            },
+            intermediate: self.intermediate_dim,
+            activation: self.activation,
+            norm,
+            placement: NormPlacement::Pre,
+            mask: match direction {
+                Direction::Both => AttentionMask::None,
+                Direction::Before => AttentionMask::Causal,
+            },
         };
-        let names = source.pick(&ENCODER, &KERAS_ENCODER);
-        let encoder = stack(names, 0, config.num_layers, Direction::Both)?;
-        let (names, first) = source.pick((&DECODER, 0), (&KERAS_DECODER, config.num_layers));
-        let decoder = stack(names, first, config.decoder_num_layers, Direction::Before)?;
-        Ok(Seq2SeqNetwork { encoder, decoder, head: LogitsHead::new(head, scale), positions: LARGEST_TABLE })
+        let buckets = Buckets { count: self.num_buckets, max_distance: self.max_distance, direction };
+        let block_names = match self.use_gated_activation {
+            true => BlockNames { feed_forward: names.gated, ..names.block },
+            false => names.block,
+        };
+        let bias = root.layer(names.layer, layers.first).at(names.bias);
+        Ok(Stack {
+            embeddings: Embeddings::of(table),
+            positions: Positions::Relative(RelativeBias::load(&bias, self.num_heads, buckets)?),
+            blocks: Stack::blocks(root, layers, &block_names, block)?,
+            config: block,
+            norm: Some(Norm::load(&root.at(names.norm), self.hidden_dim, norm)?),
+            projection: None,
+        })
     }
 }

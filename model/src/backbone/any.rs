@@ -8,11 +8,11 @@ use rachis_loader::Preset;
 
 use super::private::Sealed;
 use super::{BackboneInputs, BackboneOutput, PresetOptions};
-use crate::architectures::bart::BartBackbone;
+use crate::architectures::bart::{BartBackbone, BartEncoder};
 use crate::architectures::bert::BertBackbone;
 use crate::architectures::falcon::FalconBackbone;
 use crate::architectures::opt::OptBackbone;
-use crate::architectures::t5::T5Backbone;
+use crate::architectures::t5::{T5Backbone, T5Encoder};
 use crate::config::{architecture, other_architecture};
 use crate::decoder::Decoder;
 use crate::error::Result;
@@ -26,6 +26,8 @@ use crate::session::{Model, SequenceOutput, Session, Tower, TowerObserver, Works
 pub enum Backbone {
     /// See [`BartBackbone`].
     Bart(BartBackbone),
+    /// See [`BartEncoder`].
+    BartEncoder(BartEncoder),
     /// See [`BertBackbone`].
     Bert(BertBackbone),
     /// See [`FalconBackbone`].
@@ -34,6 +36,8 @@ pub enum Backbone {
     Opt(OptBackbone),
     /// See [`T5Backbone`].
     T5(T5Backbone),
+    /// See [`T5Encoder`].
+    T5Encoder(T5Encoder),
 }
 
 /// Does the same with the model of each variant.
@@ -41,10 +45,12 @@ macro_rules! each {
     ($backbone:expr, $model:ident => $do:expr) => {
         match $backbone {
             Backbone::Bart($model) => $do,
+            Backbone::BartEncoder($model) => $do,
             Backbone::Bert($model) => $do,
             Backbone::Falcon($model) => $do,
             Backbone::Opt($model) => $do,
             Backbone::T5($model) => $do,
+            Backbone::T5Encoder($model) => $do,
         }
     };
 }
@@ -87,13 +93,16 @@ impl Backbone {
     /// # Errors
     /// See [`Backbone::load`]. With random weights, also when their memory could not be allocated.
     pub fn load_with(preset: &Preset, options: PresetOptions) -> Result<Backbone> {
+        let encoder_alone = options.weights.is_encoder_alone(preset);
         match architecture(preset) {
+            "bart" if encoder_alone => BartEncoder::load_with(preset, options).map(Backbone::BartEncoder),
             "bart" | "BartBackbone" => BartBackbone::load_with(preset, options).map(Backbone::Bart),
             "bert" | "BertBackbone" => BertBackbone::load_with(preset, options).map(Backbone::Bert),
             "falcon" | "RefinedWeb" | "RefinedWebModel" | "FalconBackbone" => {
                 FalconBackbone::load_with(preset, options).map(Backbone::Falcon)
             }
             "opt" | "OPTBackbone" => OptBackbone::load_with(preset, options).map(Backbone::Opt),
+            "t5" if encoder_alone => T5Encoder::load_with(preset, options).map(Backbone::T5Encoder),
             "t5" | "T5Backbone" => T5Backbone::load_with(preset, options).map(Backbone::T5),
             _ => Err(other_architecture(preset, "one of: bart, bert, falcon, opt, t5")),
         }
@@ -107,14 +116,16 @@ impl Backbone {
         each!(self, model => model.save_preset(dir, dtype))
     }
 
-    /// The class, by KerasHub's name.
+    /// The class, by KerasHub's name; of an encoder by itself by transformers'.
     pub fn name(&self) -> &'static str {
         match self {
             Backbone::Bart(_) => "BartBackbone",
+            Backbone::BartEncoder(_) => "BartEncoder",
             Backbone::Bert(_) => "BertBackbone",
             Backbone::Falcon(_) => "FalconBackbone",
             Backbone::Opt(_) => "OptBackbone",
             Backbone::T5(_) => "T5Backbone",
+            Backbone::T5Encoder(_) => "T5EncoderModel",
         }
     }
 
@@ -145,11 +156,15 @@ impl Backbone {
             Backbone::Falcon(model) => BackboneOutput::Sequence(model.forward(session, inputs.tokens()?)?),
             Backbone::Opt(model) => BackboneOutput::Sequence(model.forward(session, inputs.tokens()?)?),
             Backbone::T5(model) => BackboneOutput::Seq2Seq(model.forward(session, inputs.seq2seq()?)?),
+            Backbone::BartEncoder(model) => {
+                BackboneOutput::Sequence(model.forward(session, inputs.tokens()?)?)
+            }
+            Backbone::T5Encoder(model) => BackboneOutput::Sequence(model.forward(session, inputs.tokens()?)?),
         })
     }
 
-    /// One forward pass that shows every layer's output to `observer`. The layers of BERT are an encoder's, the layers
-    /// of Falcon and OPT a decoder's.
+    /// One forward pass that shows every layer's output to `observer`. The layers of BERT and of an encoder by itself
+    /// are an encoder's, the layers of Falcon and OPT a decoder's.
     ///
     /// # Errors
     /// See [`Backbone::forward`].
@@ -160,6 +175,11 @@ impl Backbone {
         observer: TowerObserver<'_>,
     ) -> Result<BackboneOutput<'s>> {
         let inputs = inputs.into();
+        let tower = match self {
+            Backbone::Falcon(_) | Backbone::Opt(_) => Tower::Decoder,
+            _ => Tower::Encoder,
+        };
+        let mut one = |layer: usize, output: SequenceOutput<'_>| observer(tower, layer, output);
         Ok(match self {
             Backbone::Bart(model) => {
                 BackboneOutput::Seq2Seq(model.forward_observed(session, inputs.seq2seq()?, observer)?)
@@ -168,22 +188,19 @@ impl Backbone {
                 BackboneOutput::Seq2Seq(model.forward_observed(session, inputs.seq2seq()?, observer)?)
             }
             Backbone::Bert(model) => {
-                let observer = &mut |layer: usize, output: SequenceOutput<'_>| {
-                    observer(Tower::Encoder, layer, output);
-                };
-                BackboneOutput::Bert(model.forward_observed(session, inputs.bert()?, observer)?)
+                BackboneOutput::Bert(model.forward_observed(session, inputs.bert()?, &mut one)?)
+            }
+            Backbone::BartEncoder(model) => {
+                BackboneOutput::Sequence(model.forward_observed(session, inputs.tokens()?, &mut one)?)
+            }
+            Backbone::T5Encoder(model) => {
+                BackboneOutput::Sequence(model.forward_observed(session, inputs.tokens()?, &mut one)?)
             }
             Backbone::Falcon(model) => {
-                let observer = &mut |layer: usize, output: SequenceOutput<'_>| {
-                    observer(Tower::Decoder, layer, output);
-                };
-                BackboneOutput::Sequence(model.forward_observed(session, inputs.tokens()?, observer)?)
+                BackboneOutput::Sequence(model.forward_observed(session, inputs.tokens()?, &mut one)?)
             }
             Backbone::Opt(model) => {
-                let observer = &mut |layer: usize, output: SequenceOutput<'_>| {
-                    observer(Tower::Decoder, layer, output);
-                };
-                BackboneOutput::Sequence(model.forward_observed(session, inputs.tokens()?, observer)?)
+                BackboneOutput::Sequence(model.forward_observed(session, inputs.tokens()?, &mut one)?)
             }
         })
     }
@@ -192,7 +209,7 @@ impl Backbone {
     pub fn decoder(&self) -> Option<&dyn Decoder> {
         match self {
             Backbone::Bart(model) => Some(model),
-            Backbone::Bert(_) => None,
+            Backbone::Bert(_) | Backbone::BartEncoder(_) | Backbone::T5Encoder(_) => None,
             Backbone::Falcon(model) => Some(model),
             Backbone::Opt(model) => Some(model),
             Backbone::T5(model) => Some(model),

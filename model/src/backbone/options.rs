@@ -57,6 +57,22 @@ pub enum Download {
     IfMissing,
 }
 
+impl PresetWeights {
+    /// Whether a preset of an encoder-decoder architecture is its encoder alone: the files have no layer of a decoder.
+    /// For random weights it is what the configuration calls it.
+    pub(crate) fn is_encoder_alone(self, preset: &Preset) -> bool {
+        if let PresetWeights::Random { .. } = self {
+            let classes = preset.config().value("architectures").and_then(|classes| classes.as_array());
+            return classes.into_iter().flatten().any(|class| class == "T5EncoderModel");
+        }
+        let of_decoder = |name: &str| {
+            let name = name.strip_prefix("model.").unwrap_or(name);
+            name.starts_with("decoder.") && !name.starts_with("decoder.embed_tokens.")
+        };
+        !preset.tensors().iter().any(|tensor| of_decoder(tensor.name()))
+    }
+}
+
 impl PresetOptions {
     /// The default options: the preset's dtype, its weights memory-mapped, and no downloads.
     pub fn new() -> PresetOptions {

@@ -3,7 +3,7 @@
 use rachis_kernels::{Accumulate, AnyMatRef, Ctx, Elem, EmbedRows, MatMut, embed_rows};
 
 use crate::error::Result;
-use crate::weights::{Init, Naming, Role, RowBlock, Scope, Tensors, Weight};
+use crate::weights::{Init, Role, RowBlock, Scope, Tensors, Weight};
 
 /// An embedding table `[vocabulary, hidden]`.
 #[derive(Debug, Clone)]
@@ -82,15 +82,4 @@ impl Embedding {
     ) -> Result<()> {
         Ok(embed_rows(ctx, EmbedRows { ids, table: self.table(), scale: self.scale, accumulate, out })?)
     }
-}
-
-/// The scope of the table that an encoder and a decoder share. Hugging Face files without it have the encoder's copy or
-/// the decoder's.
-pub(crate) fn shared_table<'s>(root: &Scope<'s>) -> Scope<'s> {
-    let names = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"];
-    let found = names.into_iter().find(|name| root.has(&format!("{name}.weight")));
-    root.at(match root.naming() {
-        Naming::HuggingFace => found.unwrap_or("shared"),
-        Naming::Keras => "reversible_embedding",
-    })
 }

@@ -1,33 +1,11 @@
 //! The language-model head: from a decoder's output to logits.
 
 use rachis_kernels::{Ctx, MatMut, MatRef, Scratch};
-use rachis_loader::Preset;
 
 use crate::error::{Result, check_len};
-use crate::layers::{Embedding, Epilogue, Linear};
+use crate::layers::{Epilogue, Linear};
 use crate::trace;
-use crate::weights::{Init, Tensors, Weight, WeightSource};
-
-/// The name of an untied head's weights in a Hugging Face file.
-const HEAD: &str = "lm_head.weight";
-
-/// Whether the file holds a head of its own. A file without one ties the head to the token table, whatever its
-/// configuration says.
-pub(crate) fn has_head(preset: &Preset) -> bool {
-    preset.tensor(HEAD).is_some()
-}
-
-/// The weights of the logits, `[vocabulary, width]`: the token table where `tied` gives it, otherwise the head's own.
-pub(crate) fn head_weight(
-    source: &WeightSource<'_>,
-    tied: Option<&Embedding>,
-    shape: [usize; 2],
-) -> Result<Weight> {
-    match tied {
-        Some(table) => Ok(table.weight()),
-        None => source.scope("").named(HEAD, &shape, Init::KERNEL),
-    }
-}
+use crate::weights::Tensors;
 
 /// A language-model head, tied to the token table or not.
 #[derive(Debug)]

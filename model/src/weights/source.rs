@@ -116,6 +116,16 @@ impl<'s> Scope<'s> {
         Scope { source: self.source, path: format!("{}{name}{separator}", self.path) }
     }
 
+    /// The scope of `prefix` among all weights.
+    pub(crate) fn at_root(&self, prefix: &str) -> Scope<'s> {
+        self.source.scope(prefix)
+    }
+
+    /// Whether this is the place `other`.
+    pub(crate) fn is(&self, other: &Scope<'_>) -> bool {
+        self.path == other.path
+    }
+
     /// The scope of the `i`-th layer called `name`.
     pub(crate) fn layer(&self, name: &str, i: usize) -> Scope<'s> {
         match (self.source.naming(), i) {
@@ -128,6 +138,16 @@ impl<'s> Scope<'s> {
     /// The convention of names.
     pub(crate) fn naming(&self) -> Naming {
         self.source.naming()
+    }
+
+    /// The value for this convention of names.
+    pub(crate) fn pick<N>(&self, hugging_face: N, keras: N) -> N {
+        self.source.pick(hugging_face, keras)
+    }
+
+    /// See [`WeightSource::unused_positions`].
+    pub(crate) fn unused_positions(&self) -> usize {
+        self.source.unused_positions()
     }
 
     /// Whether the preset has this weight. Random models have every weight.

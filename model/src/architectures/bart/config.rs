@@ -40,6 +40,8 @@ pub struct BartConfig {
     pub scale_embedding: bool,
     /// Whether the token table is also the weight of the logits.
     pub tie_embedding_weights: bool,
+    /// Whether the encoder and the decoder have token tables of their own, not one that they share.
+    pub separate_token_tables: bool,
 }
 
 impl Default for BartConfig {
@@ -59,6 +61,7 @@ impl Default for BartConfig {
             activation: Activation::GeluErf,
             scale_embedding: false,
             tie_embedding_weights: true,
+            separate_token_tables: false,
         }
     }
 }
@@ -86,6 +89,7 @@ impl BartConfig {
                 activation: activation(config.opt_str("activation_function")?.unwrap_or("gelu"))?,
                 scale_embedding: config.opt_bool("scale_embedding")?.unwrap_or(false),
                 tie_embedding_weights: config.opt_bool("tie_word_embeddings")?.unwrap_or(true),
+                ..defaults
             },
             ConfigSource::Keras { class_name } if class_name == "BartBackbone" => {
                 let (num_layers, num_heads) = (config.usize("num_layers")?, config.usize("num_heads")?);

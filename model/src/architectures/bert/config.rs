@@ -34,6 +34,8 @@ pub struct BertConfig {
     pub activation: Activation,
     /// The constant that every layer norm adds to the variance.
     pub layer_norm_epsilon: f32,
+    /// Whether the token table is also the matrix of the masked-language-model head, where files have only one of them.
+    pub tie_embedding_weights: bool,
 }
 
 impl Default for BertConfig {
@@ -50,6 +52,7 @@ impl Default for BertConfig {
             num_segments: 2,
             activation: Activation::GeluTanh,
             layer_norm_epsilon: 1e-12,
+            tie_embedding_weights: true,
         }
     }
 }
@@ -84,6 +87,7 @@ impl BertConfig {
                     layer_norm_epsilon: config
                         .opt_f32("layer_norm_eps")?
                         .unwrap_or(defaults.layer_norm_epsilon),
+                    tie_embedding_weights: config.opt_bool("tie_word_embeddings")?.unwrap_or(true),
                 }
             }
             ConfigSource::Keras { class_name } if class_name == "BertBackbone" => BertConfig {
@@ -120,6 +124,7 @@ impl BertConfig {
             "type_vocab_size": self.num_segments,
             "hidden_act": self.activation.name(),
             "layer_norm_eps": number(self.layer_norm_epsilon),
+            "tie_word_embeddings": self.tie_embedding_weights,
         })))
     }
 

@@ -13,6 +13,9 @@ use crate::heads::{Heads, SequenceHead};
 use crate::layers::{Classifier, MaskedLmHead, MaskedLmParts, NormConfig, NormKind};
 use crate::weights::{Init, Naming, Role, Scope, WeightSource};
 
+/// The matrix of the masked-language-model head, which is tied to the token table unless the files hold it.
+pub(super) const MATRIX: &str = "cls.predictions.decoder.";
+
 /// The heads of a preset that holds `backbone`.
 pub(crate) fn load(preset: &Preset, backbone: &BertBackbone) -> Result<Heads> {
     let source = WeightSource::Preset(preset);
@@ -61,7 +64,7 @@ fn masked_lm(scope: &Scope<'_>, backbone: &BertBackbone) -> Result<Option<Masked
     let BertConfig { activation, layer_norm_epsilon: epsilon, .. } = *backbone.config();
     let table = backbone.token_embedding();
     let (vocabulary, transform) = (backbone.config().vocabulary_size, scope.at("transform"));
-    let decoder = scope.at("decoder");
+    let decoder = scope.at_root(MATRIX);
     let matrix = match decoder.holds(Role::Weight) {
         true => decoder.weight(Role::Weight, &[vocabulary, backbone.config().hidden_dim], Init::KERNEL)?,
         false => table.weight(),

@@ -36,6 +36,8 @@ pub struct T5Config {
     pub layer_norm_epsilon: f32,
     /// Whether the token table is also the weight of the logits.
     pub tie_embedding_weights: bool,
+    /// Whether the encoder and the decoder have token tables of their own, not one that they share.
+    pub separate_token_tables: bool,
     /// Number of layers of the decoder. In KerasHub it equals the number of the encoder.
     pub decoder_num_layers: usize,
     /// Number of buckets of distances, each with its own bias: a multiple of 4.
@@ -61,6 +63,7 @@ impl Default for T5Config {
             use_gated_activation: true,
             layer_norm_epsilon: 1e-6,
             tie_embedding_weights: true,
+            separate_token_tables: false,
             decoder_num_layers: 12,
             num_buckets: 32,
             max_distance: 128,
@@ -97,6 +100,7 @@ impl T5Config {
                     use_gated_activation,
                     layer_norm_epsilon: epsilon,
                     tie_embedding_weights: tied,
+                    separate_token_tables: false,
                     decoder_num_layers: config.opt_usize("num_decoder_layers")?.unwrap_or(num_layers),
                     num_buckets: config
                         .opt_usize("relative_attention_num_buckets")?
