@@ -11,7 +11,8 @@ pub use embedder::TextEmbedder;
 pub use error::visible;
 pub use error::{Error, Result};
 pub use tokenizer::{
-    EncodeOptions, Encoding, Prompting, SpecialTokens, TextInput, Tokenizer, TruncateWhich, Truncation,
+    EncodeOptions, Encoding, Prompting, SpecialToken, SpecialTokens, TextInput, Tokenizer, TruncateWhich,
+    Truncation,
 };
 
 pub use rachis;

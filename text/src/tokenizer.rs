@@ -18,6 +18,7 @@ mod keras;
 mod piece_file;
 mod sentence_piece;
 mod settings;
+mod special;
 mod word_piece;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ use tokenizers::{InputSequence, PostProcessor, PostProcessorWrapper, TruncationD
 use crate::error::{Error, Result, in_file};
 
 pub use encoding::{EncodeOptions, Encoding, SpecialTokens, TextInput, TruncateWhich, Truncation};
+pub use special::SpecialToken;
 
 /// Upper limit of the bytes of a vocabulary file: a `tokenizer.json` of 250,000 pieces has 17 MB, and its values take
 /// up to 20 times as much memory.
@@ -47,6 +49,8 @@ pub struct Tokenizer {
     dialect: Dialect,
     truncation_side: TruncationDirection,
     prompting: Prompting,
+    special: special::Named,
+    model_max_length: Option<usize>,
 }
 
 impl fmt::Debug for Tokenizer {
@@ -109,6 +113,8 @@ impl Tokenizer {
         contained("tokenizer", || library.with_truncation(None).map(drop))?;
         tokenizer.frame = library.get_post_processor().cloned();
         library.with_post_processor(None::<PostProcessorWrapper>);
+        (tokenizer.special, tokenizer.model_max_length) =
+            special::read(preset, |token| tokenizer.token_to_id(token))?;
         Ok(tokenizer)
     }
 
@@ -126,6 +132,17 @@ impl Tokenizer {
             Dialect::Pieces(pieces) => pieces.id(token),
             Dialect::None | Dialect::Words(_) => self.library.token_to_id(token),
         }
+    }
+
+    /// The id of a special token by its name in transformers; `None` when the tokenizer has none.
+    pub fn special_token(&self, name: SpecialToken) -> Option<u32> {
+        self.special.get(name)
+    }
+
+    /// The number of tokens that a text may have for the model, special tokens included: transformers'
+    /// `model_max_length`. `None` without a limit.
+    pub fn model_max_length(&self) -> Option<usize> {
+        self.model_max_length
     }
 
     /// The token of an id, as the vocabulary spells it.
@@ -251,6 +268,8 @@ impl From<tokenizers::Tokenizer> for Tokenizer {
             dialect: Dialect::None,
             truncation_side: TruncationDirection::Right,
             prompting: Prompting::default(),
+            special: special::Named::default(),
+            model_max_length: None,
         }
     }
 }
