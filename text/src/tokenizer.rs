@@ -13,6 +13,7 @@
 mod byte_level;
 mod charsmap;
 mod encoding;
+mod join;
 mod json;
 mod keras;
 mod piece_file;
