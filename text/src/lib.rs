@@ -25,8 +25,8 @@ pub use question_answerer::{Align, Answer, AnswerOptions, Impossible, QuestionAn
 pub use scores::ScoreFunction;
 pub use token_classifier::{Aggregation, Entity, TokenClassifier, TokenClassifyOptions};
 pub use tokenizer::{
-    EncodeOptions, Encoding, Prompting, SpecialToken, SpecialTokens, TextInput, Tokenizer, TruncateWhich,
-    Truncation,
+    CleanUpSpaces, DecodeOptions, DecodeStream, EncodeOptions, Encoding, Prompting, Side, SpecialToken,
+    SpecialTokens, TextInput, Tokenizer, TruncateWhich, Truncation,
 };
 
 pub use rachis;

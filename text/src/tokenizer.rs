@@ -1,73 +1,109 @@
 //! Text to token ids and back, by the files of a preset.
 //!
-//! This module selects the files; each module below implements one algorithm as each of the two libraries uses it. A
-//! Hugging Face directory gives transformers' ids, from `tokenizer.json`, else `vocab.txt`, else `vocab.json` with
-//! `merges.txt`, else `spiece.model`. A Keras directory gives KerasHub's ids, from the layer that its `tokenizer.json`
-//! describes and the files under `assets/tokenizer`. The algorithms are those of the `tokenizers` crate, called the
-//! library below; where KerasHub differs, the modules preprocess the text.
+//! A Hugging Face directory gives the ids of transformers' `AutoTokenizer`: [`class`] is the class that it takes, and
+//! [`settings`] what the directory's files say. A Keras directory gives KerasHub's ids, from the layer that its
+//! `tokenizer.json` describes and the files under `assets/tokenizer`. Each other module implements one algorithm, or
+//! reads one kind of file.
 //!
-//! The files are untrusted, and the library panics on some malformed ones. So the modules check what they pass to it.
-//! Of `tokenizer.json`, the library's own format, they check only what would end the process: a depth that overflows
-//! the stack, and memory out of proportion to the file. The library's other panics become errors ([`contained`]).
+//! Steps before and after the model are those of the `tokenizers` crate, called the library below; models, special tokens
+//! around a text, truncation and decoding are ours.
+//!
+//! The files are untrusted, and the library panics on some malformed ones. So the modules check what they pass to it; what
+//! is left becomes an error ([`contained`](pipeline::contained)).
 
+mod added;
+mod backend;
+mod bpe;
 mod byte_level;
 mod charsmap;
+mod class;
+mod cleanup;
+mod decode;
+mod decoder;
 mod encoding;
+mod frame;
+mod japanese;
 mod join;
 mod json;
 mod keras;
+mod model;
 mod piece_file;
+mod pipeline;
+mod python;
 mod sentence_piece;
+mod sequence;
 mod settings;
 mod special;
+mod steps;
+mod unigram;
+mod vocabulary;
+mod windows;
 mod word_piece;
 
 #[cfg(test)]
 mod tests;
 
+use core::ops::Range;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rachis::loader::{Access, ConfigSource, Preset};
-use serde_json::{Map, Value, json};
-use tokenizers::{InputSequence, PostProcessor, PostProcessorWrapper, TruncationDirection};
+use rachis::loader::{ConfigSource, Preset};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, in_file};
+use class::Class;
+use decoder::Step;
+use frame::Frame;
+use json::File;
+use model::Model;
+use pipeline::Pipeline;
+use python::Python;
+use sentence_piece::SentencePiece;
+use sequence::{Tokens, assemble};
+use settings::{NAMES, Settings};
+use special::Named;
+use windows::Rule;
+use word_piece::Words;
 
-pub use encoding::{EncodeOptions, Encoding, SpecialTokens, TextInput, TruncateWhich, Truncation};
+pub use decode::{CleanUpSpaces, DecodeOptions, DecodeStream};
+pub use encoding::{EncodeOptions, Encoding, Side, SpecialTokens, TextInput, TruncateWhich, Truncation};
 pub use special::SpecialToken;
 
-/// Upper limit of the bytes of a vocabulary file: a `tokenizer.json` of 250,000 pieces has 17 MB, and its values take
-/// up to 20 times as much memory.
+/// Upper limit of the bytes of a vocabulary file: a `tokenizer.json` of 250,000 pieces has 17 MB.
 const LARGEST_FILE: u64 = 64 << 20;
 
 /// Text to token ids and back, with the ids of the library whose files the directory has.
 pub struct Tokenizer {
-    /// Without truncation, padding and post-processor.
-    library: tokenizers::Tokenizer,
-    /// Adds special tokens.
-    frame: Option<PostProcessorWrapper>,
-    dialect: Dialect,
-    truncation_side: TruncationDirection,
+    engine: Engine,
+    frame: Frame,
+    decoder: Vec<Step>,
+    named: Named,
+    limits: Limits,
     prompting: Prompting,
-    special: special::Named,
+    rule: Rule,
+}
+
+/// What makes the tokens of one text.
+enum Engine {
+    /// A pipeline of the library.
+    Pipeline(Box<Pipeline>),
+    /// A pipeline of the library, behind KerasHub's split into words.
+    Words(Box<(Pipeline, Words)>),
+    /// SentencePiece, as KerasHub runs it.
+    Pieces(Box<SentencePiece>),
+    /// A tokenizer that transformers has in Python.
+    Python(Box<Python>),
+}
+
+/// The settings that hold for every class.
+#[derive(Debug, Default)]
+struct Limits {
     model_max_length: Option<usize>,
-}
-
-impl fmt::Debug for Tokenizer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokenizer").field("vocabulary_size", &self.vocabulary_size()).finish_non_exhaustive()
-    }
-}
-
-/// KerasHub's steps that differ from the library's.
-enum Dialect {
-    /// None: the library does everything.
-    None,
-    /// The text is split into words first.
-    Words(Box<word_piece::Words>),
-    /// The text is split into pieces; the library only adds special tokens and truncates.
-    Pieces(Box<sentence_piece::Pieces>),
+    truncation_side: Side,
+    padding_side: Side,
+    /// Whether spaces are cleaned up by default.
+    clean_up: bool,
+    /// Whether spaces are never cleaned up.
+    never_clean_up: bool,
 }
 
 /// The special tokens that KerasHub's generation takes from its tokenizer.
@@ -82,14 +118,20 @@ pub struct Prompting {
     hidden: Vec<u32>,
 }
 
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocabulary_size", &self.vocabulary_size()).finish_non_exhaustive()
+    }
+}
+
 impl Tokenizer {
-    /// The tokenizer of a preset: a directory, or a name as [`Preset::named`] takes it. Weights are not read.
+    /// The tokenizer of a preset: a directory, or a name as [`Preset::named`] takes it. It needs no weights.
     ///
     /// # Errors
     /// [`Error::Missing`] and [`Error::File`] when the directory has no tokenizer, or one that is malformed or not
     /// implemented.
     pub fn from_preset(name: impl AsRef<std::ffi::OsStr>) -> Result<Tokenizer> {
-        Tokenizer::load(&Preset::named(name, Access::Map)?)
+        Tokenizer::load(&Preset::named_config(name)?)
     }
 
     /// The tokenizer of an open preset.
@@ -97,67 +139,94 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::from_preset`].
     pub fn load(preset: &Preset) -> Result<Tokenizer> {
-        let json = preset.read_text("tokenizer.json", LARGEST_FILE)?;
-        let json = json.map(|json| serde_json::from_str::<Value>(&json)).transpose();
-        let json = json.map_err(|error| in_file("tokenizer.json", error))?;
-        let layer = json.as_ref().and_then(keras::layer);
-        let mut tokenizer = match (layer, json, preset.config().source()) {
-            (Some(layer), ..) => keras::open(preset, &layer)?,
-            (None, Some(json), _) => json::open(json)?.into(),
-            (None, None, ConfigSource::Keras { .. }) => return Err(missing(preset, "tokenizer.json")),
-            (None, None, ConfigSource::HuggingFace { model_type }) => {
-                hugging_face(preset, model_type)?.into()
-            }
-        };
-        let library = &mut tokenizer.library;
-        library.with_padding(None);
-        contained("tokenizer", || library.with_truncation(None).map(drop))?;
-        tokenizer.frame = library.get_post_processor().cloned();
-        library.with_post_processor(None::<PostProcessorWrapper>);
-        (tokenizer.special, tokenizer.model_max_length) =
-            special::read(preset, |token| tokenizer.token_to_id(token))?;
-        Ok(tokenizer)
+        let text = preset.read_text(json::FILE, LARGEST_FILE)?;
+        let mut file = text.as_deref().map(File::parse).transpose()?;
+        if let Some(layer) = file.as_mut().and_then(keras::layer) {
+            return keras::open(preset, &layer);
+        }
+        match preset.config().source() {
+            ConfigSource::Keras { .. } if file.is_none() => Err(missing(preset, json::FILE)),
+            ConfigSource::Keras { .. } => hugging_face(preset, "", file),
+            ConfigSource::HuggingFace { model_type } => hugging_face(preset, model_type, file),
+        }
+    }
+
+    fn new(engine: Engine, frame: Frame, decoder: Vec<Step>) -> Tokenizer {
+        let rule = if matches!(engine, Engine::Pipeline(_)) { Rule::Library } else { Rule::Python };
+        Tokenizer {
+            engine,
+            frame,
+            decoder,
+            named: Named::default(),
+            limits: Limits { never_clean_up: true, ..Limits::default() },
+            prompting: Prompting::default(),
+            rule,
+        }
     }
 
     /// Number of token ids, added tokens included.
     pub fn vocabulary_size(&self) -> usize {
-        match &self.dialect {
-            Dialect::Pieces(pieces) => pieces.len(),
-            Dialect::None | Dialect::Words(_) => self.library.get_vocab_size(true),
+        match &self.engine {
+            Engine::Pipeline(library) => library.get_vocab_size(true),
+            Engine::Words(words) => words.0.get_vocab_size(true),
+            Engine::Pieces(pieces) => pieces.len(),
+            Engine::Python(python) => python.len(),
         }
     }
 
     /// The id of a token, as the vocabulary spells it.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        match &self.dialect {
-            Dialect::Pieces(pieces) => pieces.id(token),
-            Dialect::None | Dialect::Words(_) => self.library.token_to_id(token),
+        match &self.engine {
+            Engine::Pipeline(library) => library.token_to_id(token),
+            Engine::Words(words) => words.0.token_to_id(token),
+            Engine::Pieces(pieces) => pieces.id(token),
+            Engine::Python(python) => python.id(token),
+        }
+    }
+
+    /// The token of an id, as the vocabulary spells it.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        match &self.engine {
+            Engine::Pipeline(library) => library.id_to_token(id),
+            Engine::Words(words) => words.0.id_to_token(id),
+            Engine::Pieces(pieces) => pieces.piece(id).map(str::to_owned),
+            Engine::Python(python) => python.token(id),
         }
     }
 
     /// The id of a special token by its name in transformers; `None` when the tokenizer has none.
     pub fn special_token(&self, name: SpecialToken) -> Option<u32> {
-        self.special.get(name)
+        self.named.get(name)
     }
 
     /// The number of tokens that a text may have for the model, special tokens included: transformers'
     /// `model_max_length`. `None` without a limit.
     pub fn model_max_length(&self) -> Option<usize> {
-        self.model_max_length
+        self.limits.model_max_length
     }
 
-    /// The token of an id, as the vocabulary spells it.
-    pub fn id_to_token(&self, id: u32) -> Option<String> {
-        match &self.dialect {
-            Dialect::Pieces(pieces) => pieces.piece(id).map(str::to_owned),
-            Dialect::None | Dialect::Words(_) => self.library.id_to_token(id),
+    /// The side on which a text that is too long is cut.
+    pub fn truncation_side(&self) -> Side {
+        self.limits.truncation_side
+    }
+
+    /// The side on which a batch is padded.
+    pub fn padding_side(&self) -> Side {
+        self.limits.padding_side
+    }
+
+    /// Whether encodings have offsets. KerasHub's tokenizers have none, nor has transformers' Japanese one.
+    pub fn has_offsets(&self) -> bool {
+        match &self.engine {
+            Engine::Pipeline(_) => true,
+            Engine::Words(_) | Engine::Pieces(_) => false,
+            Engine::Python(python) => python.has_offsets(),
         }
     }
 
     /// Number of special tokens that encoding adds to a text, or to a pair.
     pub fn special_tokens_added(&self, input: TextInput<'_>) -> usize {
-        let pair = matches!(input, TextInput::Pair(..));
-        self.frame.as_ref().map_or(0, |frame| frame.added_tokens(pair))
+        self.frame.added(matches!(input, TextInput::Pair(..)))
     }
 
     /// The tokens of a text with special tokens, without a limit of the length.
@@ -171,52 +240,37 @@ impl Tokenizer {
     /// The tokens of a text, or of a pair of texts.
     ///
     /// # Errors
-    /// [`Error::Request`] when the length is limited to fewer tokens than are added, or the text that is to be cut is
-    /// too short; [`Error::Tokenizer`] when the tokenizer fails on the text.
+    /// [`Error::Request`] when the length is limited to fewer tokens than are added, the text that is to be cut is too
+    /// short, or windows would not advance or be too many; [`Error::Tokenizer`] when the tokenizer fails on the text.
     pub fn encode_with<'t>(
         &self,
         input: impl Into<TextInput<'t>>,
         options: EncodeOptions,
     ) -> Result<Encoding> {
         let input = input.into();
-        let (first, second) = match input {
-            TextInput::Single(text) => (self.bare(text)?, None),
-            TextInput::Pair(first, second) => (self.bare(first)?, Some(self.bare(second)?)),
+        let texts = match input {
+            TextInput::Single(text) => vec![self.tokens(text)?],
+            TextInput::Pair(first, second) => vec![self.tokens(first)?, self.tokens(second)?],
         };
-        let (mut first, mut second) = (first, second);
+        let lengths = [texts[0].len(), texts.get(1).map_or(0, Tokens::len)];
         let add = options.special_tokens == SpecialTokens::With;
-        if let Some(truncation) = options.truncation {
-            let added = if add { self.special_tokens_added(input) } else { 0 };
-            let wrong =
-                |found: String, expected: String| Error::Request { what: "max_length", found, expected };
-            let room = truncation.max_length.checked_sub(added).ok_or_else(|| {
-                let found = truncation.max_length.to_string();
-                wrong(found, format!("at least {added}, the number of special tokens"))
-            })?;
-            if truncation.stride.is_some_and(|stride| stride >= room.max(1)) {
-                let found = truncation.stride.unwrap_or_default().to_string();
-                let expected = format!("less than {room}, the number of tokens of a window");
-                return Err(Error::Request { what: "stride", found, expected });
+        let [first, second] = match options.truncation {
+            None => lengths.map(|len| vec![0..len]),
+            Some(truncation) => {
+                let added = if add { self.special_tokens_added(input) } else { 0 };
+                let side = truncation.side.unwrap_or(self.limits.truncation_side);
+                windows::windows(truncation, self.rule, side, lengths, added)?
             }
-            let params = truncation.params(room, self.truncation_side);
-            (first, second) = tokenizers::truncate_encodings(first, second, &params).map_err(|_| {
-                wrong(
-                    truncation.max_length.to_string(),
-                    "no less than the text that is not cut needs".to_owned(),
-                )
-            })?;
-            if truncation.stride.is_none() {
-                first.take_overflowing();
-                second.as_mut().map(tokenizers::Encoding::take_overflowing);
-            }
+        };
+        let sequence =
+            |first: &Range<usize>, second: &Range<usize>| assemble(&self.frame, &texts, [first, second], add);
+        let mut encoding = sequence(&first[0], &second[0]);
+        // The library's order of windows when both texts of a pair have some.
+        for first in &first[1..] {
+            encoding.overflowing.extend(second.iter().map(|second| sequence(first, second)));
         }
-        let framed = contained("tokenizer", || match &self.frame {
-            Some(frame) => frame.process(first, second, add),
-            None => {
-                tokenizers::processors::template::TemplateProcessing::default().process(first, second, add)
-            }
-        })?;
-        Ok(framed.into())
+        encoding.overflowing.extend(second[1..].iter().map(|second| sequence(&first[0], second)));
+        Ok(encoding)
     }
 
     /// The tokens of each text.
@@ -231,65 +285,129 @@ impl Tokenizer {
         inputs.iter().map(|input| self.encode_with(*input, options)).collect()
     }
 
-    /// The tokens of one text, without special ones.
-    fn bare(&self, text: &str) -> Result<tokenizers::Encoding> {
-        let input: InputSequence<'_> = match &self.dialect {
-            Dialect::None => text.into(),
-            Dialect::Words(words) => words.split(text).into(),
-            Dialect::Pieces(pieces) => return Ok(pieces.encode(text)),
-        };
-        contained("tokenizer", || self.library.encode(input, false))
-    }
-
-    /// The text of tokens.
+    /// The text of tokens. Most tokenizers pass over ids that are no token, as the reference libraries do.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the tokenizer fails on the tokens.
-    pub fn decode(&self, ids: &[u32], special_tokens: SpecialTokens) -> Result<String> {
-        let skip = special_tokens == SpecialTokens::Without;
-        let shown = |id: &u32| !(skip && self.prompting.hidden.contains(id));
-        let ids: Vec<u32> = ids.iter().copied().filter(shown).collect();
-        match &self.dialect {
-            Dialect::Pieces(pieces) => Ok(pieces.decode(&ids)),
-            Dialect::None | Dialect::Words(_) => contained("tokenizer", || self.library.decode(&ids, skip)),
+    /// [`Error::Request`] for an id that is no token, where the reference library fails on it.
+    pub fn decode(&self, ids: &[u32], options: impl Into<DecodeOptions>) -> Result<String> {
+        let mut stream = self.decode_stream(options);
+        let mut text = String::new();
+        for id in ids {
+            stream.push(*id, &mut text)?;
         }
+        stream.end(&mut text);
+        Ok(text)
+    }
+
+    /// Text from token ids as they come.
+    pub fn decode_stream(&self, options: impl Into<DecodeOptions>) -> DecodeStream<'_> {
+        DecodeStream::new(self, options.into())
     }
 
     #[doc(hidden)]
     pub fn prompting(&self) -> &Prompting {
         &self.prompting
     }
-}
 
-impl From<tokenizers::Tokenizer> for Tokenizer {
-    fn from(library: tokenizers::Tokenizer) -> Tokenizer {
-        Tokenizer {
-            library,
-            frame: None,
-            dialect: Dialect::None,
-            truncation_side: TruncationDirection::Right,
-            prompting: Prompting::default(),
-            special: special::Named::default(),
-            model_max_length: None,
+    /// The tokens of one text, without special ones.
+    fn tokens(&self, text: &str) -> Result<Tokens> {
+        match &self.engine {
+            Engine::Pipeline(library) => pipeline::encode(library, text, self.frame.trim.is_some()),
+            Engine::Words(words) => pipeline::encode_words(&words.0, words.1.split(text)),
+            Engine::Pieces(pieces) => Ok(pieces.encode(text)),
+            Engine::Python(python) => Ok(python.encode(text)),
         }
     }
+
+    /// The token that decoding shows for an id; `None` when it shows nothing.
+    fn shown(&self, id: u32) -> Result<Option<String>> {
+        match &self.engine {
+            Engine::Pieces(pieces) => Ok(pieces.shown(id).map(str::to_owned)),
+            Engine::Python(python) => python.shown(id).map(Some),
+            Engine::Pipeline(_) | Engine::Words(_) => Ok(self.id_to_token(id)),
+        }
+    }
+
+    /// Whether decoding may leave a token out as a special one.
+    fn is_special(&self, id: u32) -> bool {
+        self.prompting.hidden.contains(&id)
+            || match &self.engine {
+                Engine::Pipeline(library) => {
+                    let token = library.id_to_token(id);
+                    token.is_some_and(|token| library.get_added_vocabulary().is_special_token(&token))
+                }
+                Engine::Python(python) => python.is_special(id),
+                Engine::Words(_) | Engine::Pieces(_) => false,
+            }
+    }
+
+    /// Whether decoding cleans up spaces.
+    fn cleans_up(&self, spaces: CleanUpSpaces) -> bool {
+        let asked = match spaces {
+            CleanUpSpaces::Directory => self.limits.clean_up,
+            CleanUpSpaces::Yes => true,
+            CleanUpSpaces::No => false,
+        };
+        asked && !self.limits.never_clean_up
+    }
 }
 
-/// The tokenizer that transformers builds when there is no `tokenizer.json`.
-fn hugging_face(preset: &Preset, model_type: &str) -> Result<tokenizers::Tokenizer> {
-    if let Some(vocabulary) = preset.read_text("vocab.txt", LARGEST_FILE)? {
-        return word_piece::hugging_face(preset, &vocabulary);
+/// The tokenizer of transformers for a model of this type.
+fn hugging_face(preset: &Preset, model_type: &str, mut file: Option<File<'_>>) -> Result<Tokenizer> {
+    let mut settings = Settings::read(preset, file.as_ref())?;
+    let class = Class::of(preset, model_type, &settings)?;
+    settings.set_defaults(class.defaults());
+    let side = |step: Option<&Value>| {
+        let left = step.is_some_and(|step| step["direction"] == "Left");
+        if left { Side::Left } else { Side::Right }
+    };
+    let truncation = side(file.as_ref().and_then(|file| file.truncation.as_ref()));
+    let padding = side(file.as_ref().and_then(|file| file.padding.as_ref()));
+    let json = file.as_mut();
+    let mut tokenizer = match class {
+        Class::Bert | Class::DistilBert => {
+            word_piece::hugging_face(preset, json, &settings, word_piece::Kind::Bert)?
+        }
+        Class::MpNet => word_piece::hugging_face(preset, json, &settings, word_piece::Kind::MpNet)?,
+        Class::Gpt2 => byte_level::hugging_face(preset, json, &settings, byte_level::Kind::Gpt2)?,
+        Class::Herbert => byte_level::hugging_face(preset, json, &settings, byte_level::Kind::Herbert)?,
+        Class::Roberta => byte_level::hugging_face(preset, json, &settings, byte_level::Kind::Roberta)?,
+        Class::T5 => sentence_piece::hugging_face(preset, json, &mut settings, sentence_piece::Class::T5)?,
+        Class::XlmRoberta => {
+            sentence_piece::hugging_face(preset, json, &mut settings, sentence_piece::Class::XlmRoberta)?
+        }
+        Class::ByT5 => python::byt5(&mut settings)?,
+        Class::BertJapanese => japanese::hugging_face(preset, &settings)?,
+        Class::Backend => {
+            let file = json.ok_or_else(|| missing(preset, json::FILE))?;
+            if let Some(token) = file.padding.as_ref().and_then(|padding| padding["pad_token"].as_str()) {
+                settings.set_default("pad_token", token);
+            }
+            backend::hugging_face(file, &settings)?
+        }
+    };
+    let segments = match settings.value("model_input_names").map(Value::as_array) {
+        None => class.has_segments(),
+        Some(names) => names.is_some_and(|names| names.iter().any(|name| name == "token_type_ids")),
+    };
+    if !segments {
+        tokenizer.frame = tokenizer.frame.in_one_segment();
     }
-    if let Some(vocabulary) = preset.read_text("vocab.json", LARGEST_FILE)? {
-        let merges = preset.read_text("merges.txt", LARGEST_FILE)?;
-        let merges = merges.ok_or_else(|| missing(preset, "merges.txt beside its vocab.json"))?;
-        return byte_level::hugging_face(preset, model_type, &vocabulary, &merges);
-    }
-    if let Some(file) = preset.read_bytes("spiece.model", sentence_piece::LARGEST_FILE)? {
-        return sentence_piece::hugging_face(preset, &file);
-    }
-    let expected = "tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model to tokenize with";
-    Err(missing(preset, expected))
+    tokenizer.named =
+        Named(NAMES.map(|name| settings.token_text(name).and_then(|token| tokenizer.token_to_id(&token))));
+    let bpe = match &tokenizer.engine {
+        Engine::Pipeline(library) => matches!(library.get_model(), Model::Bpe(_)),
+        _ => false,
+    };
+    const CLEANS_BPE: &str = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+    tokenizer.limits = Limits {
+        model_max_length: settings.model_max_length()?,
+        truncation_side: settings.side("truncation_side")?.unwrap_or(truncation),
+        padding_side: settings.side("padding_side")?.unwrap_or(padding),
+        clean_up: settings.flag("clean_up_tokenization_spaces")?.unwrap_or(false),
+        never_clean_up: bpe && !settings.flag(CLEANS_BPE)?.unwrap_or(false),
+    };
+    Ok(tokenizer)
 }
 
 /// The error of a preset that lacks a file.
@@ -303,33 +421,5 @@ fn object(preset: &Preset, name: &str) -> Result<Option<Map<String, Value>>> {
         None => Ok(None),
         Some(Value::Object(fields)) => Ok(Some(fields)),
         Some(_) => Err(in_file(name, "is not a JSON object")),
-    }
-}
-
-/// A post-processor that adds a token before and after a text.
-fn frame(start: Option<(&str, u32)>, end: Option<(&str, u32)>) -> Result<PostProcessorWrapper> {
-    let special = |token: Option<(&str, u32)>, segment: u32| {
-        token.map(|(token, _)| json!({ "SpecialToken": { "id": token, "type_id": segment } }))
-    };
-    let text = |name: &str, segment: u32| Some(json!({ "Sequence": { "id": name, "type_id": segment } }));
-    let part = |name, segment| [special(start, segment), text(name, segment), special(end, segment)];
-    let tokens = [start, end].into_iter().flatten();
-    let tokens =
-        tokens.map(|(token, id)| (token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] })));
-    let template = json!({
-        "type": "TemplateProcessing",
-        "single": part("A", 0).into_iter().flatten().collect::<Vec<_>>(),
-        "pair": part("A", 0).into_iter().chain(part("B", 1)).flatten().collect::<Vec<_>>(),
-        "special_tokens": tokens.collect::<Map<_, _>>(),
-    });
-    serde_json::from_value(template).map_err(|error| in_file("tokenizer", error))
-}
-
-/// Calls the library and turns a panic into an error. A panic unwinds only through the library's data, which the caller
-/// then drops; the process's panic hook prints it.
-fn contained<T, E: fmt::Display>(file: &str, call: impl FnOnce() -> Result<T, E>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(found) => found.map_err(|error| in_file(file, error)),
-        Err(_) => Err(in_file(file, "is malformed: the tokenizers library panicked on it")),
     }
 }

@@ -73,7 +73,7 @@ fn word(
         label: labels.name(class).to_owned(),
         score,
         index: None,
-        word: tokenizer.join(&names)?,
+        word: tokenizer.join(&names),
         span: hull(spans),
     })
 }
@@ -118,7 +118,7 @@ fn group(tokenizer: &Tokenizer, entities: &[Entity]) -> Result<Vec<Entity>> {
             label: label.split_once('-').map_or(label, |(_, tag)| tag).to_owned(),
             score: mean(entities.iter().map(|entity| entity.score)),
             index: None,
-            word: tokenizer.join(&words)?,
+            word: tokenizer.join(&words),
             span: hull(entities.iter().map(|entity| entity.span.as_ref())),
         })
     };

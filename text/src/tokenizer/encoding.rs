@@ -2,8 +2,6 @@
 
 use core::ops::Range;
 
-use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
-
 /// The tokens of a text, or of a pair of texts. All lists have one entry a token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -12,8 +10,9 @@ pub struct Encoding {
     pub ids: Vec<u32>,
     /// The segment of each token: BERT's `token_type_ids`.
     pub type_ids: Vec<u32>,
-    /// Where the token stands in its text, in bytes; empty for tokens that the tokenizer added. Both ends are at
-    /// boundaries of characters.
+    /// Where the token stands in its text, in bytes; empty for tokens that the tokenizer added, and for all of a
+    /// tokenizer without offsets ([`Tokenizer::has_offsets`](super::Tokenizer::has_offsets)). Both ends are at boundaries
+    /// of characters.
     pub offsets: Vec<Range<usize>>,
     /// Which of the two texts the token is of; `None` for tokens that the tokenizer added.
     pub sequences: Vec<Option<usize>>,
@@ -35,20 +34,27 @@ impl Encoding {
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
-}
 
-impl From<tokenizers::Encoding> for Encoding {
-    fn from(mut found: tokenizers::Encoding) -> Encoding {
-        let overflowing = found.take_overflowing().into_iter().map(Encoding::from).collect();
-        Encoding {
-            ids: found.get_ids().to_vec(),
-            type_ids: found.get_type_ids().to_vec(),
-            offsets: found.get_offsets().iter().map(|(start, end)| *start..*end).collect(),
-            sequences: found.get_sequence_ids(),
-            words: found.get_word_ids().to_vec(),
-            special: found.get_special_tokens_mask().iter().map(|special| *special != 0).collect(),
-            overflowing,
-        }
+    /// Whether the last token is this one, and of a text.
+    pub(super) fn ends_in_text_with(&self, id: u32) -> bool {
+        self.ids.last() == Some(&id) && self.special.last() == Some(&false)
+    }
+
+    /// Appends a token, which the tokenizer added if it is of no text.
+    pub(super) fn push(
+        &mut self,
+        id: u32,
+        segment: u32,
+        offsets: Range<usize>,
+        sequence: Option<usize>,
+        word: Option<u32>,
+    ) {
+        self.ids.push(id);
+        self.type_ids.push(segment);
+        self.offsets.push(offsets);
+        self.sequences.push(sequence);
+        self.words.push(word);
+        self.special.push(sequence.is_none());
     }
 }
 
@@ -117,7 +123,7 @@ impl EncodeOptions {
     }
 }
 
-/// How a text that is too long is cut, on the side that the directory names (`truncation_side`).
+/// How a text that is too long is cut: by transformers' rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Truncation {
@@ -128,6 +134,18 @@ pub struct Truncation {
     /// Tokens that a window of [`Encoding::overflowing`] has in common with the one before it; `None` makes no
     /// windows.
     pub stride: Option<usize>,
+    /// The side that is cut; that of the directory by default.
+    pub side: Option<Side>,
+}
+
+/// A side of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Side {
+    /// Its end.
+    #[default]
+    Right,
+    /// Its start.
+    Left,
 }
 
 /// Which text of a pair is cut: transformers' `truncation` argument.
@@ -145,7 +163,7 @@ pub enum TruncateWhich {
 impl Truncation {
     /// At most `max_length` tokens, by `longest_first`, without windows.
     pub fn new(max_length: usize) -> Truncation {
-        Truncation { max_length, strategy: TruncateWhich::default(), stride: None }
+        Truncation { max_length, strategy: TruncateWhich::default(), stride: None, side: None }
     }
 
     /// Sets [`Truncation::strategy`].
@@ -158,13 +176,8 @@ impl Truncation {
         Truncation { stride: Some(stride), ..self }
     }
 
-    /// The library's parameters for texts to which special tokens will be added up to `max_length`.
-    pub(super) fn params(self, max_length: usize, direction: TruncationDirection) -> TruncationParams {
-        let strategy = match self.strategy {
-            TruncateWhich::LongestFirst => TruncationStrategy::LongestFirst,
-            TruncateWhich::OnlyFirst => TruncationStrategy::OnlyFirst,
-            TruncateWhich::OnlySecond => TruncationStrategy::OnlySecond,
-        };
-        TruncationParams { direction, max_length, strategy, stride: self.stride.unwrap_or(0) }
+    /// Sets [`Truncation::side`].
+    pub fn with_side(self, side: Side) -> Truncation {
+        Truncation { side: Some(side), ..self }
     }
 }

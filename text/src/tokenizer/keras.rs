@@ -4,6 +4,7 @@
 use rachis::loader::Preset;
 use serde_json::{Map, Value};
 
+use super::json::File;
 use super::{LARGEST_FILE, Prompting, Tokenizer, byte_level, missing, sentence_piece, word_piece};
 use crate::error::{Error, Result, clip, in_file};
 
@@ -14,10 +15,11 @@ pub struct Layer {
 }
 
 /// The Keras layer that a `tokenizer.json` describes; `None` for other content, such as Hugging Face's.
-pub fn layer(json: &Value) -> Option<Layer> {
-    let class = json.get("class_name")?.as_str()?.to_owned();
-    let arguments = json.get("config")?.as_object()?.clone();
-    Some(Layer { class, arguments })
+pub fn layer(file: &mut File<'_>) -> Option<Layer> {
+    match (file.class_name.take(), file.config.take()) {
+        (Some(Value::String(class)), Some(Value::Object(arguments))) => Some(Layer { class, arguments }),
+        _ => None,
+    }
 }
 
 /// Opens the tokenizer of a layer, which adds special tokens to a prompt as KerasHub's preprocessor of its family does.

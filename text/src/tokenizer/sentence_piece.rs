@@ -1,97 +1,218 @@
-//! SentencePiece's unigram model (Kudo, 2018) of T5: `spiece.model`, KerasHub's `vocabulary.spm`.
+//! SentencePiece's unigram model: T5's `spiece.model`, XLM-R's `sentencepiece.bpe.model`, KerasHub's `vocabulary.spm`.
 //!
-//! transformers splits the text at whitespace and segments each word separately; a special token in the text becomes
-//! that token. KerasHub runs SentencePiece itself, which normalises and segments the text as a whole and recognises
-//! no special tokens in it. Both take the segmentation of the highest score, which the Viterbi algorithm finds.
-//! SentencePiece sums scores in f32 and the library in f64, and segmentations of a run of one character often differ
-//! only by rounding. So the library segments for transformers, and [`Pieces`] for KerasHub.
-
-use std::collections::HashMap;
+//! transformers splits the text at spaces and segments each word separately; a special token in the text becomes that
+//! token. KerasHub runs SentencePiece itself, which normalises and segments the text as a whole and recognises no special
+//! tokens in it. The first sums scores in f64, the second in f32 ([`unigram`](super::unigram)).
+//!
+//! transformers 5 splits at all whitespace that the model's map of characters has left, such as U+0085. Version 4 and
+//! SentencePiece split at spaces alone, and are followed here, unless `tokenizer.json` says otherwise, as those do that
+//! version 5 writes.
 
 use rachis::loader::Preset;
-use tokenizers::models::unigram::Unigram;
+use tokenizers::PreTokenizerWrapper;
+use tokenizers::SplitDelimiterBehavior;
 use tokenizers::normalizers::Precompiled;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::Split;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
-use tokenizers::{AddedToken, Encoding, Token, Tokenizer};
 
+use super::added::Added;
 use super::charsmap::CharsMap;
+use super::decoder::{Front, Spaces, Step};
+use super::frame::Frame;
+use super::json::{self, File, Vocab};
 use super::keras;
-use super::piece_file::{Kind, Model, NormalizerSpec, Piece};
-use super::settings::Settings;
-use super::{Dialect, frame};
+use super::model::Model;
+use super::piece_file::{self, Kind, NormalizerSpec, Piece, check_lengths};
+use super::pipeline::{self, Pipeline, contained};
+use super::sequence::Tokens;
+use super::settings::{CONFIG, Settings};
+use super::steps;
+use super::unigram::{UNKNOWN_PENALTY, Unigram, segment};
+use super::vocabulary::Vocabulary;
+use super::{Engine, Tokenizer, missing};
 use crate::error::{Result, in_file};
 
 /// The model file of a Keras preset.
 pub const KERAS: &str = "assets/tokenizer/vocabulary.spm";
 
-/// Upper limit of the bytes of a model file: T5's has 0.8 MB. The list of its pieces takes up to 20 times as much
-/// memory; [`check_lengths`](super::piece_file::check_lengths) bounds the trie that is built of them.
+/// Upper limit of the bytes of a model file: XLM-R's has 5 MB. The list of its pieces takes up to 20 times as much
+/// memory.
 pub const LARGEST_FILE: u64 = 32 << 20;
 
-/// transformers' special tokens.
-const T5: &[(&str, &str)] = &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")];
+/// The classes of transformers whose models are SentencePiece's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `T5Tokenizer`.
+    T5,
+    /// `XLMRobertaTokenizer`.
+    XlmRoberta,
+}
 
-/// transformers' `T5Tokenizer`.
-pub fn hugging_face(preset: &Preset, file: &[u8]) -> Result<Tokenizer> {
-    const FILE: &str = "spiece.model";
-    let settings = Settings::read(preset, T5)?;
-    let model = Model::parse(FILE, file)?;
-    let extra = settings.count("extra_ids").unwrap_or(100);
-    if extra > MAX_EXTRA_IDS {
-        let message = format!("extra_ids is {extra}, expected at most {MAX_EXTRA_IDS}");
-        return Err(in_file("tokenizer_config.json", message));
+/// transformers' tokenizer of a class. Of `tokenizer.json` it takes the pieces and the map of characters.
+pub fn hugging_face(
+    preset: &Preset,
+    file: Option<&mut File<'_>>,
+    settings: &mut Settings,
+    class: Class,
+) -> Result<Tokenizer> {
+    let extra = match class {
+        Class::T5 => extra_ids(settings)?,
+        Class::XlmRoberta => Vec::new(),
+    };
+    let splits_at = match &file {
+        Some(file) if steps::has(&file.pre_tokenizer, "WhitespaceSplit") => WhitespaceSplit.into(),
+        _ => {
+            let spaces = Split::new(" ", SplitDelimiterBehavior::Removed, false);
+            PreTokenizerWrapper::from(spaces.map_err(|error| in_file(CONFIG, error))?)
+        }
+    };
+    let (name, pieces, characters) = match file {
+        Some(file) => from_json(file)?,
+        None => from_pieces(preset, settings, class, &extra)?,
+    };
+    if class == Class::T5 {
+        list_extra_ids(settings, extra)?;
     }
-    let extra: Vec<String> = (0..extra).rev().map(|i| format!("<extra_id_{i}>")).collect();
-    let pieces = model.pieces.iter().map(|piece| (piece.piece.clone(), f64::from(piece.score)));
-    let pieces = pieces.chain(extra.iter().map(|token| (token.clone(), 0.0)));
-    let unigram = Unigram::from(pieces.collect(), Some(model.unknown(FILE)? as usize), false);
-    let mut library = Tokenizer::new(unigram.map_err(|error| in_file(FILE, error))?);
-    if let Some(bytes) = model.map() {
-        let sound = CharsMap::parse(bytes).is_some_and(|map| map.is_sound());
-        let map = Some(bytes).filter(|_| sound).and_then(|bytes| Precompiled::from(bytes).ok());
-        let map = map.ok_or_else(|| in_file(FILE, "precompiled_charsmap is malformed"))?;
-        library.with_normalizer(Some(map)).map_err(|error| in_file(FILE, error))?;
+    // transformers takes these ids, whatever the model's are.
+    let unknown = match class {
+        Class::T5 => 2,
+        Class::XlmRoberta => 3,
+    };
+    let unigram = Unigram::new(&pieces, Some(unknown), false).map_err(|error| in_file(name, error))?;
+    let mut library = Pipeline::new(Model::Unigram(unigram));
+    if let Some(characters) = characters {
+        contained(name, || library.with_normalizer(Some(characters)).map(drop))?;
     }
-    let space = Metaspace::new('▁', PrependScheme::Always, true);
-    library.with_pre_tokenizer(Some(Sequence::new(vec![WhitespaceSplit.into(), space.clone().into()])));
-    library.with_decoder(Some(space));
-    settings.add_to(&mut library)?;
-    // Listed extra tokens replace the model's special tokens.
-    if !settings.lists_extra() {
-        let own =
-            model.pieces.iter().filter(|piece| matches!(piece.kind(), Kind::Control | Kind::UserDefined));
-        let own = own.map(|piece| (piece.piece.clone(), piece.kind() == Kind::Control));
-        let own = own.chain(extra.into_iter().map(|token| (token, true)));
-        let own =
-            own.map(|(token, special)| AddedToken { normalized: false, ..AddedToken::from(token, special) });
-        library.add_tokens(own.collect::<Vec<_>>()).map_err(|error| in_file(FILE, error))?;
+    let prepends = class == Class::T5 || settings.flag("add_prefix_space")?.unwrap_or(true);
+    let scheme = if prepends { PrependScheme::Always } else { PrependScheme::Never };
+    let steps = vec![splits_at, Metaspace::new('▁', scheme, true).into()];
+    library.with_pre_tokenizer(Some(PreTokenizerWrapper::from(Sequence::new(steps))));
+    pipeline::add_settings(&mut library, settings, |_, token| token)?;
+    let eos = pipeline::required(&library, settings, "eos_token")?;
+    let frame = match class {
+        Class::T5 => Frame::ended(eos),
+        Class::XlmRoberta => Frame::roberta(pipeline::required(&library, settings, "bos_token")?, eos, None),
+    };
+    let first = if prepends { Spaces::Dropped } else { Spaces::Kept };
+    let decoder = vec![Step::Metaspace { replacement: '▁', first }];
+    Ok(Tokenizer::new(Engine::Pipeline(Box::new(library)), frame, decoder))
+}
+
+/// The file that they are of, the pieces and their scores, and the map of characters.
+type Pieces = (&'static str, Vec<(String, f64)>, Option<Precompiled>);
+
+/// The pieces of a `tokenizer.json`.
+fn from_json(file: &mut File<'_>) -> Result<Pieces> {
+    let Vocab::Scores(pieces) = file.take_model()?.vocab else {
+        return Err(in_file(json::FILE, "model has no pieces with scores"));
+    };
+    check_lengths(pieces.iter().map(|(piece, _)| piece.as_ref()))
+        .map_err(|error| in_file(json::FILE, error))?;
+    let characters = steps::characters(&file.normalizer)?;
+    Ok((
+        json::FILE,
+        pieces.into_iter().map(|(piece, score)| (piece.into_owned(), score)).collect(),
+        characters,
+    ))
+}
+
+/// The pieces of a SentencePiece model, in the order of the class. The model's special tokens become those of the
+/// settings.
+fn from_pieces(preset: &Preset, settings: &mut Settings, class: Class, extra: &[String]) -> Result<Pieces> {
+    let name = match class {
+        Class::T5 => "spiece.model",
+        Class::XlmRoberta => "sentencepiece.bpe.model",
+    };
+    let file = preset.read_bytes(name, LARGEST_FILE)?;
+    let file = file.ok_or_else(|| missing(preset, &format!("tokenizer.json or {name}")))?;
+    let model = piece_file::Model::parse(name, &file)?;
+    let own = model.pieces.iter().filter(|piece| matches!(piece.kind(), Kind::Control | Kind::UserDefined));
+    let own = own.map(|piece| Added {
+        normalized: Some(false),
+        special: piece.kind() == Kind::Control,
+        ..Added::special(piece.piece.clone())
+    });
+    settings.set_older_extra(own.collect());
+    let characters = model.map().map(|map| steps::characters_from(name, map)).transpose()?;
+    let listed = model.pieces.into_iter().map(|piece| (piece.piece, f64::from(piece.score)));
+    let token = |name: &str| {
+        let default = class_default(name).to_owned();
+        (settings.token_text(name).unwrap_or(default), 0.0)
+    };
+    let pieces = match class {
+        Class::T5 => listed.chain(extra.iter().rev().map(|token| (token.clone(), 0.0))).collect(),
+        Class::XlmRoberta => ["bos_token", "pad_token", "eos_token", "unk_token"]
+            .map(token)
+            .into_iter()
+            .chain(listed.skip(3))
+            .chain([token("mask_token")])
+            .collect(),
+    };
+    Ok((name, pieces, characters))
+}
+
+/// XLM-R's special token of this name, where the settings have `null`.
+fn class_default(name: &str) -> &'static str {
+    match name {
+        "bos_token" => "<s>",
+        "pad_token" => "<pad>",
+        "eos_token" => "</s>",
+        "unk_token" => "<unk>",
+        _ => "<mask>",
     }
-    let frame = settings.frame(&library, None, Some("eos_token"))?;
-    library.with_post_processor(Some(frame));
-    Ok(library)
+}
+
+/// T5's sentinel tokens, in the order of their numbers.
+fn extra_ids(settings: &Settings) -> Result<Vec<String>> {
+    let count = settings.count("extra_ids")?.unwrap_or(100);
+    if count > MAX_EXTRA_IDS {
+        return Err(in_file(CONFIG, format!("extra_ids is {count}, expected at most {MAX_EXTRA_IDS}")));
+    }
+    Ok((0..count).map(|i| format!("<extra_id_{i}>")).collect())
+}
+
+/// Makes T5's sentinel tokens special, unless a list of special tokens has some.
+fn list_extra_ids(settings: &mut Settings, extra: Vec<String>) -> Result<()> {
+    let mut listed = settings.older_extra().unwrap_or_default().to_vec();
+    match listed.iter().filter(|token| token.content.contains("<extra_id_")).count() {
+        0 => listed.extend(extra.into_iter().map(Added::special)),
+        count if !extra.is_empty() && count != extra.len() => {
+            let (given, message) = (extra.len(), "additional_special_tokens has");
+            return Err(in_file(CONFIG, format!("extra_ids is {given}, but {message} {count} of them")));
+        }
+        _ => {}
+    }
+    settings.set_older_extra(listed);
+    Ok(())
 }
 
 /// KerasHub's `T5Tokenizer`.
-pub fn keras(file: &[u8]) -> Result<super::Tokenizer> {
-    let pieces = Pieces::new(Model::parse(KERAS, file)?)?;
+pub fn keras(file: &[u8]) -> Result<Tokenizer> {
+    let pieces = SentencePiece::new(piece_file::Model::parse(KERAS, file)?)?;
     let [end, pad] = keras::special(KERAS, ["</s>", "<pad>"], |token| pieces.id(token))?;
-    // The library only appends the end token and truncates.
-    let mut library = Tokenizer::new(Unigram::default());
-    library.with_post_processor(Some(frame(None, Some(("</s>", end)))?));
-    let prompting = keras::prompting(end, Some(vec![pad]), &[end, pad]);
-    Ok(super::Tokenizer { dialect: Dialect::Pieces(Box::new(pieces)), prompting, ..library.into() })
+    let frame = Frame::ended(end);
+    let front = match (pieces.normalizer.remove_extra_whitespaces(), pieces.normalizer.add_dummy_prefix()) {
+        (true, _) => Some(Front::All),
+        (false, true) => Some(Front::One),
+        (false, false) => None,
+    };
+    let unknown = pieces.unknown.0;
+    let mut tokenizer = Tokenizer::new(Engine::Pieces(Box::new(pieces)), frame, vec![Step::Pieces { front }]);
+    tokenizer.prompting = keras::prompting(end, Some(vec![pad]), &[end, pad]);
+    tokenizer.named.0 = [None, Some(end), Some(unknown), None, Some(pad), None, None];
+    Ok(tokenizer)
 }
 
 /// SentencePiece's own normalisation, segmentation and decoding.
-pub struct Pieces {
+pub struct SentencePiece {
     map: Option<CharsMap>,
     pieces: Vec<Piece>,
-    /// The ids and scores of the pieces that may occur in a segmentation.
-    known: HashMap<String, (u32, f32)>,
-    /// The bytes of the longest piece of `known`.
-    longest: usize,
+    /// The pieces that may occur in a segmentation.
+    known: Vocabulary,
+    /// Their scores, by their index.
+    scores: Vec<f32>,
     /// The id and score of a character that is in no piece.
     unknown: (u32, f32),
     user_defined: Vec<String>,
@@ -100,8 +221,8 @@ pub struct Pieces {
     surface: String,
 }
 
-impl Pieces {
-    fn new(model: Model) -> Result<Pieces> {
+impl SentencePiece {
+    fn new(model: piece_file::Model) -> Result<SentencePiece> {
         let map = match model.map() {
             Some(bytes) => Some(
                 CharsMap::parse(bytes).ok_or_else(|| in_file(KERAS, "precompiled_charsmap is malformed"))?,
@@ -112,20 +233,21 @@ impl Pieces {
         let of = |kind| model.pieces.iter().filter(move |piece| piece.kind() == kind);
         let scores = || of(Kind::Normal).map(|piece| piece.score);
         let (worst, best) = (scores().fold(f32::MAX, f32::min), scores().fold(f32::MIN_POSITIVE, f32::max));
-        let mut known = HashMap::new();
-        for (piece, id) in model.pieces.iter().zip(0..) {
+        let known = model.pieces.iter().zip(0u32..).filter_map(|(piece, id)| {
             let score = match piece.kind() {
                 Kind::Normal => piece.score,
                 Kind::UserDefined => piece.piece.len() as f32 * best - 0.1,
-                Kind::Unknown | Kind::Control | Kind::Unused | Kind::Byte => continue,
+                Kind::Unknown | Kind::Control | Kind::Unused | Kind::Byte => return None,
             };
-            known.insert(piece.piece.clone(), (id, score));
-        }
-        Ok(Pieces {
+            Some((piece.piece.as_str(), id, score))
+        });
+        let known: Vec<_> = known.collect();
+        let vocabulary = Vocabulary::new(known.iter().map(|(piece, id, _)| (*piece, *id)));
+        Ok(SentencePiece {
             map,
-            longest: known.keys().map(String::len).max().unwrap_or_default(),
-            known,
-            unknown: (unknown, worst - UNKNOWN_PENALTY),
+            known: vocabulary.map_err(|error| in_file(KERAS, error))?,
+            scores: known.iter().map(|(.., score)| *score).collect(),
+            unknown: (unknown, worst - UNKNOWN_PENALTY as f32),
             user_defined: of(Kind::UserDefined).map(|piece| piece.piece.clone()).collect(),
             surface: model.trainer.unk_surface().to_owned(),
             normalizer: model.normalizer,
@@ -134,56 +256,15 @@ impl Pieces {
     }
 
     /// The tokens of a text, without special ones.
-    pub fn encode(&self, text: &str) -> Encoding {
-        let piece =
-            |id: &u32| self.pieces.get(*id as usize).map(|piece| piece.piece.clone()).unwrap_or_default();
-        let ids = self.segment(&self.normalize(text));
-        Encoding::from_tokens(ids.iter().map(|id| Token::new(*id, piece(id), (0, 0))).collect(), 0)
-    }
-
-    /// The segmentation of a normalised text with the highest score; a run of unknown characters is one piece.
-    fn segment(&self, text: &str) -> Vec<u32> {
-        /// The last piece of the best segmentation up to a position.
-        #[derive(Clone, Copy)]
-        struct Node {
-            /// Start of the piece in bytes.
-            from: usize,
-            id: u32,
-            score: f32,
-        }
-        let mut nodes: Vec<Option<Node>> = vec![None; text.len() + 1];
-        for (from, first) in text.char_indices() {
-            let before = nodes[from].map_or(0.0, |node| node.score);
-            let mut relax = |len: usize, (id, score): (u32, f32)| {
-                let score = before + score;
-                let node = &mut nodes[from + len];
-                if node.is_none_or(|node| score > node.score) {
-                    *node = Some(Node { from, id, score });
-                }
-            };
-            let mut single = false;
-            let rest = &text[from..];
-            let ends = rest.char_indices().map(|(at, c)| at + c.len_utf8());
-            for len in ends.take_while(|len| *len <= self.longest) {
-                if let Some(piece) = self.known.get(&rest[..len]) {
-                    relax(len, *piece);
-                    single |= len == first.len_utf8();
-                }
+    pub fn encode(&self, text: &str) -> Tokens {
+        let text = self.normalize(text);
+        let pieces = segment(&text, Some(self.unknown), |text, relax| {
+            for (len, index) in self.known.prefixes("", text) {
+                relax(len, self.known.id_at(index), self.scores[index]);
             }
-            if !single {
-                relax(first.len_utf8(), self.unknown);
-            }
-        }
-        let mut ids = Vec::new();
-        let mut at = text.len();
-        while let Some(node) = nodes[at] {
-            if node.id != self.unknown.0 || ids.last() != Some(&node.id) {
-                ids.push(node.id);
-            }
-            at = node.from;
-        }
-        ids.reverse();
-        ids
+        });
+        let ids: Vec<u32> = pieces.unwrap_or_default().into_iter().map(|(_, id)| id).collect();
+        Tokens { offsets: vec![0..0; ids.len()], words: vec![None; ids.len()], ids, blanks: Vec::new() }
     }
 
     /// Number of pieces.
@@ -235,29 +316,16 @@ impl Pieces {
         normal
     }
 
-    /// The text of pieces, without leading spaces.
-    pub fn decode(&self, ids: &[u32]) -> String {
-        let all = self.normalizer.remove_extra_whitespaces();
-        let mut in_front = all || self.normalizer.add_dummy_prefix();
-        let mut text = String::new();
-        for piece in ids.iter().filter_map(|id| self.pieces.get(*id as usize)) {
-            let mut shown = match piece.kind() {
-                Kind::Control => continue,
-                Kind::Unknown => self.surface.as_str(),
-                Kind::Normal | Kind::UserDefined | Kind::Unused | Kind::Byte => piece.piece.as_str(),
-            };
-            if in_front && let Some(rest) = shown.strip_prefix('▁') {
-                shown = rest;
-                in_front = all;
-            }
-            in_front &= shown.is_empty();
-            text.push_str(&shown.replace('▁', " "));
+    /// The text of a piece, with `▁` for a space; `None` for one that is not shown.
+    pub fn shown(&self, id: u32) -> Option<&str> {
+        let piece = self.pieces.get(id as usize)?;
+        match piece.kind() {
+            Kind::Control => None,
+            Kind::Unknown => Some(&self.surface),
+            Kind::Normal | Kind::UserDefined | Kind::Unused | Kind::Byte => Some(&piece.piece),
         }
-        text
     }
 }
 
-/// The score of an unknown character is this much below the lowest score of a piece.
-const UNKNOWN_PENALTY: f32 = 10.0;
 /// Upper limit of `extra_ids`.
 const MAX_EXTRA_IDS: u64 = 1 << 16;

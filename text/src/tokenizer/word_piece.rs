@@ -7,79 +7,111 @@
 //! form is newer than the library's tables.
 
 use rachis::loader::Preset;
-use serde_json::{Map, Value, json};
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::utils::SysRegex;
-use tokenizers::{NormalizedString, Tokenizer};
+use tokenizers::{NormalizedString, PreTokenizerWrapper};
 
+use super::decoder::Step;
+use super::frame::{Frame, Trim};
+use super::json::{self, File, Vocab};
 use super::keras::{self, Layer};
+use super::model::{Model, WordPiece};
+use super::pipeline::{self, Pipeline, contained};
 use super::settings::Settings;
-use super::{Dialect, frame};
+use super::vocabulary::Vocabulary;
+use super::{Engine, LARGEST_FILE, Tokenizer, missing};
 use crate::error::{Result, in_file};
 
 /// The vocabulary file of a Keras preset.
 pub const KERAS: &str = "assets/tokenizer/vocabulary.txt";
 
-/// transformers' special tokens.
-const BERT: &[(&str, &str)] = &[
-    ("unk_token", "[UNK]"),
-    ("sep_token", "[SEP]"),
-    ("pad_token", "[PAD]"),
-    ("cls_token", "[CLS]"),
-    ("mask_token", "[MASK]"),
-];
+const FILE: &str = "vocab.txt";
 
-/// transformers' `BertTokenizer`.
-pub fn hugging_face(preset: &Preset, vocabulary: &str) -> Result<Tokenizer> {
-    let settings = Settings::read(preset, BERT)?;
-    let ids = ids(vocabulary);
-    for name in ["unk_token", "cls_token", "sep_token"] {
-        let token = settings.token(name).map(|token| token.content);
-        if let Some(token) = token.filter(|token| !ids.contains_key(token)) {
-            return Err(in_file("vocab.txt", format!("has no {token}")));
+/// The frames that a tokenizer of BERT's kind may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `BertTokenizer`.
+    Bert,
+    /// `MPNetTokenizer`.
+    MpNet,
+}
+
+/// transformers' `BertTokenizer` and `MPNetTokenizer`. Of `tokenizer.json` they take the vocabulary; what is done with a
+/// text depends on `tokenizer_config.json`.
+pub fn hugging_face(
+    preset: &Preset,
+    file: Option<&mut File<'_>>,
+    settings: &Settings,
+    kind: Kind,
+) -> Result<Tokenizer> {
+    let (name, vocabulary) = match file {
+        Some(file) => (json::FILE, from_json(file)?),
+        None => {
+            let text = preset.read_text(FILE, LARGEST_FILE)?;
+            (FILE, vocabulary(FILE, &text.ok_or_else(|| missing(preset, "tokenizer.json or vocab.txt"))?)?)
+        }
+    };
+    for token in ["unk_token", "cls_token", "sep_token"].iter().filter_map(|name| settings.token_text(name)) {
+        if vocabulary.id(&token).is_none() && !settings.lists(&token) {
+            return Err(in_file(name, format!("has no {token}")));
         }
     }
-    let unknown = settings.token("unk_token").map_or_else(|| "[UNK]".to_owned(), |token| token.content);
-    let description = json!({
-        "version": "1.0",
-        "added_tokens": [],
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": true,
-            "handle_chinese_chars": settings.flag("tokenize_chinese_chars").unwrap_or(true),
-            "strip_accents": settings.flag("strip_accents"),
-            "lowercase": settings.flag("do_lower_case").unwrap_or(true),
-        },
-        "pre_tokenizer": { "type": "BertPreTokenizer" },
-        "decoder": { "type": "WordPiece", "prefix": "##", "cleanup": true },
-        "model": model(ids, &unknown, "##"),
-    });
-    let mut library: Tokenizer =
-        serde_json::from_value(description).map_err(|error| in_file("vocab.txt", error))?;
-    settings.add_to(&mut library)?;
-    let frame = settings.frame(&library, Some("cls_token"), Some("sep_token"))?;
-    library.with_post_processor(Some(frame));
-    Ok(library)
+    let unknown = settings.token_text("unk_token").unwrap_or_else(|| "[UNK]".to_owned());
+    let mut library = Pipeline::new(model(vocabulary, unknown, "##".to_owned()));
+    let normalizer = BertNormalizer::new(
+        true,
+        settings.flag("tokenize_chinese_chars")?.unwrap_or(true),
+        settings.flag("strip_accents")?,
+        settings.flag("do_lower_case")?.unwrap_or(true),
+    );
+    contained(name, || library.with_normalizer(Some(normalizer)).map(drop))?;
+    library.with_pre_tokenizer(Some(PreTokenizerWrapper::from(BertPreTokenizer)));
+    pipeline::add_settings(&mut library, settings, |name, token| match kind {
+        Kind::MpNet if name == "mask_token" => super::added::Added { lstrip: true, ..token },
+        _ => token,
+    })?;
+    let id = |name| pipeline::required(&library, settings, name);
+    let (cls, sep) = (id("cls_token")?, id("sep_token")?);
+    let frame = match kind {
+        Kind::Bert => Frame::bert(cls, sep),
+        Kind::MpNet => Frame::roberta(cls, sep, Some(Trim { space_in_front: false })),
+    };
+    let decoder = vec![Step::WordPiece { prefix: "##".to_owned(), clean_up: true }];
+    Ok(Tokenizer::new(Engine::Pipeline(Box::new(library)), frame, decoder))
+}
+
+/// The vocabulary of a `tokenizer.json`.
+fn from_json(file: &mut File<'_>) -> Result<Vocabulary> {
+    let ids = match file.take_model()?.vocab {
+        Vocab::Ids(ids) => ids,
+        _ => return Err(in_file(json::FILE, "model has no vocabulary of tokens and their ids")),
+    };
+    let ids = ids.iter().map(|(token, id)| (token.as_ref(), *id));
+    Vocabulary::new(ids).map_err(|error| in_file(json::FILE, error))
+}
+
+/// The vocabulary of a text with a token a line: the ids are the numbers of the lines; `file` is its name in messages.
+pub fn vocabulary(file: &str, text: &str) -> Result<Vocabulary> {
+    Vocabulary::new(text.lines().map(str::trim_end).zip(0..)).map_err(|error| in_file(file, error))
 }
 
 /// KerasHub's `BertTokenizer`.
-pub fn keras(layer: &Layer, vocabulary: &str) -> Result<super::Tokenizer> {
+pub fn keras(layer: &Layer, vocabulary: &str) -> Result<Tokenizer> {
     let (unknown, prefix) = (layer.string("oov_token", "[UNK]")?, layer.string("suffix_indicator", "##")?);
-    let ids = ids(vocabulary);
-    let id = |token: &str| ids.get(token).and_then(Value::as_u64).and_then(|id| id.try_into().ok());
+    let vocabulary = self::vocabulary(KERAS, vocabulary)?;
+    let id = |token: &str| vocabulary.id(token);
     let special = keras::special(KERAS, ["[CLS]", "[SEP]", "[PAD]", "[MASK]"], id)?;
-    keras::special(KERAS, [unknown], id)?;
+    let [unknown_id] = keras::special(KERAS, [unknown], id)?;
     let words = Words::new(layer, unknown)?;
-    let description = json!({
-        "version": "1.0",
-        "added_tokens": [],
-        "decoder": { "type": "WordPiece", "prefix": prefix, "cleanup": false },
-        "model": model(ids, unknown, prefix),
-    });
-    let mut library: Tokenizer =
-        serde_json::from_value(description).map_err(|error| in_file(KERAS, error))?;
-    library.with_post_processor(Some(frame(Some(("[CLS]", special[0])), Some(("[SEP]", special[1])))?));
-    let prompting = keras::prompting(special[1], None, &special);
-    Ok(super::Tokenizer { dialect: Dialect::Words(Box::new(words)), prompting, ..library.into() })
+    let library = Pipeline::new(model(vocabulary, unknown.to_owned(), prefix.to_owned()));
+    let decoder = vec![Step::WordPiece { prefix: prefix.to_owned(), clean_up: false }];
+    let [cls, sep, pad, mask] = special;
+    let mut tokenizer =
+        Tokenizer::new(Engine::Words(Box::new((library, words))), Frame::bert(cls, sep), decoder);
+    tokenizer.prompting = keras::prompting(sep, None, &special);
+    tokenizer.named.0 = [None, None, Some(unknown_id), Some(sep), Some(pad), Some(cls), Some(mask)];
+    Ok(tokenizer)
 }
 
 /// KerasHub's splitting of a text into words.
@@ -176,19 +208,8 @@ fn escape(text: &str) -> String {
     text.chars().map(|c| format!("\\u{{{:X}}}", u32::from(c))).collect()
 }
 
-/// The ids of a vocabulary, the line numbers; a token that occurs twice has the last.
-fn ids(vocabulary: &str) -> Map<String, Value> {
-    vocabulary.lines().zip(0u32..).map(|(token, id)| (token.trim_end().to_owned(), id.into())).collect()
-}
-
-fn model(ids: Map<String, Value>, unknown: &str, prefix: &str) -> Value {
-    json!({
-        "type": "WordPiece",
-        "unk_token": unknown,
-        "continuing_subword_prefix": prefix,
-        "max_input_chars_per_word": MAX_WORD_BYTES,
-        "vocab": ids,
-    })
+fn model(vocabulary: Vocabulary, unknown: String, prefix: String) -> Model {
+    Model::WordPiece(WordPiece { vocabulary, unknown, prefix, max_chars: MAX_WORD_BYTES })
 }
 
 /// NFKC_Casefold of Unicode.
