@@ -14,8 +14,8 @@ use crate::tokenizer::{EncodeOptions, Encoding, SpecialToken, SpecialTokens, Tok
 /// Number of masks whose logits are in memory at once: a row has as many as the vocabulary.
 const MASKS: usize = 16;
 
-/// Tokens for the masks of texts: transformers' fill-mask pipeline on a `BertForMaskedLM`, and the probabilities of
-/// KerasHub's `BertMaskedLM`.
+/// Tokens for the masks of texts: transformers' fill-mask pipeline on a `BertForMaskedLM`, and KerasHub's
+/// `BertMaskedLM`, whose logits become probabilities.
 ///
 /// A text is not cut: one that is too long for the model is refused.
 #[derive(Debug)]

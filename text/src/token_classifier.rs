@@ -186,6 +186,13 @@ impl TokenClassifier {
     /// The tokens of a text: of its windows with a stride, else of its start.
     fn windows(&self, text: &str, stride: Option<usize>) -> Result<Vec<Encoding>> {
         let limit = self.tokenizer.model_max_length();
+        if let (Some(stride), Some(limit)) = (stride, limit)
+            && stride >= limit
+        {
+            let (found, expected) =
+                (stride.to_string(), format!("less than {limit}, the length of a window"));
+            return Err(Error::Request { what: "stride", found, expected });
+        }
         let mut options = EncodeOptions::new();
         options.truncation = limit.map(Truncation::new).map(|truncation| match stride {
             Some(stride) => truncation.with_stride(stride),
