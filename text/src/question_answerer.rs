@@ -10,9 +10,9 @@ use rachis::loader::Preset;
 use rachis::{Backbone, Heads, PresetOptions, Session};
 
 use crate::batch::Batch;
-use crate::error::{Error, Result, in_file};
+use crate::error::{Error, Result};
 use crate::tokenizer::{
-    EncodeOptions, Encoding, SpecialToken, TextInput, Tokenizer, TruncateWhich, Truncation,
+    EncodeOptions, Encoding, Side, SpecialToken, TextInput, Tokenizer, TruncateWhich, Truncation,
 };
 use spans::Spans;
 
@@ -174,12 +174,9 @@ impl QuestionAnswerer {
         if !tokenizer.has_offsets() {
             return Err(needs("a tokenizer that does not say where tokens stand".to_owned()));
         }
-        const FILE: &str = "tokenizer_config.json";
-        let order = match &preset.read_json(FILE)?.unwrap_or_default()["padding_side"] {
-            serde_json::Value::Null => Order::QuestionFirst,
-            side if side == "right" => Order::QuestionFirst,
-            side if side == "left" => Order::ContextFirst,
-            _ => return Err(in_file(FILE, "padding_side is unknown, expected right or left")),
+        let order = match tokenizer.padding_side() {
+            Side::Right => Order::QuestionFirst,
+            Side::Left => Order::ContextFirst,
         };
         Ok(QuestionAnswerer { backbone, head, tokenizer, order })
     }
@@ -218,7 +215,9 @@ impl QuestionAnswerer {
                 for (number, window) in windows.iter().enumerate().take(i + 1).skip(first) {
                     let (logits, after) = rest.split_at(window.len() * 2);
                     rest = after;
-                    spans.add(number, logits, &self.may_answer(window));
+                    let context: Vec<bool> =
+                        window.sequences.iter().map(|text| *text == Some(self.context())).collect();
+                    spans.add(number, logits, (&self.counts(window), &context));
                 }
                 batch.clear();
                 first = i + 1;
@@ -262,15 +261,23 @@ impl QuestionAnswerer {
         Ok([first].into_iter().chain(rest).collect())
     }
 
-    /// Which tokens of a window an answer may start and end at: those of the context, and every first token. Where the
-    /// context comes first the pipeline allows all tokens.
-    fn may_answer(&self, window: &Encoding) -> Vec<bool> {
+    /// The number of the context among the two texts.
+    fn context(&self) -> usize {
+        match self.order {
+            Order::QuestionFirst => 1,
+            Order::ContextFirst => 0,
+        }
+    }
+
+    /// Which tokens of a window have probabilities: those of the context, and every first token. Where the context comes
+    /// first the pipeline counts all of them.
+    fn counts(&self, window: &Encoding) -> Vec<bool> {
         let first = self.tokenizer.special_token(SpecialToken::Cls);
         let tokens = window.sequences.iter().zip(&window.ids);
-        let may = |(text, id): (&Option<usize>, &u32)| {
+        let counts = |(text, id): (&Option<usize>, &u32)| {
             self.order == Order::ContextFirst || *text == Some(1) || Some(*id) == first
         };
-        tokens.map(may).collect()
+        tokens.map(counts).collect()
     }
 
     /// Where the tokens from `start` to `end` stand in the context, in bytes.
@@ -279,10 +286,7 @@ impl QuestionAnswerer {
         if align == Align::Tokens {
             return tokens;
         }
-        let context = match self.order {
-            Order::QuestionFirst => 1,
-            Order::ContextFirst => 0,
-        };
+        let context = self.context();
         let word = |token: usize| {
             let word = window.words[token]?;
             let of_word =

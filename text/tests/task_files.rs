@@ -6,8 +6,8 @@ use std::path::Path;
 use rachis_testkit::goldens::fixture;
 use rachis_text::rachis::{Ctx, Session};
 use rachis_text::{
-    ClassifyOptions, Error, FillMask, QuestionAnswerer, Result, TextClassifier, TokenClassifier,
-    ZeroShotOptions,
+    AnswerOptions, ClassifyOptions, Error, FillMask, QuestionAnswerer, Result, TextClassifier,
+    TokenClassifier, ZeroShotOptions,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -173,4 +173,46 @@ fn a_text_without_an_end_token_is_refused() {
     let classifier = TextClassifier::from_preset(dir.path()).unwrap();
     let mut session = Session::new(Ctx::detect());
     refused(classifier.classify(&mut session, &["a"], ClassifyOptions::new()), "without the end token 400");
+}
+
+/// Threads share a task; each has its own session.
+#[test]
+fn tasks_are_shared_by_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<TextClassifier>();
+    shared::<TokenClassifier>();
+    shared::<QuestionAnswerer>();
+    shared::<FillMask>();
+}
+
+/// A hypothesis that leaves no room for the text is not cut: the pipeline gives the pair to the model as it is.
+#[test]
+fn long_hypotheses_are_not_cut() {
+    let limit = |config: &mut Value| config["model_max_length"] = json!(12);
+    let dir = changed("text/classify/zero_shot_bert", "tokenizer_config.json", limit);
+    let classifier = TextClassifier::from_preset(dir.path()).unwrap();
+    let whole = TextClassifier::from_preset(fixture("text/classify/zero_shot_bert")).unwrap();
+    let mut session = Session::new(Ctx::detect());
+    let labels = ["the bell of the lighthouse of the bay of the island", "the sea"];
+    let mut scores = |classifier: &TextClassifier, text: &str, label: &str| {
+        let options = ZeroShotOptions::new().with_hypothesis_template("{}");
+        classifier.classify_zero_shot(&mut session, &[text], &[label], &options).unwrap()[0].scores[0]
+    };
+    assert_eq!(scores(&classifier, "Fog.", labels[0]), scores(&whole, "Fog.", labels[0]));
+    let long = "Fog comes in from the north: ring the bell every 2 minutes.";
+    assert_ne!(scores(&classifier, long, labels[1]), scores(&whole, long, labels[1]));
+}
+
+/// A tokenizer that pads on the left puts the context first.
+#[test]
+fn contexts_before_their_questions() {
+    let left = |config: &mut Value| config["padding_side"] = json!("left");
+    let dir = changed("text/answer/bert", "tokenizer_config.json", left);
+    let answerer = QuestionAnswerer::from_preset(dir.path()).unwrap();
+    let mut session = Session::new(Ctx::detect());
+    let context = "The island lies north of the bay.";
+    let found = answerer.answer(&mut session, "Where?", context, AnswerOptions::new().with_top_k(3)).unwrap();
+    assert!(
+        !found.is_empty() && found.iter().all(|found| context.get(found.span.clone()) == Some(&found.answer))
+    );
 }

@@ -3,8 +3,9 @@
 //!
 //! In each window the logits of tokens that cannot be in an answer are -10000, and a softmax over the window makes
 //! probabilities of starting and of ending. The first token's become 0 then: their product is the score of no answer. A
-//! span has the product of its two probabilities, and each window gives its best spans. Spans of score 0 are left out,
-//! where the pipeline's choice among them is arbitrary.
+//! span has the product of its two probabilities, and each window gives its best spans. Left out are spans of score 0,
+//! where the pipeline's choice among them is arbitrary, and those outside the context, whose places it takes for places in
+//! the context.
 
 use crate::scores::softmax;
 
@@ -36,10 +37,11 @@ impl Spans {
         Spans { top_k, max_len, best: Vec::new(), none: 1e6 }
     }
 
-    /// Adds the spans of a window, from the logits `[tokens, 2]` of starting and ending there.
-    pub(super) fn add(&mut self, window: usize, logits: &[f32], may_answer: &[bool]) {
+    /// Adds the spans of the context of a window, from the logits `[tokens, 2]` of starting and ending there: `counts`
+    /// says which tokens have probabilities, `context` which are of the context.
+    pub(super) fn add(&mut self, window: usize, logits: &[f32], (counts, context): (&[bool], &[bool])) {
         let [mut starts, mut ends] = [0, 1].map(|column| {
-            let rows = logits.chunks_exact(2).zip(may_answer);
+            let rows = logits.chunks_exact(2).zip(counts);
             let masked: Vec<f32> = rows.map(|(row, may)| if *may { row[column] } else { MASKED }).collect();
             softmax(&masked).collect::<Vec<f64>>()
         });
@@ -47,7 +49,7 @@ impl Spans {
             self.none = self.none.min(*start * *end);
             (*start, *end) = (0.0, 0.0);
         }
-        let may = |at: &usize| may_answer.get(*at).copied().unwrap_or(false);
+        let may = |at: &usize| context.get(*at).copied().unwrap_or(false);
         let mut found = Vec::new();
         for start in (0..starts.len()).filter(may) {
             let last = ends.len().min(start.saturating_add(self.max_len));
@@ -85,7 +87,7 @@ mod tests {
         // Starts 0.1, 0.6, 0.3 and ends 0.2, 0.3, 0.5; the first token is that of no answer.
         let logits = [ln(0.1), ln(0.2), ln(0.6), ln(0.3), ln(0.3), ln(0.5)];
         let mut spans = Spans::new(2, 2);
-        spans.add(0, &logits, &[true; 3]);
+        spans.add(0, &logits, (&[true; 3], &[true; 3]));
         let (best, none) = spans.finish();
         let found: Vec<(usize, usize)> = best.iter().map(|span| (span.start, span.end)).collect();
         assert_eq!(found, [(1, 2), (1, 1)]);
@@ -93,8 +95,9 @@ mod tests {
         assert!((none - 0.02).abs() < 1e-6);
 
         let mut spans = Spans::new(5, 1);
-        spans.add(0, &logits, &[false, true, false]);
-        spans.add(1, &logits, &[false, false, true]);
+        let [second, third] = [[false, true, false], [false, false, true]];
+        spans.add(0, &logits, (&second, &second));
+        spans.add(1, &logits, (&third, &third));
         let (best, none) = spans.finish();
         assert_eq!(best.iter().map(|span| (span.window, span.start)).collect::<Vec<_>>(), [(0, 1), (1, 2)]);
         assert!(best.iter().all(|span| span.score == 1.0) && none == 0.0);
