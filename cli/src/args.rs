@@ -41,6 +41,14 @@ pub enum Command {
     Rerank(RerankArgs),
     /// Token ids of texts, and texts of token ids
     Tokenize(TokenizeArgs),
+    /// Labels of texts, with their scores
+    Classify(ClassifyArgs),
+    /// Named entities, and other labels of tokens
+    Ner(NerArgs),
+    /// Answers to a question from contexts
+    Answer(AnswerArgs),
+    /// Tokens for the masks of texts
+    FillMask(FillMaskArgs),
     /// One forward pass on tensors
     Run(RunArgs),
     /// Text or token ids from prompts
@@ -175,6 +183,82 @@ pub struct TokenizeArgs {
     /// Texts
     #[arg(value_name = "TEXT", required_unless_present = "requests")]
     pub texts: Vec<String>,
+}
+
+/// The texts of a subcommand, or its requests.
+#[derive(Debug, clap::Args)]
+pub struct Texts {
+    /// Answer one JSON object a line of this file, or of standard input for "-"
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "texts")]
+    pub requests: Option<PathBuf>,
+    /// Texts; a single "-" reads one text a line from standard input
+    #[arg(value_name = "TEXT", required_unless_present = "requests")]
+    pub texts: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ClassifyArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub input: Texts,
+    /// Number of labels of each text; all by default
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// What turns logits into scores: softmax, sigmoid or none; follows the model's files by default
+    #[arg(long, value_name = "FUNCTION")]
+    pub function: Option<String>,
+    /// Zero-shot: score these labels, with a model that was trained for natural language inference
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// Zero-shot: several labels may be right
+    #[arg(long, requires = "labels")]
+    pub multi_label: bool,
+    /// Zero-shot: the hypothesis about a text, with {} for the label
+    #[arg(long, value_name = "TEXT", requires = "labels")]
+    pub hypothesis_template: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct NerArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub input: Texts,
+    /// How tokens become entities: none, simple, first, average or max
+    #[arg(long, value_name = "STRATEGY", default_value = "simple")]
+    pub aggregation: String,
+    /// Classify long texts in windows that have N tokens in common
+    #[arg(long, value_name = "N")]
+    pub stride: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct AnswerArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// The question
+    #[arg(long, value_name = "TEXT", required_unless_present = "requests")]
+    pub question: Option<String>,
+    /// Number of answers from each context
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    pub top_k: usize,
+    #[command(flatten)]
+    pub input: Texts,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct FillMaskArgs {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub input: Texts,
+    /// Number of tokens for each mask
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    pub top_k: usize,
+    /// The words that may be returned, if not all tokens
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub targets: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

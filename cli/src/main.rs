@@ -1,17 +1,22 @@
 //! The command line `rachis`. Flags, names and JSON keys are a contract; see the README.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod args;
 mod bench;
+mod classify;
 mod embed;
+mod fill_mask;
 mod generate;
 mod input;
 mod inspect;
 mod lines;
+mod ner;
 mod output;
 mod requests;
 mod rerank;
 mod run;
+mod texts;
 mod tokenize;
 mod vectors;
 
@@ -57,6 +62,10 @@ fn run(command: Command) -> Result<()> {
         Command::Embed(args) => embed::embed(&args),
         Command::Rerank(args) => rerank::rerank(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
+        Command::Classify(args) => classify::classify(&args),
+        Command::Ner(args) => ner::ner(&args),
+        Command::Answer(args) => answer::answer(&args),
+        Command::FillMask(args) => fill_mask::fill_mask(&args),
         Command::Run(args) => run::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Bench(args) => bench::bench(&args),

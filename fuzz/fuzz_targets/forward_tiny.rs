@@ -160,6 +160,8 @@ fn forward(
             output.sequence_output
         }
         Backbone::Opt(model) => model.forward(session, tokens)?,
+        Backbone::BartEncoder(model) => model.forward(session, tokens)?,
+        Backbone::T5Encoder(model) => model.forward(session, tokens)?,
         Backbone::Falcon(model) => model.forward(session, tokens)?,
         Backbone::Bart(model) => {
             let output = model.forward(session, inputs)?;

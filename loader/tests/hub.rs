@@ -163,6 +163,7 @@ fn keras_presets_are_downloaded() {
             ("metadata.json", b"{}"),
             ("preprocessor.json", b"{}"),
             ("task.json", b"{}"),
+            ("task.weights.h5", b"weights of the head"),
             ("tokenizer.json", b"{}"),
             ("assets/tokenizer/vocabulary.txt", b"[PAD]\n"),
         ];

@@ -292,3 +292,31 @@ fn is_accepted(file: Vec<u8>) -> bool {
     }
     accepted
 }
+
+/// The weights of a task lie beside those of its backbone, and are opened when they are asked for.
+#[test]
+fn weights_of_tasks() {
+    let files = ["config.json", "model.weights.h5", "task.weights.h5"];
+    let dir = tempfile::tempdir().unwrap();
+    for file in files {
+        let bytes = fs::read(fixture("text/keras/classifier").join(file)).unwrap();
+        fs::write(dir.path().join(file), bytes).unwrap();
+    }
+    for access in [Access::Map, Access::Read] {
+        let preset = Preset::open(dir.path(), access).unwrap();
+        assert!(preset.tensor("layers/dense/vars/0").is_some_and(|pooler| pooler.shape() == [16, 16]));
+        let task = preset.task().unwrap().unwrap();
+        assert_eq!(task.tensor("layers/dense/vars/0").unwrap().shape(), [16, 3]);
+        assert_eq!(task.bytes_mapped() > 0, access == Access::Map);
+        assert!(Preset::open_config(dir.path()).unwrap().task().unwrap().is_none());
+    }
+    fs::write(dir.path().join("task.weights.h5"), "no HDF5").unwrap();
+    let preset = Preset::open(dir.path(), Access::Map).unwrap();
+    let error = preset.task().unwrap_err().to_string();
+    assert!(error.contains("task.weights.h5") && error.lines().count() == 1, "{error}");
+    fs::remove_file(dir.path().join("task.weights.h5")).unwrap();
+    assert!(Preset::open(dir.path(), Access::Map).unwrap().task().unwrap().is_none());
+
+    let hugging_face = Preset::open(fixture("text/classify/single"), Access::Map).unwrap();
+    assert!(hugging_face.task().unwrap().is_none());
+}

@@ -41,6 +41,7 @@
 //! - [`Tokens`] is a batch, padded or ragged; [`SequenceOutput`] has a vector for every real token.
 //! - [`Decoder`] appends tokens to sequences; [`generate`] chooses tokens by greedy choice, sampling, beam search or
 //!   contrastive search.
+//! - [`Heads`] are the layers of tasks that a preset's files have: classifiers, masked language models.
 //! - [`kernels`] has the context (instruction-set level, threads, precision), [`loader`] the presets.
 //!
 //! # Features

@@ -23,6 +23,7 @@ mod decoder;
 mod encoding;
 mod frame;
 mod japanese;
+mod join;
 mod json;
 mod keras;
 mod lower_case;

@@ -2,7 +2,7 @@
 
 use rachis::kernels::Ctx;
 use rachis::{
-    Backbone, BertInputs, Dtype, PresetOptions, PresetWeights, Result, Seq2SeqInputs, SequenceOutput,
+    Backbone, BertInputs, Dtype, Heads, PresetOptions, PresetWeights, Result, Seq2SeqInputs, SequenceOutput,
     Session, Tokens,
 };
 use rachis_loader::{Config, Preset};
@@ -22,6 +22,9 @@ pub fn loaded(directory: &Directory, mapped: &Preset, read: &Preset) {
         assert_eq!(other.dtype(), Dtype::Bfloat16);
     }
     error(directory, &other);
+    if let Ok(model) = &models[0] {
+        error(directory, &Heads::load(mapped, model));
+    }
     if let [Ok(mapped), Ok(read)] = models {
         assert!(other.is_ok(), "the preset has a right dtype, which the option replaces");
         assert_eq!(forward(directory, &mapped), forward(directory, &read));
@@ -63,6 +66,8 @@ fn forward(directory: &Directory, model: &Backbone) -> Result<Vec<u32>, String> 
             .forward(&mut session, BertInputs { tokens, segment_ids: None })
             .map(|output| output.sequence_output),
         Backbone::Opt(model) => model.forward(&mut session, tokens),
+        Backbone::BartEncoder(model) => model.forward(&mut session, tokens),
+        Backbone::T5Encoder(model) => model.forward(&mut session, tokens),
         Backbone::Falcon(model) => model.forward(&mut session, tokens),
         Backbone::Bart(model) => {
             model.forward(&mut session, inputs).map(|output| output.decoder_sequence_output)

@@ -14,7 +14,7 @@ use crate::caches::repo_dir;
 use crate::config::Config;
 use crate::dir::{is_plain, read_limited};
 use crate::error::{Error, Result, clip, io};
-use crate::files::{CONFIG, WeightFileNames, is_pickle};
+use crate::files::{CONFIG, KERAS, TASK, WeightFileNames, is_pickle};
 use crate::handle::{HubRepo, is_commit_hash};
 use crate::json::MAX_JSON;
 use crate::shards::{MAX_INDEX, MAX_SHARDS};
@@ -109,6 +109,9 @@ impl<'a> Download<'a> {
             return Err(self.pickle(pickle));
         } else {
             return Err(self.not_on_hub(&format!("{} or {}", kind.single, kind.index)));
+        }
+        if kind.single == KERAS && names.contains(TASK) {
+            needed.push(TASK);
         }
         needed.into_iter().try_for_each(|file| pinned.fetch(file, None).map(drop))
     }

@@ -69,6 +69,11 @@ struct Part {
 }
 
 impl Bpe {
+    /// The prefix of tokens that continue a word.
+    pub fn prefix(&self) -> &str {
+        &self.options.prefix
+    }
+
     /// A model of a vocabulary and its merges. `place` names the place of a merge by its number, such as a line, in the
     /// file `file`.
     ///

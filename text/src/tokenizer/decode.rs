@@ -100,10 +100,15 @@ impl<'t> DecodeStream<'t> {
             return Ok(());
         }
         if let Some(token) = self.tokenizer.shown(id)? {
-            let clean_up = &mut self.clean_up;
-            run(&self.tokenizer.decoder, &mut self.held, &token, &mut |text| append(clean_up, text, out));
+            self.push_token(&token, out);
         }
         Ok(())
+    }
+
+    /// Takes the next token, as the vocabulary spells it, and appends the text that has become certain.
+    pub(super) fn push_token(&mut self, token: &str, out: &mut String) {
+        let clean_up = &mut self.clean_up;
+        run(&self.tokenizer.decoder, &mut self.held, token, &mut |text| append(clean_up, text, out));
     }
 
     /// Appends the rest of the text.

@@ -1,6 +1,8 @@
 //! What the tests of this crate share: the golden texts and directories.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod goldens;
+
 use std::path::Path;
 
 use rachis_testkit::goldens::fixture;
