@@ -90,8 +90,3 @@ pub use session::{
 pub use rachis_kernels as kernels;
 pub use rachis_kernels::{Ctx, Dtype, Precision};
 pub use rachis_loader as loader;
-
-/// The README's examples, compiled with the documentation's.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
