@@ -22,10 +22,12 @@ mod decode;
 mod decoder;
 mod encoding;
 mod frame;
+mod hugging_face;
 mod japanese;
 mod join;
 mod json;
 mod keras;
+mod keras_pieces;
 mod lower_case;
 mod model;
 mod piece_file;
@@ -51,16 +53,13 @@ use rachis::loader::{ConfigSource, Preset};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, in_file};
-use class::Class;
 use decoder::Step;
 use frame::Frame;
 use json::File;
-use model::Model;
+use keras_pieces::SentencePiece;
 use pipeline::Pipeline;
 use python::Python;
-use sentence_piece::SentencePiece;
 use sequence::{Tokens, assemble};
-use settings::{NAMES, Settings};
 use special::Named;
 use windows::Rule;
 use word_piece::Words;
@@ -146,8 +145,8 @@ impl Tokenizer {
         }
         match preset.config().source() {
             ConfigSource::Keras { .. } if file.is_none() => Err(missing(preset, json::FILE)),
-            ConfigSource::Keras { .. } => hugging_face(preset, "", file),
-            ConfigSource::HuggingFace { model_type } => hugging_face(preset, model_type, file),
+            ConfigSource::Keras { .. } => hugging_face::open(preset, "", file),
+            ConfigSource::HuggingFace { model_type } => hugging_face::open(preset, model_type, file),
         }
     }
 
@@ -255,7 +254,7 @@ impl Tokenizer {
         let lengths = [texts[0].len(), texts.get(1).map_or(0, Tokens::len)];
         let add = options.special_tokens == SpecialTokens::With;
         let [first, second] = match options.truncation {
-            None => lengths.map(|len| vec![0..len]),
+            None => windows::whole(lengths),
             Some(truncation) => {
                 let added = if add { self.special_tokens_added(input) } else { 0 };
                 let side = truncation.side.unwrap_or(self.limits.truncation_side);
@@ -349,64 +348,6 @@ impl Tokenizer {
         };
         asked && !self.limits.never_clean_up
     }
-}
-
-/// The tokenizer of transformers for a model of this type.
-fn hugging_face(preset: &Preset, model_type: &str, mut file: Option<File<'_>>) -> Result<Tokenizer> {
-    let mut settings = Settings::read(preset, file.as_ref())?;
-    let class = Class::of(preset, model_type, &settings)?;
-    settings.set_defaults(class.defaults());
-    let side = |step: Option<&Value>| {
-        let left = step.is_some_and(|step| step["direction"] == "Left");
-        if left { Side::Left } else { Side::Right }
-    };
-    let truncation = side(file.as_ref().and_then(|file| file.truncation.as_ref()));
-    let padding = side(file.as_ref().and_then(|file| file.padding.as_ref()));
-    let json = file.as_mut();
-    let mut tokenizer = match class {
-        Class::Bert | Class::DistilBert => {
-            word_piece::hugging_face(preset, json, &settings, word_piece::Kind::Bert)?
-        }
-        Class::MpNet => word_piece::hugging_face(preset, json, &settings, word_piece::Kind::MpNet)?,
-        Class::Gpt2 => byte_level::hugging_face(preset, json, &settings, byte_level::Kind::Gpt2)?,
-        Class::Herbert => byte_level::hugging_face(preset, json, &settings, byte_level::Kind::Herbert)?,
-        Class::Roberta => byte_level::hugging_face(preset, json, &settings, byte_level::Kind::Roberta)?,
-        Class::T5 => sentence_piece::hugging_face(preset, json, &mut settings, sentence_piece::Class::T5)?,
-        Class::XlmRoberta => {
-            sentence_piece::hugging_face(preset, json, &mut settings, sentence_piece::Class::XlmRoberta)?
-        }
-        Class::ByT5 => python::byt5(&mut settings)?,
-        Class::BertJapanese => japanese::hugging_face(preset, &settings)?,
-        Class::Backend => {
-            let file = json.ok_or_else(|| missing(preset, json::FILE))?;
-            if let Some(token) = file.padding.as_ref().and_then(|padding| padding["pad_token"].as_str()) {
-                settings.set_default("pad_token", token);
-            }
-            backend::hugging_face(file, &settings)?
-        }
-    };
-    let segments = match settings.value("model_input_names").map(Value::as_array) {
-        None => class.has_segments(),
-        Some(names) => names.is_some_and(|names| names.iter().any(|name| name == "token_type_ids")),
-    };
-    if !segments {
-        tokenizer.frame = tokenizer.frame.in_one_segment();
-    }
-    tokenizer.named =
-        Named(NAMES.map(|name| settings.token_text(name).and_then(|token| tokenizer.token_to_id(&token))));
-    let bpe = match &tokenizer.engine {
-        Engine::Pipeline(library) => matches!(library.get_model(), Model::Bpe(_)),
-        _ => false,
-    };
-    const CLEANS_BPE: &str = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
-    tokenizer.limits = Limits {
-        model_max_length: settings.model_max_length()?,
-        truncation_side: settings.side("truncation_side")?.unwrap_or(truncation),
-        padding_side: settings.side("padding_side")?.unwrap_or(padding),
-        clean_up: settings.flag("clean_up_tokenization_spaces")?.unwrap_or(false),
-        never_clean_up: bpe && !settings.flag(CLEANS_BPE)?.unwrap_or(false),
-    };
-    Ok(tokenizer)
 }
 
 /// The error of a preset that lacks a file.

@@ -39,7 +39,7 @@ impl Added {
     }
 
     /// The same token, special.
-    pub fn as_special(self) -> Added {
+    pub fn into_special(self) -> Added {
         Added { special: true, ..self }
     }
 }

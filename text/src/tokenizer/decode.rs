@@ -1,7 +1,7 @@
 //! From token ids to text, token by token.
 //!
 //! There is one path: [`Tokenizer::decode`] puts all ids through a [`DecodeStream`], so the pieces of a stream together
-//! are what it returns. Each [`Step`](super::decoder::Step) holds back only what later tokens may change.
+//! are what it returns. Each [`Step`] holds back only what later tokens may change.
 
 use super::cleanup::CleanUp;
 use super::decoder::{Held, Step};

@@ -5,7 +5,9 @@ use rachis::loader::Preset;
 use serde_json::{Map, Value};
 
 use super::json::File;
-use super::{LARGEST_FILE, Prompting, Tokenizer, byte_level, missing, sentence_piece, word_piece};
+use super::{
+    LARGEST_FILE, Prompting, Tokenizer, byte_level, keras_pieces, missing, sentence_piece, word_piece,
+};
 use crate::error::{Error, Result, clip, in_file};
 
 /// The class of a Keras layer and the arguments of its constructor.
@@ -37,8 +39,8 @@ pub fn open(preset: &Preset, layer: &Layer) -> Result<Tokenizer> {
         "OPTTokenizer" => byte_level(Some("</s>"), None),
         "FalconTokenizer" => byte_level(Some("<|endoftext|>"), None),
         "T5Tokenizer" => {
-            let file = preset.read_bytes(sentence_piece::KERAS, sentence_piece::LARGEST_FILE)?;
-            sentence_piece::keras(&file.ok_or_else(|| missing(preset, sentence_piece::KERAS))?)
+            let file = preset.read_bytes(keras_pieces::KERAS, sentence_piece::LARGEST_FILE)?;
+            keras_pieces::keras(&file.ok_or_else(|| missing(preset, keras_pieces::KERAS))?)
         }
         other => {
             let expected = "the tokenizer of BERT, BART, OPT, Falcon or T5";

@@ -59,9 +59,7 @@ impl Model {
 
 /// Returns an error when one piece is too long, or all pieces together are.
 ///
-/// The library stores pieces in a trie, which it frees by a recursion as deep as the longest piece, and which takes
-/// about 350 bytes for each byte of a piece. [`Pieces`](super::sentence_piece::Pieces) compares text up to the
-/// longest piece.
+/// Segmentation compares a text with pieces up to the longest one, at each of its characters.
 pub fn check_lengths<'a>(pieces: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let mut total = 0;
     for (i, piece) in pieces.enumerate() {

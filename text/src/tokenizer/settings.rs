@@ -80,7 +80,7 @@ impl Settings {
         };
         for (name, value) in &fields {
             if name.ends_with("_token") && !NAMES.contains(&name.as_str()) {
-                others.extend(Added::parse(value).filter(|_| !value.is_null()).map(Added::as_special));
+                others.extend(Added::parse(value).filter(|_| !value.is_null()).map(Added::into_special));
             }
         }
         Ok(Settings { fields, listed, extra, older_extra, others, defaults: &[] })
@@ -147,14 +147,14 @@ impl Settings {
     /// it.
     pub fn token(&self, name: &str) -> Option<Added> {
         let token = match self.fields.get(name) {
-            Some(value) => Added::parse(value)?.as_special(),
+            Some(value) => Added::parse(value)?.into_special(),
             None => {
                 let (_, default) = self.defaults.iter().find(|(known, _)| *known == name)?;
                 return Some(Added::special(*default));
             }
         };
         let listed = self.listed.iter().rev().find(|(_, listed)| listed.content == token.content);
-        Some(listed.map_or(token, |(_, listed)| listed.clone().as_special()))
+        Some(listed.map_or(token, |(_, listed)| listed.clone().into_special()))
     }
 
     /// The text of the special token of this name.
@@ -212,7 +212,7 @@ impl Settings {
         let named: Vec<Added> = named.chain(self.others.iter().cloned()).collect();
         let is_named = |token: &Added| named.iter().any(|named| named.content == token.content);
         let listed = self.listed.iter().map(|(_, token)| token.clone());
-        let listed = listed.map(|token| if is_named(&token) { token.as_special() } else { token });
+        let listed = listed.map(|token| if is_named(&token) { token.into_special() } else { token });
         let mut added: Vec<Added> = listed.collect();
         let more = named.iter().chain(self.extra());
         let more = more.filter(|token| !known.contains(&token.content) && !self.lists(&token.content));
@@ -248,7 +248,7 @@ fn take_extra(value: Value, others: &mut Vec<Added>) -> Result<Option<Vec<Added>
         }
         Value::Object(named) => {
             for token in named.values() {
-                others.push(Added::parse(token).ok_or_else(wrong)?.as_special());
+                others.push(Added::parse(token).ok_or_else(wrong)?.into_special());
             }
             Ok(None)
         }

@@ -203,8 +203,7 @@ fn pipeline(piece: &str, name: &str, value: Value) -> Value {
     json!({ "version": "1.0", "added_tokens": [], "model": model, name: value })
 }
 
-/// The library frees its trie by a recursion, which overflows the stack for a long piece when an error follows the
-/// model in the file.
+/// Also when an error follows the model in the file.
 #[test]
 fn long_pieces_are_errors() {
     let piece = "a".repeat(300_000);

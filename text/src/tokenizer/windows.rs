@@ -3,6 +3,7 @@
 //! transformers has two rules, which differ when both texts of a pair are cut: that of the `tokenizers` crate, and that of
 //! tokenizers in Python.
 
+use core::iter;
 use core::ops::Range;
 
 use super::encoding::{Side, TruncateWhich, Truncation};
@@ -41,7 +42,7 @@ pub fn windows(
     };
     let total = lengths[0] + lengths[1];
     let Some(excess) = total.checked_sub(room).filter(|excess| *excess > 0) else {
-        return Ok(lengths.map(|len| vec![0..len]));
+        return Ok(whole(lengths));
     };
     let cut = |len: usize| match len.checked_sub(excess) {
         Some(0) | None if rule == Rule::Library && room > 0 => {
@@ -82,6 +83,11 @@ pub fn windows(
     Ok([first, second])
 }
 
+/// The windows of texts that are not cut.
+pub fn whole(lengths: [usize; 2]) -> Windows {
+    lengths.map(|len| iter::once(0..len).collect())
+}
+
 /// The windows of a text of `len` tokens, of `left` tokens each: one without a stride. `None` when windows would not
 /// advance.
 fn windows_of(len: usize, left: usize, stride: Option<usize>, side: Side) -> Option<Vec<Range<usize>>> {
@@ -106,8 +112,8 @@ mod tests {
         assert_eq!(windows(10, 4, Some(1), Side::Right), [0..4, 3..7, 6..10]);
         assert_eq!(windows(11, 4, Some(1), Side::Right), [0..4, 3..7, 6..10, 9..11]);
         assert_eq!(windows(11, 4, Some(1), Side::Left), [7..11, 4..8, 1..5, 0..2]);
-        assert_eq!(windows(4, 4, Some(1), Side::Left), [0..4]);
-        assert_eq!(windows(9, 4, None, Side::Left), [5..9]);
+        assert_eq!(windows(4, 4, Some(1), Side::Left), vec![0..4; 1]);
+        assert_eq!(windows(9, 4, None, Side::Left), vec![5..9; 1]);
         assert_eq!(windows_of(9, 4, Some(4), Side::Right), None);
         assert_eq!(windows_of(9, 0, Some(0), Side::Right), None);
     }
