@@ -1,6 +1,5 @@
 //! Text generation.
 
-mod pieces;
 mod stop;
 mod stream;
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use rachis::generation::StoppingCriterion;
 
 use crate::error::Result;
-use crate::tokenizer::{EncodeOptions, SpecialTokens, Tokenizer};
+use crate::tokenizer::{CleanUpSpaces, DecodeOptions, EncodeOptions, SpecialTokens, Tokenizer};
 
 /// Ends a sequence at stop strings.
 #[derive(Debug)]
@@ -74,7 +74,8 @@ impl<'t> StopStrings<'t> {
     /// The text of a token behind [`BEFORE`]; empty when it has none.
     fn decoded(&self, id: u32) -> String {
         let ids: Vec<u32> = self.before.iter().copied().chain([id]).collect();
-        let text = self.tokenizer.decode(&ids, SpecialTokens::With).unwrap_or_default();
+        let options = DecodeOptions::new().with_clean_up(CleanUpSpaces::No);
+        let text = self.tokenizer.decode(&ids, options).unwrap_or_default();
         text.split_once(BEFORE).map(|(_, after)| after.to_owned()).unwrap_or_default()
     }
 }

@@ -7,10 +7,9 @@ use std::collections::VecDeque;
 use rachis::generation::{Generation, GenerationConfig, Progress, StoppingCriterion};
 use rachis::{Decoder, GenerationInputs, Session};
 
-use super::pieces::Pieces;
 use super::{GeneratedText, TextGenerator};
 use crate::error::Result;
-use crate::tokenizer::SpecialTokens;
+use crate::tokenizer::{DecodeStream, SpecialTokens};
 
 /// A piece of a generated text: what has become certain with a token, or the rest of the text at the end. It never ends
 /// inside a character, and is empty while a token leaves the text uncertain, or has no text.
@@ -35,7 +34,7 @@ pub struct TextStream<'g, 'p> {
     generator: &'g TextGenerator,
     generation: Generation<'g, 'p, dyn Decoder + 'g>,
     /// The texts of the sequences of each prompt.
-    texts: Vec<Vec<Pieces<'g>>>,
+    texts: Vec<Vec<DecodeStream<'g>>>,
     ready: VecDeque<TextPiece>,
     /// Scratch: the tokens of a step.
     tokens: Vec<(usize, usize, u32)>,
@@ -116,16 +115,16 @@ impl<'g, 'p> TextStream<'g, 'p> {
         };
         self.over = self.generation.advance(&mut watch)?.is_break();
         for (prompt, sequence, token) in std::mem::take(&mut self.tokens) {
-            let text = match self.pieces(prompt, sequence) {
-                Some(pieces) => pieces.step(token)?,
+            let text = match self.text(prompt, sequence) {
+                Some(text) => text.step(token)?.unwrap_or_default(),
                 None => String::new(),
             };
             self.ready.push_back(TextPiece { prompt, sequence, token: Some(token), text });
         }
         if self.over {
-            for (prompt, texts) in self.texts.iter_mut().enumerate() {
-                for (sequence, pieces) in texts.iter_mut().enumerate() {
-                    let text = pieces.finish()?;
+            for (prompt, texts) in std::mem::take(&mut self.texts).into_iter().enumerate() {
+                for (sequence, text) in texts.into_iter().enumerate() {
+                    let text = text.finish();
                     if !text.is_empty() {
                         self.ready.push_back(TextPiece { prompt, sequence, token: None, text });
                     }
@@ -136,14 +135,14 @@ impl<'g, 'p> TextStream<'g, 'p> {
     }
 
     /// The text of a sequence; `None` where there is no tokenizer.
-    fn pieces(&mut self, prompt: usize, sequence: usize) -> Option<&mut Pieces<'g>> {
+    fn text(&mut self, prompt: usize, sequence: usize) -> Option<&mut DecodeStream<'g>> {
         let tokenizer = self.generator.tokenizer()?;
         if self.texts.len() <= prompt {
             self.texts.resize_with(prompt + 1, Vec::new);
         }
         let texts = self.texts.get_mut(prompt)?;
         while texts.len() <= sequence {
-            texts.push(Pieces::new(tokenizer));
+            texts.push(tokenizer.decode_stream(SpecialTokens::Without));
         }
         texts.get_mut(sequence)
     }
