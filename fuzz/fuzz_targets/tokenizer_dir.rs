@@ -10,7 +10,8 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use rachis_testkit::CountingAllocator;
 use rachis_text::{
-    CleanUpSpaces, DecodeOptions, EncodeOptions, SpecialTokens, TextInput, Tokenizer, TruncateWhich, Truncation,
+    CleanUpSpaces, DecodeOptions, EncodeOptions, SpecialTokens, TextInput, Tokenizer, TruncateWhich,
+    Truncation,
 };
 
 #[path = "files/parts.rs"]
@@ -43,8 +44,12 @@ const NAMES: [&str; 12] = [
     "assets/tokenizer/vocabulary.spm",
 ];
 
-const TEXTS: [&str; 4] =
-    ["", "The keeper's\u{301} \u{706f}\u{53f0} [MASK] </s>\u{85}\u{1f600}", "a<extra_id_0>  b", "\0\u{fffd}xxxxxxxxxxxx"];
+const TEXTS: [&str; 4] = [
+    "",
+    "The keeper's\u{301} \u{706f}\u{53f0} [MASK] </s>\u{85}\u{1f600}",
+    "a<extra_id_0>  b",
+    "\0\u{fffd}xxxxxxxxxxxx",
+];
 
 thread_local! {
     static DIRECTORY: Scratch = Scratch::new("tokenizer_dir");

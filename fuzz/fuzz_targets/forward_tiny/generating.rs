@@ -3,7 +3,7 @@
 use core::ops::ControlFlow;
 
 use rachis::generation::{
-    BeamRule, BeamSearch, ContrastiveSearch, Continuations, EarlyStopping, Filters, Sampler, SamplingMethod,
+    BeamRule, BeamSearch, Continuations, ContrastiveSearch, EarlyStopping, Filters, Sampler, SamplingMethod,
     Strategy,
 };
 use rachis::{Decoder, Generated, GenerationConfig, GenerationInputs, Session, generate};
