@@ -13,8 +13,8 @@ use rachis::{Backbone, Dtype, Pooling, Precision, PresetOptions};
 use rachis_text::{Activation, Quantization};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::Result;
 use crate::bench::Work;
+use crate::{Result, print_error};
 
 /// The default model of `embed`, where `scripts/minilm` puts it.
 const DEFAULT_MODEL: &str = "models/all-MiniLM-L6-v2";
@@ -398,10 +398,21 @@ impl fmt::Display for BadUsage {
 impl std::error::Error for BadUsage {}
 
 impl Common {
-    /// The thread pool of `--threads`; `None` for 1 thread, which is the calling one.
+    /// The thread pool of `--threads`; `None` for 1 thread, which is the calling one. More than twice as many threads as
+    /// the machine has processors are not started: they would only wait for each other.
     pub fn pool(&self) -> Result<Option<ThreadPool>> {
-        let build = || ThreadPoolBuilder::new().num_threads(usize::from(self.threads)).build();
-        Ok(if self.threads > 1 { Some(build()?) } else { None })
+        let most = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        let wanted = usize::from(self.threads);
+        if wanted > most {
+            print_error(&format!(
+                "warning: --threads is {wanted}; {most} are used, twice what the machine has"
+            ));
+        }
+        if wanted.min(most) <= 1 {
+            return Ok(None);
+        }
+        let pool = ThreadPoolBuilder::new().num_threads(wanted.min(most)).build();
+        Ok(Some(pool.map_err(|error| format!("--threads is {wanted}: could not start threads: {error}"))?))
     }
 
     /// The context of `--isa`, `--precision` and `pool`.

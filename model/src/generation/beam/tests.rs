@@ -3,7 +3,7 @@ use rachis_testkit::Rng;
 use super::*;
 use crate::generation::config::GenerationConfig;
 
-mod transcribed;
+mod plain;
 
 /// A language model that is a table, or a function of all tokens.
 #[derive(Debug)]
@@ -175,7 +175,7 @@ fn random_searches_equal_a_transcription_of_the_rules() {
             config.repetition_penalty = random.pick(&[1.0, 1.5]);
         }
         let found = model.search(&search, &prompt, limit, &config);
-        let (expected, ended) = transcribed::hugging_face(&model, &search, &prompt, limit, &config);
+        let (expected, ended) = plain::hugging_face(&model, &search, &prompt, limit, &config);
         ended_early += usize::from(ended);
         assert_eq!(found.len(), expected.len(), "{round}: {search:?} {config:?}");
         for (found, (ids, score)) in found.iter().zip(&expected) {
@@ -383,7 +383,7 @@ fn diverse_searches_equal_a_transcription_of_the_rules() {
         config.pad_token_id = random.pick(&[None, Some(0), Some(7)]);
         config.repetition_penalty = random.pick(&[1.0, 1.5]);
         let found = model.search(&search, &prompt, limit, &config);
-        let expected = transcribed::diverse(&model, &search, &prompt, limit, &config);
+        let expected = plain::diverse(&model, &search, &prompt, limit, &config);
         assert_eq!(found.len(), expected.len(), "{round}: {search:?} {config:?}");
         for (found, (ids, score)) in found.iter().zip(&expected) {
             assert_eq!(found.ids, *ids, "{round}: {search:?} {config:?}");

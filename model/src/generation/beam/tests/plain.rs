@@ -1,4 +1,4 @@
-//! A plain transcription of transformers' beam search for one prompt: every list is sorted whole, and no step is
+//! transformers' rules of beam search for one prompt, stated plainly: every list is sorted whole, and no step is
 //! shortened.
 
 use super::*;
