@@ -35,13 +35,19 @@ pub enum Class {
 }
 
 impl Class {
-    /// The class of a directory whose model is of the type `model_type`.
-    pub fn of(preset: &Preset, model_type: &str, settings: &Settings) -> Result<Class> {
+    /// The class of a directory whose model is of the type `model_type`, and whose `tokenizer.json`, if there is one, has a
+    /// model of this kind. Where nothing names a class, a file with another kind of model than the class of `model_type` has
+    /// is used as it stands.
+    pub fn of(preset: &Preset, model_type: &str, settings: &Settings, kind: Option<&str>) -> Result<Class> {
         let config = preset.config().value("tokenizer_class").and_then(Value::as_str);
         let (file, name) = match (settings.string("tokenizer_class")?, config) {
             (Some(name), _) => (CONFIG, name),
             (None, Some(name)) => ("config.json", name),
-            (None, None) => return Ok(Class::of_model(model_type)),
+            (None, None) => {
+                let class = Class::of_model(model_type);
+                let fits = kind.is_none_or(|kind| class.has_model(kind));
+                return Ok(if fits { class } else { Class::Backend });
+            }
         };
         Class::named(name)
             .ok_or_else(|| in_file(file, format!("tokenizer_class {} is not implemented", clip(name))))
@@ -83,6 +89,17 @@ impl Class {
             "mpnet" => Class::MpNet,
             "xlm-roberta" => Class::XlmRoberta,
             _ => Class::Backend,
+        }
+    }
+
+    /// Whether a `tokenizer.json` of the class may have a model of this kind.
+    fn has_model(self, kind: &str) -> bool {
+        match self {
+            Class::Bert | Class::BertJapanese | Class::DistilBert | Class::MpNet => kind == "WordPiece",
+            Class::Gpt2 | Class::Herbert | Class::Roberta => kind == "BPE",
+            Class::T5 | Class::XlmRoberta => kind == "Unigram",
+            Class::ByT5 => false,
+            Class::Backend => true,
         }
     }
 

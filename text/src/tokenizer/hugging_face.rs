@@ -17,7 +17,8 @@ use crate::error::Result;
 /// The tokenizer of transformers for a model of this type.
 pub fn open(preset: &Preset, model_type: &str, mut file: Option<File<'_>>) -> Result<Tokenizer> {
     let mut settings = Settings::read(preset, file.as_ref())?;
-    let class = Class::of(preset, model_type, &settings)?;
+    let kind = file.as_ref().and_then(|file| file.model.as_ref()?.kind.as_deref());
+    let class = Class::of(preset, model_type, &settings, kind)?;
     settings.set_defaults(class.defaults());
     let side = |step: Option<&Value>| {
         let left = step.is_some_and(|step| step["direction"] == "Left");

@@ -339,3 +339,17 @@ fn directories_without_a_tokenizer_are_errors() {
     let Err(error) = tokenizer(&dir) else { panic!("without merges") };
     assert!(error.to_string().contains("has no merges.txt"), "{error}");
 }
+
+/// Where nothing names a class, the model's type decides, unless the file has another kind of model.
+#[test]
+fn a_file_of_another_kind_is_used_as_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), json!({ "model_type": "bert" }).to_string()).unwrap();
+    let file = pipeline("b", "decoder", Value::Null).to_string();
+    fs::write(dir.path().join("tokenizer.json"), file).unwrap();
+    assert_eq!(tokenizer(&dir).unwrap().encode("a").unwrap().ids, [1]);
+    let class = json!({ "tokenizer_class": "BertTokenizer" }).to_string();
+    fs::write(dir.path().join("tokenizer_config.json"), class).unwrap();
+    let Err(error) = tokenizer(&dir) else { panic!("opens as WordPiece") };
+    assert!(error.to_string().contains("no vocabulary of tokens"), "{error}");
+}
