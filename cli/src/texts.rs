@@ -1,21 +1,15 @@
 //! The texts of the subcommands: of the command line, of standard input, and of requests.
 
-use std::io::BufRead;
-
 use serde_json::Value;
 
-use crate::Result;
 use crate::args::Texts;
 use crate::requests::Request;
+use crate::{Result, lines};
 
 impl Texts {
     /// The texts of the command line, or the lines of standard input for `-`.
     pub fn read(&self) -> Result<Vec<String>> {
-        if self.texts.as_slice() != ["-"] {
-            return Ok(self.texts.clone());
-        }
-        let lines: Vec<String> = std::io::stdin().lock().lines().collect::<Result<_, _>>()?;
-        if lines.is_empty() { Err("standard input has no text".into()) } else { Ok(lines) }
+        lines::Texts::new(&self.texts).all()
     }
 }
 
@@ -34,7 +28,7 @@ pub fn each_input(request: &Request, answer: impl FnOnce(&[&str]) -> Result<Vec<
     }
 }
 
-/// Places of a text in code points, which the reference libraries count, from places in bytes. It counts on from the
+/// Places of a text in code points, which the reference libraries count, from places in bytes. It counts from the
 /// place before.
 pub struct CodePoints<'t> {
     text: &'t str,
@@ -49,11 +43,9 @@ impl<'t> CodePoints<'t> {
 
     /// Number of code points before `at`.
     pub fn before(&mut self, at: usize) -> usize {
-        if at < self.bytes {
-            (self.bytes, self.count) = (0, 0);
-        }
-        if let Some(part) = self.text.get(self.bytes..at) {
-            self.count += part.chars().count();
+        let between = self.text.get(self.bytes.min(at)..self.bytes.max(at));
+        if let Some(count) = between.map(|part| part.chars().count()) {
+            self.count = if at < self.bytes { self.count - count } else { self.count + count };
             self.bytes = at;
         }
         self.count

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::args::TokenizeArgs;
 use crate::requests::{self, Request, only, optional};
+use crate::texts::CodePoints;
 use crate::{Result, print};
 
 pub fn tokenize(args: &TokenizeArgs) -> Result<()> {
@@ -133,31 +134,10 @@ fn offsets(encoding: &Encoding, input: TextInput<'_>) -> Vec<[usize; 2]> {
         TextInput::Single(text) => (text, ""),
         _ => ("", ""),
     };
-    let counters = &mut [Counter::new(first), Counter::new(second)];
+    let counters = &mut [CodePoints::of(first), CodePoints::of(second)];
     let all = encoding.offsets.iter().zip(&encoding.sequences).map(|(range, text)| {
         let counter = text.and_then(|text| counters.get_mut(text));
-        counter.map_or([0, 0], |counter| [counter.count(range.start), counter.count(range.end)])
+        counter.map_or([0, 0], |counter| [counter.before(range.start), counter.before(range.end)])
     });
     all.collect()
-}
-
-/// Counts the characters of a text up to a byte. Offsets mostly grow, so it goes on from the last one.
-struct Counter<'t> {
-    text: &'t str,
-    bytes: usize,
-    chars: usize,
-}
-
-impl<'t> Counter<'t> {
-    fn new(text: &'t str) -> Counter<'t> {
-        Counter { text, bytes: 0, chars: 0 }
-    }
-
-    fn count(&mut self, end: usize) -> usize {
-        let (from, to) = (self.bytes.min(end), self.bytes.max(end));
-        let between = self.text.get(from..to).map_or(0, |part| part.chars().count());
-        self.chars = if end < self.bytes { self.chars - between } else { self.chars + between };
-        self.bytes = end;
-        self.chars
-    }
 }
